@@ -1,0 +1,153 @@
+"""Completion as a set: one value per generation in the bucket `state`, changed by one compare-and-set a batch.
+
+A count would count a redelivered completion twice; a set cannot. Everything that decides "is it complete?" is in the
+value itself, so the write that completes it can carry the one reassembly trigger in the same atomic batch.
+Pure: the collector does the I/O.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from stereospot.messages import Message
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return int.from_bytes(base64.b64decode(value), "little")
+    raise ValueError("a bitmap is base64 text")
+
+
+def _text(value: int) -> str:
+    return base64.b64encode(value.to_bytes((value.bit_length() + 7) // 8, "little")).decode()
+
+
+Bitmap = Annotated[int, BeforeValidator(_integer), PlainSerializer(_text, return_type=str)]
+"""A set of small integers as the bits of one integer; travels as base64 of its little-endian bytes."""
+
+
+def bits(bitmap: int) -> Iterator[int]:
+    """The members of a bitmap, ascending."""
+    while bitmap:
+        low = bitmap & -bitmap
+        yield low.bit_length() - 1
+        bitmap ^= low
+
+
+def bitmap_of(members: Iterable[int]) -> int:
+    result = 0
+    for member in members:
+        result |= 1 << member
+    return result
+
+
+MAX_SEGMENTS = 200_000
+"""An index beyond this is not a segment of ours; it bounds the value at 33 kB a bitmap."""
+
+
+class Completion(Message):
+    """What is planned, sent, done of one generation."""
+
+    job_id: str
+    generation: int
+    attempt: int = 1
+    pool: str = "cpu"
+    total: int | None = Field(default=None, description="known once the whole plan is")
+    planned: int = Field(default=0, description="segments 0 … planned-1 may be dispatched")
+    parts: tuple[int, ...] = Field(default=(), description="first index of each plan part, ascending")
+    done: Bitmap = 0
+    sent: Bitmap = 0
+    init: str | None = Field(default=None, description="sha256 of the init segment that the first stored fragment has")
+    audio: bool = Field(default=False, description="whether sound belongs to this job; known with `total`")
+    audio_ready: int = Field(default=0, description="sound of segments 0 … audio_ready-1 is stored")
+
+    @property
+    def count(self) -> int:
+        return self.done.bit_count()
+
+    @property
+    def is_complete(self) -> bool:
+        """Every segment of a known total is stored. Sound is not needed: the assembler takes it from the source."""
+        return self.total is not None and self.total > 0 and self.done == (1 << self.total) - 1
+
+    def is_done(self, index: int) -> bool:
+        return bool(self.done >> index & 1)
+
+    def prefix(self, start: int = 0) -> int:
+        """The first index from `start` on that is not done: the contiguous run is `start … prefix-1`."""
+        rest = ~(self.done >> start)
+        return start + (rest & -rest).bit_length() - 1
+
+    def waiting(self) -> int:
+        """Bitmap of segments that are planned, not sent and not done."""
+        return ((1 << self.planned) - 1) & ~(self.sent | self.done)
+
+    def part_of(self, index: int) -> int:
+        """First index of the plan part that holds `index`."""
+        return max((first for first in self.parts if first <= index), default=0)
+
+    # ---- changes: each returns self when there is nothing to change -------------------------------------
+    def with_done(self, index: int, init: str | None) -> Completion:
+        """Add a stored segment. One with another init than the job's is not counted and is offered again."""
+        if not 0 <= index < MAX_SEGMENTS or (self.total is not None and index >= self.total):
+            return self
+        if self.init is not None and init is not None and init != self.init:
+            return self if self.is_done(index) else self._with(sent=self.sent & ~(1 << index))
+        if self.is_done(index):
+            return self
+        return self._with(
+            done=self.done | 1 << index,
+            sent=self.sent | 1 << index,
+            init=self.init if init is None else self.init or init,
+        )
+
+    def with_part(self, first: int, count: int, attempt: int, pool: str) -> Completion:
+        """Open segments for dispatch; a higher attempt first forgets what was sent and not done."""
+        base = self.with_attempt(attempt)
+        if count <= 0 or first + count > MAX_SEGMENTS:
+            return base
+        parts = base.parts if first in base.parts else tuple(sorted((*base.parts, first)))
+        planned = max(base.planned, first + count)
+        if (parts, planned, pool) == (base.parts, base.planned, base.pool):
+            return base
+        return base._with(parts=parts, planned=planned, pool=pool)
+
+    def with_total(self, total: int, parts: tuple[int, ...], attempt: int, pool: str, audio: bool) -> Completion:
+        """Fix the total; a repeated message changes nothing."""
+        base = self.with_attempt(attempt)
+        if not 0 < total <= MAX_SEGMENTS:
+            return base
+        merged = tuple(sorted({*base.parts, *parts}))
+        changed = {"total": total, "planned": total, "parts": merged, "pool": pool, "audio": audio}
+        if all(getattr(base, name) == value for name, value in changed.items()):
+            return base
+        mask = (1 << total) - 1
+        return base._with(**changed, done=base.done & mask, sent=base.sent & mask)
+
+    def with_attempt(self, attempt: int) -> Completion:
+        """A retry: keep what is done, offer the rest again."""
+        return self if attempt <= self.attempt else self._with(attempt=attempt, sent=self.done)
+
+    def with_sent(self, indices: Iterable[int]) -> Completion:
+        sent = self.sent | bitmap_of(indices)
+        return self if sent == self.sent else self._with(sent=sent)
+
+    def with_audio(self, ready: int) -> Completion:
+        return self if ready <= self.audio_ready else self._with(audio_ready=ready)
+
+    def _with(self, **changes: object) -> Completion:
+        return self.model_copy(update=changes)
+
+
+def encode(completion: Completion) -> bytes:
+    return completion.body()
+
+
+def decode(value: bytes) -> Completion:
+    return Completion.model_validate_json(value)

@@ -1,0 +1,164 @@
+"""Storage keys: the only place that spells them.
+
+Builders take ids that are already checked; parsers return None for what is not a key and never raise. A key uses
+`/` between its parts and only `A-Z a-z 0-9 . _ -` within them, so that it is a safe relative path and a plain S3 key.
+Keys of S3 events arrive URL-encoded: parsers decode them first.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+
+from stereospot.subjects import is_token
+
+_KEY = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")
+_EXTENSION = re.compile(r"^[a-z0-9]{1,8}$")
+_FILM = re.compile(r"^final\.(mp4|mov|mkv)$")
+_SEGMENT = re.compile(r"^(\d{5,9})\.m4s$")
+_CHUNK = re.compile(r"^chunk_(\d{5,9})\.mp4$")
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` is a storage key: no empty part, no part that starts with a dot, no `..`, at most 512 characters."""
+    return len(text) <= 512 and _KEY.match(text) is not None
+
+
+def source(job_id: str, extension: str) -> str:
+    """`input/{job}/source.{ext}`; an extension that is not plain becomes `bin`."""
+    extension = extension.lower().lstrip(".")
+    return f"input/{job_id}/source.{extension if _EXTENSION.match(extension) else 'bin'}"
+
+
+def input_prefix(job_id: str) -> str:
+    return f"input/{job_id}/"
+
+
+def job_prefix(job_id: str) -> str:
+    return f"jobs/{job_id}/"
+
+
+def generation_prefix(job_id: str, generation: int) -> str:
+    return f"jobs/{job_id}/{generation}/"
+
+
+def plan(job_id: str, generation: int) -> str:
+    """The plan's head: what is fixed for every segment of this generation."""
+    return f"jobs/{job_id}/{generation}/plan.json"
+
+
+def plan_part(job_id: str, generation: int, first: int) -> str:
+    """The segments from index `first` on, as far as one part of the scan went."""
+    return f"jobs/{job_id}/{generation}/plan/{first:06d}.json"
+
+
+def init(job_id: str, generation: int, sha256: str) -> str:
+    """The init segment, named by its content: two that differ can not overwrite each other."""
+    return f"jobs/{job_id}/{generation}/init-{sha256[:16]}.mp4"
+
+
+def segment(job_id: str, generation: int, index: int) -> str:
+    return f"jobs/{job_id}/{generation}/segments/{index:05d}.m4s"
+
+
+def segment_report(job_id: str, generation: int, index: int) -> str:
+    """What the converter measured on a segment: frames, stage times, comfort numbers."""
+    return f"jobs/{job_id}/{generation}/segments/{index:05d}.json"
+
+
+def audio_init(job_id: str, generation: int, track: int) -> str:
+    return f"jobs/{job_id}/{generation}/audio/{track}/init.mp4"
+
+
+def audio_segment(job_id: str, generation: int, track: int, index: int) -> str:
+    return f"jobs/{job_id}/{generation}/audio/{track}/{index:05d}.m4s"
+
+
+def subtitles(job_id: str, generation: int, track: int, extension: str) -> str:
+    return f"jobs/{job_id}/{generation}/subtitles/{track}.{extension}"
+
+
+def film(job_id: str, generation: int, extension: str) -> str:
+    """The finished film of one generation; readers follow the job's record, never guess this key."""
+    return f"jobs/{job_id}/{generation}/final.{extension}"
+
+
+def film_alias(job_id: str) -> str:
+    """`jobs/{job}/final.mp4`: an alias of the recorded film, for readers that know only the job."""
+    return f"jobs/{job_id}/final.mp4"
+
+
+def poster(job_id: str, generation: int) -> str:
+    return f"jobs/{job_id}/{generation}/poster.jpg"
+
+
+def live_chunk(session_id: str, index: int) -> str:
+    return f"stream_input/{session_id}/chunk_{index:05d}.mp4"
+
+
+def live_segment(session_id: str, index: int, extension: str = "mp4") -> str:
+    return f"stream_output/{session_id}/seg_{index:05d}.{extension}"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceKey:
+    job_id: str
+    extension: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentKey:
+    job_id: str
+    generation: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkKey:
+    session_id: str
+    index: int
+
+
+def _parts(key: str) -> list[str]:
+    return unquote_plus(key).split("/")
+
+
+def parse_source(key: str) -> SourceKey | None:
+    parts = _parts(key)
+    if len(parts) != 3 or parts[0] != "input" or not is_token(parts[1]):
+        return None
+    stem, dot, extension = parts[2].partition(".")
+    if stem != "source" or not dot or not _EXTENSION.match(extension):
+        return None
+    return SourceKey(parts[1], extension)
+
+
+def parse_segment(key: str) -> SegmentKey | None:
+    """The segment that a fragment's key names; films, inits and reports are not segments."""
+    parts = _parts(key)
+    if len(parts) != 5 or parts[0] != "jobs" or parts[3] != "segments" or not is_token(parts[1]):
+        return None
+    found = _SEGMENT.match(parts[4])
+    if found is None or not parts[2].isascii() or not parts[2].isdigit():
+        return None
+    return SegmentKey(parts[1], int(parts[2]), int(found[1]))
+
+
+def parse_film(key: str) -> tuple[str, int, str] | None:
+    """(job id, generation, extension) of a film's key; the alias has no generation and is not a film's key."""
+    parts = _parts(key)
+    if len(parts) != 4 or parts[0] != "jobs" or not is_token(parts[1]):
+        return None
+    found = _FILM.match(parts[3])
+    if found is None or not parts[2].isascii() or not parts[2].isdigit():
+        return None
+    return parts[1], int(parts[2]), found[1]
+
+
+def parse_live_chunk(key: str) -> ChunkKey | None:
+    parts = _parts(key)
+    if len(parts) != 3 or parts[0] != "stream_input" or not is_token(parts[1]):
+        return None
+    found = _CHUNK.match(parts[2])
+    return None if found is None else ChunkKey(parts[1], int(found[1]))

@@ -1,0 +1,40 @@
+"""Logging: structlog, one line an event, JSON for machines and colours for a terminal.
+
+Every line has an `action` from a small vocabulary, so that logs can be counted: start, stop, ready, fetch, done, retry,
+reject, dispatch, trigger, store, connect, disconnect, mend, refuse, request.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal
+
+import structlog
+
+Logger = structlog.stdlib.BoundLogger
+
+
+def configure(level: str = "info", style: Literal["auto", "json", "console"] = "auto") -> None:
+    """Set up logging of this process; to stderr, so that stdout stays for results."""
+    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.StackInfoRenderer(),
+            *([] if console else [structlog.processors.format_exc_info]),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s %(message)s", force=True)
+
+
+def get(service: str, **values: Any) -> Logger:
+    """A logger bound to a service's name."""
+    return structlog.get_logger().bind(service=service, **values)

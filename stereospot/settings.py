@@ -1,0 +1,113 @@
+"""Every setting, from the environment (`STEREOSPOT_*`), a TOML file (`STEREOSPOT_CONFIG`), or its default.
+
+`docs/settings.toml` is the annotated manual; a test holds it against this class.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/stereospot`, usually ~/.local/share/stereospot."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "stereospot"
+
+
+class Settings(BaseSettings):
+    """Settings of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="STEREOSPOT_", extra="ignore", secrets_dir=None)
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="state of the embedded broker, local storage, caches"
+    )
+    roots: tuple[Path, ...] = Field(default=(), description="folders whose files may be submitted by path")
+
+    # broker
+    nats_url: str | None = Field(
+        default=None, description="use this server or cluster (comma-separated) instead of the embedded one"
+    )
+    nats_token: SecretStr | None = None
+    nats_creds: Path | None = None
+    nats_nkey_seed: Path | None = None
+    nats_tls_ca: Path | None = None
+    nats_port: int = Field(default=4666, description="loopback port of the embedded server")
+    replicas: int = Field(default=1, ge=1, le=5, description="replicas of streams and buckets; 3 on a cluster of three")
+
+    # storage
+    storage: Literal["local", "s3"] = "local"
+    s3_bucket: str = "stereospot"
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+    s3_prefix: str = ""
+
+    # gateway
+    host: str = "127.0.0.1"
+    port: int = 8666
+    public_url: str | None = Field(
+        default=None, description="address under which people reach the gateway, if not host:port"
+    )
+    allowed_hosts: tuple[str, ...] = ()
+    max_upload_bytes: int = 50 * 2**30
+
+    # limits for the source
+    max_pixels: int = Field(default=8192 * 8192, description="width x height of a decoded picture")
+    max_duration_seconds: float = 12 * 3600
+    max_streams: int = 64
+
+    # work
+    pool: str = "cpu"
+    slots: int | None = Field(
+        default=None, ge=1, description="segments at a time in this converter; default: half the cores, at least 1"
+    )
+    engine: str | None = Field(
+        default=None, description="engine for jobs that name none; default relief, or the GPU pool's model"
+    )
+    ack_wait_seconds: float = Field(default=20.0, description="a worker that is silent for so long loses its segment")
+    max_attempts: int = Field(default=4, ge=1, description="tries of one message before it is dead-lettered")
+    keep_fragments_days: float = 7.0
+    sandbox: Literal["auto", "require", "off"] = "auto"
+    jail_memory_bytes: int = 4 * 2**30
+
+    # operation
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_port: int | None = Field(default=None, description="serve /metrics of a worker on this port")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get("STEREOSPOT_CONFIG")
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls, Path(path))) if path else sources
+
+    @property
+    def worker_slots(self) -> int:
+        return self.slots or max(1, (os.cpu_count() or 2) // 2)
+
+    @property
+    def storage_dir(self) -> Path:
+        return self.data_dir / "storage"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.data_dir / "cache"

@@ -13,11 +13,11 @@ from urllib.parse import unquote_plus
 
 from stereospot.subjects import is_token
 
-_KEY = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")
-_EXTENSION = re.compile(r"^[a-z0-9]{1,8}$")
-_FILM = re.compile(r"^final\.(mp4|mov|mkv)$")
-_SEGMENT = re.compile(r"^(\d{5,9})\.m4s$")
-_CHUNK = re.compile(r"^chunk_(\d{5,9})\.mp4$")
+_KEY = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*\Z")
+_EXTENSION = re.compile(r"^[a-z0-9]{1,8}\Z")
+_FILM = re.compile(r"^final\.(mp4|mov|mkv)\Z")
+_SEGMENT = re.compile(r"^(\d{5,9})\.m4s\Z")
+_CHUNK = re.compile(r"^chunk_(\d{5,9})\.mp4\Z")
 
 
 def is_key(text: str) -> bool:

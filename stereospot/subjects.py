@@ -35,7 +35,7 @@ LANES: tuple[Lane, Lane] = ("now", "normal")
 WorkKind = Literal["submit", "ingest", "plan", "analyse", "audio", "delete"]
 WORK_KINDS: tuple[WorkKind, ...] = ("submit", "ingest", "plan", "analyse", "audio", "delete")
 
-_TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+_TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,64}\Z")
 
 
 def is_token(text: str) -> bool:

@@ -1,0 +1,46 @@
+# `just` lists everything.
+set positional-arguments
+
+export UV_NO_SYNC := env("UV_NO_SYNC", "")
+
+_default:
+    @just --list --unsorted
+
+# format, lint and type-check everything
+check:
+    uv run ruff format --check .
+    uv run ruff check .
+    uv run pyright
+
+# put the code into shape
+fix:
+    uv run ruff format .
+    uv run ruff check --fix .
+
+# the quick tests (the README's command)
+test *args:
+    uv run pytest "$@"
+
+# all tests, the slow ones and those in a browser included
+test-all *args:
+    uv run pytest -m "not gpu and not docker" "$@"
+
+# the whole fault matrix, with its table
+faults *args:
+    uv run pytest tests/faults -m "" "$@"
+
+# every benchmark, with its counterpart beside it
+bench *args:
+    uv run python -m bench "$@"
+
+# train the depth network (hours; resumes), see docs/relief.md
+train-relief *args:
+    uv run --with torch --with onnx python -m inference.training.train "$@"
+
+# convert a generated clip and stay up to watch it
+demo:
+    uv run --no-dev stereospot demo
+
+# what CI runs
+ci:
+    bash .ci/run

@@ -66,6 +66,7 @@ class Completion(Message):
     init: str | None = Field(default=None, description="sha256 of the init segment that the first stored fragment has")
     audio: bool = Field(default=False, description="whether sound belongs to this job; known with `total`")
     audio_ready: int = Field(default=0, description="sound of segments 0 … audio_ready-1 is stored")
+    resends: int = Field(default=0, description="how often a sent segment was offered again; it salts message ids")
 
     @property
     def count(self) -> int:
@@ -98,7 +99,7 @@ class Completion(Message):
         if not 0 <= index < MAX_SEGMENTS or (self.total is not None and index >= self.total):
             return self
         if self.init is not None and init is not None and init != self.init:
-            return self if self.is_done(index) else self._with(sent=self.sent & ~(1 << index))
+            return self.with_reoffer((index,))
         if self.is_done(index):
             return self
         return self._with(
@@ -137,6 +138,11 @@ class Completion(Message):
     def with_sent(self, indices: Iterable[int]) -> Completion:
         sent = self.sent | bitmap_of(indices)
         return self if sent == self.sent else self._with(sent=sent)
+
+    def with_reoffer(self, indices: Iterable[int]) -> Completion:
+        """Forget that these were sent, except those that are done: the dispatcher sends them once more."""
+        lost = bitmap_of(indices) & self.sent & ~self.done
+        return self._with(sent=self.sent & ~lost, resends=self.resends + 1) if lost else self
 
     def with_audio(self, ready: int) -> Completion:
         return self if ready <= self.audio_ready else self._with(audio_ready=ready)

@@ -53,6 +53,11 @@ def plan_part(job_id: str, generation: int, first: int) -> str:
     return f"jobs/{job_id}/{generation}/plan/{first:06d}.json"
 
 
+def plan_total(job_id: str, generation: int) -> str:
+    """The end of a plan; once it is stored the plan is whole."""
+    return f"jobs/{job_id}/{generation}/plan/total.json"
+
+
 def init(job_id: str, generation: int, sha256: str) -> str:
     """The init segment, named by its content: two that differ can not overwrite each other."""
     return f"jobs/{job_id}/{generation}/init-{sha256[:16]}.mp4"

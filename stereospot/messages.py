@@ -170,11 +170,12 @@ class AudioDone(Message):
 
 
 class Trigger(Message):
-    """`$KV.state.trigger.<job>.<generation>`: every segment is stored; written once, with the last bit."""
+    """`$KV.state.trigger.<job>.<generation>`: every segment is stored; written once an attempt, with the last bit."""
 
     job_id: str
     generation: int
     total: int
+    attempt: int = 1
 
 
 # ---- what people read ------------------------------------------------------------------------------------

@@ -64,14 +64,17 @@ class _Queue:
         return low.bit_length() - 1
 
 
-def schedule(candidates: Iterable[Candidate], slots: int, *, depth: int = DEPTH) -> list[Dispatch]:
-    """What to send to one pool with `slots` slots now.
+def schedule(
+    candidates: Iterable[Candidate], slots: int, *, depth: int = DEPTH, in_flight: int | None = None
+) -> list[Dispatch]:
+    """What to send to one pool with `slots` slots now; `in_flight` of the pool, if more than the candidates have.
 
     Segments at a playhead may exceed the depth (by at most PLAYHEAD_RUN a job): a viewer waits for one running segment,
     never for a queue. A pool of no known worker still gets `depth` segments, so that the first to join finds work.
     """
     queues = [_Queue(item, item.waiting) for item in candidates if item.waiting]
-    in_flight = sum(queue.candidate.in_flight for queue in queues)
+    if in_flight is None:
+        in_flight = sum(queue.candidate.in_flight for queue in queues)
     room = max(slots, 1) * depth - in_flight
     chosen: list[Dispatch] = []
 

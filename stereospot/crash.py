@@ -1,7 +1,8 @@
 """Named points at which a process can be made to die, so that tests can kill it between any two steps.
 
 `STEREOSPOT_CRASHPOINT=name[:n]` makes the process kill itself with SIGKILL at its n-th pass of that point (default the
-first). Without the variable a point costs one attribute test. Several may be given, separated by commas.
+first). Without the variable a point costs one attribute test. Several may be given, separated by commas. Modules
+declare their points at import, so that the fault matrix can list them all; a test holds declarations against calls.
 """
 
 from __future__ import annotations
@@ -9,9 +10,17 @@ from __future__ import annotations
 import os
 import signal
 
-__all__ = ["VARIABLE", "parse", "point"]
+__all__ = ["POINTS", "VARIABLE", "declare", "parse", "point"]
 
 VARIABLE = "STEREOSPOT_CRASHPOINT"
+
+POINTS: set[str] = set()
+"""Every declared point of the modules that are imported, as `module.moment`."""
+
+
+def declare(*names: str) -> None:
+    """Register points; a module does so once, at its top level."""
+    POINTS.update(names)
 
 
 def parse(text: str) -> dict[str, int]:

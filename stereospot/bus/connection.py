@@ -1,0 +1,326 @@
+"""The connection of one process to NATS: publish, commit, read, administrate; reconnects for ever.
+
+nats-py's defaults give up after two minutes and leave a zombie; here the connection is sought until `drain`, and an end
+that nobody asked for calls `on_closed`, which ends the process so that its supervisor starts a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from stereospot import crash, errors, log
+from stereospot.bus import api, buckets, tail
+from stereospot.bus.api import Conflict, Refused, Stored
+from stereospot.bus.buckets import Bucket, Write
+from stereospot.messages import Message
+from stereospot.settings import Settings
+
+crash.declare("bus.before_publish", "bus.after_publish", "bus.before_commit", "bus.after_commit")
+
+_log = log.get("bus")
+
+Handler = Callable[[Msg], Awaitable[None]]
+
+
+class Bus:
+    """One connection; made by `connect`, ended by `drain`."""
+
+    def __init__(self, nc: Client, name: str, on_closed: Callable[[], None] | None) -> None:
+        self.nc = nc
+        self.name = name
+        self._on_closed = on_closed
+        self._draining = False
+        self._listeners: set[Callable[[], None]] = set()
+        self._problem = ""
+        self._buckets: dict[str, Bucket] = {}
+
+    # ---- life ------------------------------------------------------------------------------------------------
+    @classmethod
+    async def connect(
+        cls,
+        settings: Settings,
+        *,
+        name: str,
+        on_closed: Callable[[], None] | None = None,
+        connect_seconds: float = 30.0,
+    ) -> Bus:
+        """Connect as `settings` say, waiting up to `connect_seconds` for a server.
+
+        `on_closed` is called when the connection has ended for good without `drain`. Raises BROKER_UNAVAILABLE.
+        """
+        servers = [url.strip() for url in (settings.nats_url or f"nats://127.0.0.1:{settings.nats_port}").split(",")]
+        nc = Client()
+        bus = cls(nc, name, on_closed)
+        options: dict[str, Any] = {
+            "name": name,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.25,
+            "ping_interval": 20,
+            "max_outstanding_pings": 2,
+            "connect_timeout": 5,
+            "inbox_prefix": f"_INBOX_{name.split('-')[0]}",
+            "error_cb": bus._on_error,
+            "disconnected_cb": bus._on_disconnected,
+            "reconnected_cb": bus._on_reconnected,
+            "closed_cb": bus._on_end,
+            **_credentials(settings),
+        }
+        try:
+            async with asyncio.timeout(connect_seconds):
+                await nc.connect(servers, **options)
+        except (TimeoutError, OSError, nats.errors.Error) as problem:
+            bus._draining = True
+            await nc.close()
+            said = bus._problem or f"{type(problem).__name__}: {problem}"
+            raise errors.error("BROKER_UNAVAILABLE", f"{settings.nats_url or servers[0]}: {said}") from problem
+        _log.info("connected", action="connect", name=name, server=nc.connected_url and nc.connected_url.netloc)
+        return bus
+
+    async def drain(self, seconds: float = 5.0) -> None:
+        """Send what is pending, then close; never raises."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self.nc.drain()
+        except (TimeoutError, nats.errors.Error) as problem:
+            _log.warning("drain cut short", action="stop", reason=str(problem) or type(problem).__name__)
+            await self.nc.close()
+
+    @property
+    def is_closed(self) -> bool:
+        return self.nc.is_closed
+
+    @property
+    def is_connected(self) -> bool:
+        return self.nc.is_connected
+
+    @property
+    def server_version(self) -> str:
+        return str(self.nc.connected_server_version)
+
+    def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after each loss and each return of the connection; returns what ends that."""
+        self._listeners.add(callback)
+        return lambda: self._listeners.discard(callback)
+
+    # ---- writing ---------------------------------------------------------------------------------------------
+    async def publish(
+        self,
+        subject: str,
+        body: Message | bytes,
+        *,
+        msg_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience_seconds: float = 30.0,
+    ) -> int:
+        """Store a message; returns its stream sequence.
+
+        `msg_id` drops repeats within the stream's window (its scope is the stream, so put subject, generation and
+        attempt into it); without one, a random id keeps at least this call's own retries from storing twice.
+        Raises BROKER_UNAVAILABLE after `patience_seconds` (it may be stored all the same), STORAGE_FULL, and Conflict
+        when an expectation in `headers` fails.
+        """
+        data = body if isinstance(body, bytes) else body.body()
+        named = {**(headers or {}), "Nats-Msg-Id": msg_id or uuid.uuid4().hex}
+        crash.point("bus.before_publish")
+
+        async def once(timeout: float) -> dict[str, Any]:
+            return api.check((await self.nc.request(subject, data, timeout=timeout, headers=named)).data)
+
+        answer = await self._patiently(once, patience_seconds)
+        crash.point("bus.after_publish")
+        return int(answer["seq"])
+
+    async def send(self, subject: str, body: Message | bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        """Core NATS: no acknowledgement, nothing raised while disconnected; for what may be lost."""
+        data = body if isinstance(body, bytes) else body.body()
+        await self.nc.publish(subject, data, headers=dict(headers) if headers else None)
+
+    async def commit(self, writes: Sequence[Write], *, patience_seconds: float = 30.0) -> tuple[int, ...]:
+        """Write all keys (of one bucket with `allow_atomic`) or none; returns their revisions.
+
+        Raises Conflict when an expectation fails. After a retry a Conflict may be this call's own success: read again.
+        """
+        if len({write.bucket for write in writes}) != 1:
+            raise ValueError("a commit is for one bucket")
+        crash.point("bus.before_commit")
+
+        async def once(timeout: float) -> dict[str, Any]:
+            return await buckets.commit_once(self, list(writes), timeout=timeout)
+
+        last = int((await self._patiently(once, patience_seconds))["seq"])
+        crash.point("bus.after_commit")
+        return tuple(range(last - len(writes) + 1, last + 1))
+
+    async def _patiently(
+        self, once: Callable[[float], Awaitable[dict[str, Any]]], patience_seconds: float
+    ) -> dict[str, Any]:
+        """Repeat a write until it is acknowledged: elections last 4 to 9 s, restarts about one."""
+        deadline = time.monotonic() + patience_seconds
+        pause = 0.05
+        while True:
+            try:
+                return await once(min(5.0, max(0.2, deadline - time.monotonic())))
+            except Refused as problem:
+                if problem.err_code in api.WRONG_LAST_SEQUENCE or problem.err_code == api.DUPLICATE_IN_BATCH:
+                    raise Conflict(str(problem)) from problem
+                if not problem.is_temporary:
+                    raise
+                cause: Exception = problem
+            except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError) as problem:
+                raise api.unavailable(problem) from problem
+            except api.UNREACHABLE as problem:
+                cause = problem
+            if time.monotonic() + pause >= deadline:
+                raise api.unavailable(cause) from cause
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+            pause = min(pause * 2, 1.0)
+
+    # ---- reading ---------------------------------------------------------------------------------------------
+    def bucket(self, name: str) -> Bucket:
+        """The KV bucket `name`."""
+        return self._buckets.setdefault(name, Bucket(self, name))
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The last message of a subject, from the stream's leader."""
+        return await self._get(stream, {"last_by_subj": subject})
+
+    async def get(self, stream: str, sequence: int) -> Stored | None:
+        """The message at a sequence, or None when it is gone."""
+        return await self._get(stream, {"seq": sequence})
+
+    async def _get(self, stream: str, query: Mapping[str, Any]) -> Stored | None:
+        try:
+            return api.stored((await self.api(f"STREAM.MSG.GET.{stream}", query))["message"])
+        except Refused as problem:
+            if problem.err_code == api.MESSAGE_MISSING:
+                return None
+            raise
+
+    async def direct_last(self, stream: str, subject: str) -> Stored | None:
+        """`last` from whichever replica answers: faster, and on a cluster possibly stale."""
+        try:
+            answer = await self.nc.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout=5.0)
+        except api.UNREACHABLE as problem:
+            raise api.unavailable(problem) from problem
+        headers = answer.headers or {}
+        status = headers.get("Status")
+        if status == "404":
+            return None
+        if status is not None:
+            raise errors.error("BROKER_UNAVAILABLE", f"direct get: {status} {headers.get('Description', '')}".strip())
+        sequence, at = int(headers["Nats-Sequence"]), api.seconds(headers["Nats-Time-Stamp"])
+        return Stored(headers["Nats-Subject"], answer.data, sequence, at, headers)
+
+    async def last_per_subject(self, stream: str, pattern: str) -> list[Stored]:
+        """The last message of every subject that matches, in order of sequence; markers of deleted keys included."""
+        return await tail.last_per_subject(self, stream, pattern)
+
+    def tail(self, stream: str, pattern: str = ">", *, start: tail.Start = "new") -> tail.Tail:
+        """Messages in order, for ever: `async with bus.tail(…) as messages: async for message in messages`."""
+        return tail.Tail(self, stream, pattern, start)
+
+    # ---- core NATS -------------------------------------------------------------------------------------------
+    async def request(self, subject: str, data: bytes = b"", *, timeout: float = 5.0) -> bytes:
+        """Ask a service; raises BROKER_UNAVAILABLE when nobody answers."""
+        try:
+            return (await self.nc.request(subject, data, timeout=timeout)).data
+        except api.UNREACHABLE as problem:
+            raise api.unavailable(problem) from problem
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        """Core subscription: nothing is kept for those who are away."""
+        return await self.nc.subscribe(subject, queue=queue, cb=handler)
+
+    # ---- administration --------------------------------------------------------------------------------------
+    async def api(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> dict[str, Any]:
+        """One request to `$JS.API.<path>`; raises Refused or BROKER_UNAVAILABLE."""
+        return await api.call(self.nc, path, body, timeout=timeout)
+
+    async def stream_info(self, stream: str, *, subjects_filter: str | None = None) -> dict[str, Any]:
+        """`config`, `state` and, with a filter, `state.subjects` = {subject: messages}."""
+        return await self.api(
+            f"STREAM.INFO.{stream}", {"subjects_filter": subjects_filter} if subjects_filter else None
+        )
+
+    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any]:
+        """`config`, `num_pending`, `num_ack_pending`, `num_redelivered`, `num_waiting`, `paused`."""
+        return await self.api(f"CONSUMER.INFO.{stream}.{consumer}")
+
+    async def purge(self, stream: str, subject: str | None = None) -> int:
+        """Remove a stream's messages, or those of the subjects that match; returns how many."""
+        answer = await self.api(f"STREAM.PURGE.{stream}", {"filter": subject} if subject else None, timeout=15.0)
+        return int(answer.get("purged", 0))
+
+    async def remove(self, stream: str, sequence: int) -> bool:
+        """Remove one message; False when it was not there."""
+        try:
+            answer = await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        except Refused as problem:
+            if problem.code in (400, 404):
+                return False
+            raise
+        return bool(answer.get("success"))
+
+    async def pause(self, stream: str, consumer: str, seconds: float) -> None:
+        """Deliver nothing for `seconds`; the server resumes by itself."""
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        await self.api(f"CONSUMER.PAUSE.{stream}.{consumer}", {"pause_until": until.isoformat().replace("+00:00", "Z")})
+
+    async def resume(self, stream: str, consumer: str) -> None:
+        await self.api(f"CONSUMER.PAUSE.{stream}.{consumer}", {})
+
+    # ---- callbacks of nats-py --------------------------------------------------------------------------------
+    async def _on_error(self, problem: Exception) -> None:
+        said = f"{type(problem).__name__}: {problem}"
+        if said != self._problem:  # while the server is away the same line comes four times a second
+            self._problem = said
+            _log.error("nats", action="connect", reason=said)
+
+    async def _on_disconnected(self) -> None:
+        if not self._draining:
+            _log.warning("disconnected", action="disconnect", name=self.name)
+        self._notify()
+
+    async def _on_reconnected(self) -> None:
+        self._problem = ""
+        _log.info("reconnected", action="connect", name=self.name)
+        self._notify()
+
+    async def _on_end(self) -> None:
+        self._notify()
+        if self._draining:
+            return
+        _log.error("connection closed", action="stop", reason=self._problem or str(self.nc.last_error))
+        if self._on_closed is not None:
+            self._on_closed()
+
+    def _notify(self) -> None:
+        for callback in tuple(self._listeners):
+            callback()
+
+
+def _credentials(settings: Settings) -> dict[str, Any]:
+    """nats-py's options for who we are; a token, a creds file or an nkey seed."""
+    options: dict[str, Any] = {}
+    if settings.nats_token is not None:
+        options["token"] = settings.nats_token.get_secret_value()
+    if settings.nats_creds is not None:
+        options["user_credentials"] = str(settings.nats_creds)
+    if settings.nats_nkey_seed is not None:
+        options["nkeys_seed"] = str(settings.nats_nkey_seed)
+    if settings.nats_tls_ca is not None:
+        options["tls"] = ssl.create_default_context(cafile=str(settings.nats_tls_ca))
+    return options

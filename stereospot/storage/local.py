@@ -1,0 +1,386 @@
+"""Objects as files below one folder: what a laptop and a single host use.
+
+    put:  <folder>/.put-<random>  ── write, fsync ──>  rename (or link, for `if_absent`)  ──>  fsync of the folder
+
+A name that begins with `.put-` is never a key, so a writer that dies leaves nothing that a reader could take for an
+object; `sweep` removes what is left once it is old. Objects are immutable, so `copy` is a hard link where the file
+system has them. All file work runs in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stereospot import errors, keys
+from stereospot.storage.base import ObjectInfo
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 1 << 20
+TEMPORARY = ".put-"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES})
+
+
+class LocalStore:
+    """An `ObjectStore` below `root`, which is made when the first object comes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # ---- writing ----------------------------------------------------------------------------------------
+    async def put(self, key: str, data: bytes | AsyncIterable[bytes], *, if_absent: bool = False) -> bool:
+        target = self._path(key)
+        if if_absent and await _thread(target.exists):
+            return False
+        writer = _Writer(target)
+        with _translated(key):
+            try:
+                await _thread(writer.open)
+                if isinstance(data, bytes):
+                    await _thread(writer.write, data)
+                else:
+                    async for block in _blocks(data):
+                        await _thread(writer.write, block)
+                return await _thread(writer.publish, if_absent)
+            finally:
+                writer.close()
+
+    async def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
+        target = self._path(key)
+        with _translated(key, missing=str(path.name)):
+            await _thread(_take if move else _copy_in, path, target)
+
+    async def copy(self, source: str, target: str) -> None:
+        with _translated(source, missing=source):
+            await _thread(_link_or_copy, self._path(source), self._path(target))
+
+    async def delete(self, key: str) -> None:
+        with _translated(key):
+            await _thread(self._remove, self._path(key))
+
+    async def delete_prefix(self, prefix: str) -> int:
+        if not prefix.endswith("/"):
+            raise ValueError(f"not a folder's prefix: {prefix!r}")
+
+        def remove() -> int:
+            found = self._walk(prefix)
+            for info in found:
+                self._remove(self._path(info.key))
+            return len(found)
+
+        with _translated(prefix):
+            return await _thread(remove)
+
+    async def sweep(self, older_than_seconds: float) -> int:
+        def remove() -> int:
+            count = 0
+            limit = time.time() - older_than_seconds
+            for folder, _, names in os.walk(self.root):
+                for name in names:
+                    path = Path(folder, name)
+                    with contextlib.suppress(FileNotFoundError):
+                        if name.startswith(TEMPORARY) and path.stat().st_mtime <= limit:
+                            path.unlink()
+                            count += 1
+            return count
+
+        with _translated(""):
+            return await _thread(remove)
+
+    # ---- reading ----------------------------------------------------------------------------------------
+    async def get(self, key: str) -> bytes | None:
+        path = self._path(key)
+        with _translated(key):
+            try:
+                return await _thread(path.read_bytes)
+            except _NO_FILE:
+                return None
+
+    async def read(self, key: str, offset: int, length: int) -> bytes:
+        path = self._path(key)
+
+        def read() -> bytes:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return _pread(descriptor, offset, length)
+            finally:
+                os.close(descriptor)
+
+        with _translated(key, missing=key):
+            return await _thread(read)
+
+    async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        path = self._path(key)
+        opened: list[int] = []
+        try:
+            with _translated(key, missing=key):
+                await _thread(lambda: opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+            while end is None or start < end:
+                length = CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - start)
+                with _translated(key, missing=key):
+                    block = await _thread(_pread, opened[0], start, length)
+                if not block:
+                    return
+                start += len(block)
+                yield block
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        path = self._path(key)
+        with _translated(key):
+            return await _thread(_info, path, key)
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        with _translated(prefix):
+            found = await _thread(self._walk, prefix)
+        for info in found:
+            yield info
+
+    async def presign(self, key: str, *, seconds: int = 3600, file_name: str | None = None) -> str | None:
+        return None
+
+    async def free_bytes(self) -> int | None:
+        def free() -> int:
+            folder = self.root
+            while not folder.exists():
+                folder = folder.parent
+            return shutil.disk_usage(folder).free
+
+        with _translated(""):
+            return await _thread(free)
+
+    def local_path(self, key: str) -> Path | None:
+        return self._path(key)
+
+    async def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    # ---- inside -----------------------------------------------------------------------------------------
+    def _path(self, key: str) -> Path:
+        if not keys.is_key(key):
+            raise ValueError(f"not a storage key: {key!r}")
+        return self.root / key
+
+    def _walk(self, prefix: str) -> list[ObjectInfo]:
+        """Objects under a prefix, by key; only the deepest folder that the prefix names is walked."""
+        folder = self.root / prefix.rpartition("/")[0]
+        found: list[ObjectInfo] = []
+        for parent, _, names in os.walk(folder):
+            base = Path(parent).relative_to(self.root).as_posix()
+            for name in names:
+                key = name if base == "." else f"{base}/{name}"
+                if key.startswith(prefix) and not name.startswith("."):
+                    info = _info(self.root / key, key)
+                    if info is not None:
+                        found.append(info)
+        found.sort(key=lambda info: info.key)
+        return found
+
+    def _remove(self, path: Path) -> None:
+        """Unlink, and drop the folders that this leaves empty."""
+        with contextlib.suppress(*_NO_FILE):
+            path.unlink()
+        for folder in path.parents:
+            if folder == self.root:
+                return
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return
+
+
+@contextlib.contextmanager
+def _translated(key: str, *, missing: str | None = None) -> Generator[None]:
+    """File system errors in the catalogue's words; `missing` names what a missing file is."""
+    try:
+        yield
+    except OSError as error:
+        if missing is not None and isinstance(error, _NO_FILE):
+            raise errors.error("SOURCE_MISSING", f"There is no {missing}.", key=key) from error
+        code = "STORAGE_FULL" if error.errno in _FULL else "STORAGE_UNAVAILABLE"
+        raise errors.error(code, f"{error.strerror or error}.", key=key) from error
+
+
+async def _thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Run in a thread and, when cancelled, still wait for its end: it works on a descriptor that is then closed."""
+    future = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await asyncio.shield(future)
+        raise
+
+
+async def _blocks(data: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in blocks of at least 1 MiB, so that small network reads cost no thread switch each."""
+    waiting: list[bytes] = []
+    size = 0
+    async for piece in data:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= CHUNK_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if size:
+        yield b"".join(waiting)
+
+
+def _pread(descriptor: int, offset: int, length: int) -> bytes:
+    blocks: list[bytes] = []
+    while length > 0 and (block := os.pread(descriptor, length, offset)):
+        blocks.append(block)
+        offset += len(block)
+        length -= len(block)
+    return b"".join(blocks)
+
+
+def _info(path: Path, key: str) -> ObjectInfo | None:
+    try:
+        status = path.stat()
+    except _NO_FILE:
+        return None
+    if not path.is_file():
+        return None
+    # Objects appear by rename, so inode and time change whenever the bytes do.
+    return ObjectInfo(key, status.st_size, status.st_mtime, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+
+
+def _make_folder(folder: Path) -> None:
+    """mkdir -p, each new entry made durable in its parent."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _Writer:
+    """A temporary beside `target`, then `target`. Its methods block; `close` leaves nothing behind but the object."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.temporary: Path | None = None
+        self.descriptor: int | None = None
+
+    def open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._make(lambda path: os.open(path, flags, 0o644))
+
+    def link(self, source: Path) -> None:
+        """Make the temporary another name of `source`."""
+        self._make(lambda path: os.link(source, path))
+
+    def _make(self, make: Callable[[Path], int | None]) -> None:
+        for attempt in range(16):
+            path = self.target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+            try:
+                _make_folder(self.target.parent)
+                self.descriptor = make(path)
+                self.temporary = path
+                return
+            except FileNotFoundError:
+                # A delete took the folder away while it was empty.
+                if attempt == 15:
+                    raise
+
+    def write(self, data: bytes) -> None:
+        assert self.descriptor is not None
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self.descriptor, rest) :]
+
+    def publish(self, if_absent: bool) -> bool:
+        """Sync the bytes and give them their name; False if `if_absent` and the name is taken."""
+        assert self.temporary is not None
+        if self.descriptor is not None:
+            os.fsync(self.descriptor)
+        if if_absent:
+            try:
+                os.link(self.temporary, self.target)
+            except FileExistsError:
+                return False
+        else:
+            os.replace(self.temporary, self.target)
+        _sync_folder(self.target.parent)
+        return True
+
+    def close(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+        if self.temporary is not None:
+            self.temporary.unlink(missing_ok=True)
+
+
+def _copy_in(path: Path, target: Path) -> None:
+    """Copy the bytes of a file that others may still change."""
+    writer = _Writer(target)
+    try:
+        with path.open("rb") as source:
+            writer.open()
+            while block := source.read(CHUNK_BYTES):
+                writer.write(block)
+        writer.publish(if_absent=False)
+    finally:
+        writer.close()
+
+
+def _take(path: Path, target: Path) -> None:
+    """Rename a file into the store; copy it where that is another file system."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        _make_folder(target.parent)
+        os.replace(path, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        if error.errno not in _NO_LINK and not isinstance(error, FileNotFoundError):
+            raise
+        _copy_in(path, target)
+        path.unlink()
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such object", str(source))
+    if target.exists() and target.samefile(source):
+        return
+    writer = _Writer(target)
+    try:
+        writer.link(source)
+        writer.publish(if_absent=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        _copy_in(source, target)
+    finally:
+        writer.close()

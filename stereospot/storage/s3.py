@@ -1,0 +1,444 @@
+"""Objects in an S3 bucket: what a fleet uses, with AWS or any store that speaks the same protocol.
+
+A PUT and the completion of a multipart upload are atomic there, so there is no temporary key and no copy. Small bodies
+go up in one PUT, longer streams in parts, two at a time; what fails is aborted. botocore's `standard` retry mode
+repeats a request on 5xx, SlowDown, broken connections and the `200` that carries an error, with full jitter; a download
+that breaks in the middle goes on where it broke. After each upload the stored size is compared with what was sent.
+
+Checksums are sent `when_required` only: the trailers that newer SDKs add by default are refused by several stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from stereospot import errors, keys
+from stereospot.storage.base import ObjectInfo
+
+CHUNK_BYTES = 1 << 20
+PART_BYTES = 8 << 20
+"""Also the largest body that goes up in one PUT."""
+
+LATER_PART_BYTES = 32 << 20
+"""From part 1,000 on: 10,000 parts, the protocol's limit, then hold 296 GB."""
+
+PARTS_AT_A_TIME = 2
+COPY_LIMIT_BYTES = 5 << 30
+COPY_PART_BYTES = 1 << 30
+READ_ATTEMPTS = 5
+
+_MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchBucket"})
+_EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+_UNKNOWN_CONDITION = frozenset({"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "UnsupportedHeader"})
+_FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"})
+_BROKEN = (BotoCoreError, ClientError, OSError, asyncio.TimeoutError)
+
+
+class S3Store:
+    """An `ObjectStore` in `bucket` below `prefix`; the bucket is made when it does not exist.
+
+    `endpoint` None is AWS; with an endpoint the bucket goes into the path. Keys None means the usual AWS chain.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        endpoint: str | None = None,
+        region: str = "us-east-1",
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        prefix: str = "",
+        connect_timeout_seconds: float = 5.0,
+        read_timeout_seconds: float = 60.0,
+        attempts: int = 5,
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self._session = aioboto3.Session(aws_access_key_id=access_key, aws_secret_access_key=secret_key)
+        self._arguments: dict[str, Any] = {
+            "service_name": "s3",
+            "endpoint_url": endpoint,
+            "region_name": region,
+            "config": AioConfig(
+                connect_timeout=connect_timeout_seconds,
+                read_timeout=read_timeout_seconds,
+                max_pool_connections=64,
+                retries={"mode": "standard", "max_attempts": attempts},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={"addressing_style": "path"} if endpoint else None,
+                signature_version="s3v4",
+            ),
+        }
+        self._stack = contextlib.AsyncExitStack()
+        self._lock = asyncio.Lock()
+        self._client: Any = None
+        self._conditions = True
+
+    # ---- writing ----------------------------------------------------------------------------------------
+    async def put(self, key: str, data: bytes | AsyncIterable[bytes], *, if_absent: bool = False) -> bool:
+        if if_absent and await self.head(key) is not None:
+            return False
+        if isinstance(data, bytes) and len(data) <= PART_BYTES:
+            return await self._put_one(key, data, if_absent)
+        parts = _parts(data)
+        try:
+            first = await anext(parts, b"")
+            second = await anext(parts, None) if len(first) == PART_BYTES else None
+            if second is None:
+                return await self._put_one(key, first, if_absent)
+            return await self._put_parts(key, _chained(first, second, parts), if_absent)
+        finally:
+            await parts.aclose()
+
+    async def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
+        try:
+            await self.put(key, _file(path))
+            if move:
+                await asyncio.to_thread(path.unlink)
+        except FileNotFoundError as error:
+            raise errors.error("SOURCE_MISSING", f"There is no {path.name}.", key=key) from error
+
+    async def copy(self, source: str, target: str) -> None:
+        info = await self.head(source)
+        if info is None:
+            raise errors.error("SOURCE_MISSING", f"There is no {source}.", key=source)
+        origin = {"Bucket": self.bucket, "Key": self._name(source)}
+        async with self._translated(source) as client:
+            if info.size <= COPY_LIMIT_BYTES:
+                await client.copy_object(Bucket=self.bucket, Key=self._name(target), CopySource=origin)
+            else:
+                await self._copy_parts(client, origin, target, info.size)
+        await self._verify(target, info.size)
+
+    async def delete(self, key: str) -> None:
+        async with self._translated(key) as client:
+            await client.delete_object(Bucket=self.bucket, Key=self._name(key))
+
+    async def delete_prefix(self, prefix: str) -> int:
+        if not prefix.endswith("/"):
+            raise ValueError(f"not a folder's prefix: {prefix!r}")
+        count = 0
+        batch: list[dict[str, str]] = []
+
+        async def flush() -> None:
+            async with self._translated(prefix) as client:
+                answer = await client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+            if failed := answer.get("Errors"):
+                raise errors.error("STORAGE_UNAVAILABLE", f"{len(failed)} objects were not deleted.", key=prefix)
+
+        async for info in self.list(prefix):
+            batch.append({"Key": self._name(info.key)})
+            count += 1
+            if len(batch) == 1000:
+                await flush()
+                batch.clear()
+        if batch:
+            await flush()
+        return count
+
+    async def sweep(self, older_than_seconds: float) -> int:
+        count = 0
+        limit = time.time() - older_than_seconds
+        async with self._translated("") as client:
+            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
+            async for page in pages:
+                for upload in page.get("Uploads", ()):
+                    if upload["Initiated"].timestamp() <= limit:
+                        await client.abort_multipart_upload(
+                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        count += 1
+        return count
+
+    # ---- reading ----------------------------------------------------------------------------------------
+    async def get(self, key: str) -> bytes | None:
+        try:
+            return b"".join([block async for block in self.stream(key)])
+        except errors.Permanent:
+            return None
+
+    async def read(self, key: str, offset: int, length: int) -> bytes:
+        return b"".join([block async for block in self.stream(key, offset, offset + length)])
+
+    async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        name = self._name(key)
+        failures = 0
+        while end is None or start < end:
+            wanted = f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"
+            try:
+                async with self._translated(key, missing=True) as client:
+                    arguments = {} if (start, end) == (0, None) else {"Range": wanted}
+                    answer = await client.get_object(Bucket=self.bucket, Key=name, **arguments)
+                    expected: int = answer["ContentLength"]
+                    body = answer["Body"]
+            except _RangeBeyondEnd:
+                return
+            try:
+                while expected > 0:
+                    try:
+                        block: bytes = await body.read(min(CHUNK_BYTES, expected))
+                        if not block:
+                            raise ConnectionResetError("the answer ended early")
+                    except Exception as error:
+                        # Whatever broke the transfer: the next request goes on behind the last good byte.
+                        failures += 1
+                        if failures >= READ_ATTEMPTS:
+                            raise errors.error(
+                                "STORAGE_UNAVAILABLE", f"Reading broke off: {error}.", key=key
+                            ) from error
+                        break
+                    expected -= len(block)
+                    start += len(block)
+                    yield block
+            finally:
+                body.close()
+            if expected == 0:
+                return
+            await asyncio.sleep(random.uniform(0, 0.1 * 2**failures))
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        async with self._translated(key) as client:
+            try:
+                answer = await client.head_object(Bucket=self.bucket, Key=self._name(key))
+            except ClientError as error:
+                if _code(error) in _MISSING:
+                    return None
+                raise
+        modified = answer["LastModified"].timestamp()
+        return ObjectInfo(key, answer["ContentLength"], modified, answer["ETag"].strip('"'))
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        found: list[ObjectInfo] = []
+        async with self._translated(prefix) as client:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
+            async for page in pages:
+                for item in page.get("Contents", ()):
+                    key = item["Key"].removeprefix(self.prefix)
+                    if keys.is_key(key):
+                        etag = item["ETag"].strip('"')
+                        found.append(ObjectInfo(key, item["Size"], item["LastModified"].timestamp(), etag))
+        # AWS lists by key; stores with real folders put `plan/0` before `plan.json`.
+        found.sort(key=lambda info: info.key)
+        for info in found:
+            yield info
+
+    async def presign(self, key: str, *, seconds: int = 3600, file_name: str | None = None) -> str | None:
+        arguments = {"Bucket": self.bucket, "Key": self._name(key)}
+        if file_name is not None:
+            plain = "".join(letter if letter.isalnum() or letter in " .-_()" else "_" for letter in file_name)
+            arguments["ResponseContentDisposition"] = f'attachment; filename="{plain}"'
+        async with self._translated(key) as client:
+            return await client.generate_presigned_url("get_object", Params=arguments, ExpiresIn=seconds)
+
+    async def free_bytes(self) -> int | None:
+        return None
+
+    def local_path(self, key: str) -> Path | None:
+        return None
+
+    async def close(self) -> None:
+        async with self._lock:
+            self._client = None
+            await self._stack.aclose()
+
+    # ---- inside -----------------------------------------------------------------------------------------
+    def _name(self, key: str) -> str:
+        if not keys.is_key(key):
+            raise ValueError(f"not a storage key: {key!r}")
+        return self.prefix + key
+
+    async def _connected(self) -> Any:
+        async with self._lock:
+            if self._client is None:
+                opening: Any = self._session.client(**self._arguments)
+                client = await self._stack.enter_async_context(opening)
+                try:
+                    await client.head_bucket(Bucket=self.bucket)
+                except ClientError as error:
+                    if _code(error) not in _MISSING:
+                        raise
+                    await self._make_bucket(client)
+                self._client = client
+            return self._client
+
+    async def _make_bucket(self, client: Any) -> None:
+        region = self._arguments["region_name"]
+        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        try:
+            await client.create_bucket(Bucket=self.bucket, **place)
+        except ClientError as error:
+            if _code(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+
+    @contextlib.asynccontextmanager
+    async def _translated(self, key: str, *, missing: bool = False) -> AsyncGenerator[Any]:
+        """The connected client; what it raises becomes an error of the catalogue."""
+        try:
+            yield await self._connected()
+        except ClientError as error:
+            code = _code(error)
+            if missing and code in _MISSING:
+                raise errors.error("SOURCE_MISSING", f"There is no {key}.", key=key) from error
+            if missing and code in ("InvalidRange", "416"):
+                raise _RangeBeyondEnd from error
+            name = "STORAGE_FULL" if code in _FULL else "STORAGE_UNAVAILABLE"
+            raise errors.error(name, f"The store answers {code}.", key=key) from error
+        except (BotoCoreError, TimeoutError) as error:
+            raise errors.error("STORAGE_UNAVAILABLE", f"{error}.", key=key) from error
+
+    async def _put_one(self, key: str, data: bytes, if_absent: bool) -> bool:
+        async with self._translated(key) as client:
+            arguments = {"Bucket": self.bucket, "Key": self._name(key), "Body": data}
+            if not await self._conditional(client.put_object, arguments, if_absent):
+                return False
+        await self._verify(key, len(data))
+        return True
+
+    async def _conditional(self, call: Any, arguments: Mapping[str, Any], if_absent: bool) -> bool:
+        """Make a call with `If-None-Match: *` where wanted; a store that does not know it is asked only once."""
+        if if_absent and self._conditions:
+            try:
+                await call(**arguments, IfNoneMatch="*")
+                return True
+            except ClientError as error:
+                if _code(error) in _EXISTS:
+                    return False
+                if _code(error) not in _UNKNOWN_CONDITION:
+                    raise
+                self._conditions = False
+        await call(**arguments)
+        return True
+
+    async def _put_parts(self, key: str, parts: AsyncIterator[bytes], if_absent: bool) -> bool:
+        target = {"Bucket": self.bucket, "Key": self._name(key)}
+        async with self._translated(key) as client:
+            upload: str = (await client.create_multipart_upload(**target))["UploadId"]
+            try:
+                sent = await self._send_parts(client, target, upload, parts)
+                body = {"Parts": [{"PartNumber": number, "ETag": etag} for number, _, etag in sent]}
+                size = sum(length for _, length, _ in sent)
+                arguments = {**target, "UploadId": upload, "MultipartUpload": body}
+                try:
+                    stored = await self._conditional(client.complete_multipart_upload, arguments, if_absent)
+                except ClientError as error:
+                    # A repeated completion finds no upload where the first one went through unheard.
+                    found = await self.head(key) if _code(error) == "NoSuchUpload" else None
+                    if found is None or found.size != size:
+                        raise
+                    stored = True
+            except BaseException:
+                await asyncio.shield(self._abort(client, target, upload))
+                raise
+            if not stored:
+                await self._abort(client, target, upload)
+                return False
+        await self._verify(key, size)
+        return True
+
+    async def _send_parts(
+        self, client: Any, target: Mapping[str, str], upload: str, parts: AsyncIterator[bytes]
+    ) -> list[tuple[int, int, str]]:
+        """Upload the parts as they come; returns (number, length, ETag) of each, in order."""
+        sent: list[tuple[int, int, str]] = []
+        slots = asyncio.Semaphore(PARTS_AT_A_TIME)
+
+        async def send(number: int, data: bytes) -> None:
+            try:
+                answer = await client.upload_part(**target, UploadId=upload, PartNumber=number, Body=data)
+                sent.append((number, len(data), answer["ETag"]))
+            finally:
+                slots.release()
+
+        number = 0
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for data in parts:
+                    await slots.acquire()
+                    number += 1
+                    group.create_task(send(number, data))
+        except BaseExceptionGroup as failed:
+            # The first cause alone: what it is decides whether a retry helps.
+            raise failed.exceptions[0] from failed
+        return sorted(sent)
+
+    async def _copy_parts(self, client: Any, origin: Mapping[str, str], target: str, size: int) -> None:
+        place = {"Bucket": self.bucket, "Key": self._name(target)}
+        upload: str = (await client.create_multipart_upload(**place))["UploadId"]
+        try:
+            done: list[dict[str, Any]] = []
+            for number, start in enumerate(range(0, size, COPY_PART_BYTES), 1):
+                last = min(start + COPY_PART_BYTES, size) - 1
+                piece = {"CopySource": origin, "CopySourceRange": f"bytes={start}-{last}"}
+                answer = await client.upload_part_copy(**place, **piece, UploadId=upload, PartNumber=number)
+                done.append({"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]})
+            await client.complete_multipart_upload(**place, UploadId=upload, MultipartUpload={"Parts": done})
+        except BaseException:
+            await asyncio.shield(self._abort(client, place, upload))
+            raise
+
+    async def _abort(self, client: Any, target: Mapping[str, str], upload: str) -> None:
+        # What cannot be aborted now is found by `sweep`.
+        with contextlib.suppress(*_BROKEN):
+            await client.abort_multipart_upload(**target, UploadId=upload)
+
+    async def _verify(self, key: str, size: int) -> None:
+        info = await self.head(key)
+        if info is None or info.size != size:
+            found = "nothing" if info is None else f"{info.size} bytes"
+            raise errors.error("STORAGE_UNAVAILABLE", f"The store holds {found} instead of {size} bytes.", key=key)
+
+
+class _RangeBeyondEnd(Exception):
+    """A range that starts at or behind the end of an object: no bytes, as in a file."""
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+async def _file(path: Path) -> AsyncIterator[bytes]:
+    source = await asyncio.to_thread(path.open, "rb")
+    try:
+        while block := await asyncio.to_thread(source.read, PART_BYTES):
+            yield block
+    finally:
+        source.close()
+
+
+async def _parts(data: bytes | AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+    """The same bytes in parts of the sizes that a multipart upload takes; only the last one is shorter."""
+    waiting = bytearray()
+    number = 0
+    size = PART_BYTES
+    async for piece in _once(data) if isinstance(data, bytes) else data:
+        waiting += piece
+        while len(waiting) >= size:
+            yield bytes(memoryview(waiting)[:size])
+            del waiting[:size]
+            number += 1
+            size = PART_BYTES if number < 1000 else LATER_PART_BYTES
+    if waiting:
+        yield bytes(waiting)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _chained(first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    yield second
+    async for part in rest:
+        yield part

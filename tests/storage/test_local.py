@@ -1,0 +1,162 @@
+"""What a local store promises when a writer or the disk dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stereospot import errors
+from stereospot.storage.local import TEMPORARY, LocalStore
+
+KEY = "jobs/j1/1/final.mp4"
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from stereospot.storage.local import LocalStore
+
+async def endless():
+    while True:
+        yield bytes(1 << 20)
+        print("block", flush=True)
+
+asyncio.run(LocalStore(Path(sys.argv[1])).put("jobs/j1/1/final.mp4", endless()))
+"""
+
+
+def _killed_in_the_middle(root: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout:
+        for _ in range(3):
+            assert child.stdout.readline() == b"block\n"
+        child.send_signal(signal.SIGKILL)
+        child.wait(10)
+
+
+def temporaries(root: Path) -> list[Path]:
+    return list(root.rglob(f"{TEMPORARY}*"))
+
+
+async def test_a_killed_writer_leaves_no_key_and_sweep_takes_its_rest(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    await asyncio.to_thread(_killed_in_the_middle, tmp_path)
+    [left] = temporaries(tmp_path)
+    assert left.stat().st_size > 0
+    assert await store.head(KEY) is None
+    assert [info async for info in store.list("")] == []
+    assert await store.sweep(3600) == 0
+    old = time.time() - 4000
+    os.utime(left, (old, old))
+    assert await store.sweep(3600) == 1
+    assert temporaries(tmp_path) == []
+
+
+def test_a_full_disk_is_its_own_error(tmp_path: Path) -> None:
+    # A file size limit raises EFBIG, not ENOSPC: only a small file system of its own shows the real thing.
+    if not _mount_tmpfs(tmp_path):
+        pytest.skip("no permission to mount a small file system in a namespace")
+    result = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size=4m none {tmp_path} && exec "$0" -c "$1" {tmp_path}',
+         sys.executable, FILL], capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.stdout.split() == ["STORAGE_FULL", "0", "True"], result.stderr
+
+
+FILL = """
+import asyncio, sys
+from pathlib import Path
+from stereospot import errors
+from stereospot.storage.local import LocalStore
+
+async def main():
+    store = LocalStore(Path(sys.argv[1]))
+    try:
+        await store.put("jobs/j1/1/final.mp4", bytes(8 << 20))
+    except errors.Transient as error:
+        print(error.code)
+    print(len(list(Path(sys.argv[1]).rglob(".put-*"))))
+    print(await store.put("jobs/j1/1/plan.json", b"small"))
+
+asyncio.run(main())
+"""
+
+
+def _mount_tmpfs(folder: Path) -> bool:
+    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_the_folder_of_an_object_is_synced_before_put_returns(tmp_path: Path) -> None:
+    """fsync of the bytes, then the name, then fsync of the folder: asked of the kernel by strace."""
+    writer = (
+        "import asyncio, sys\nfrom pathlib import Path\nfrom stereospot.storage.local import LocalStore\n"
+        "asyncio.run(LocalStore(Path(sys.argv[1])).put('jobs/j1/plan.json', b'{}'))\n"
+    )
+    calls = _traced([sys.executable, "-c", writer, str(tmp_path)], tmp_path / "trace")
+    if calls is None:
+        pytest.skip("strace is not installed")
+    kinds = [line.split("(")[0].split()[-1] for line in calls if "fsync" in line or "rename" in line]
+    assert kinds[-3:] == ["fsync", "rename", "fsync"]
+
+
+def _traced(command: list[str], output: Path) -> list[str] | None:
+    try:
+        traced = ["strace", "-f", "-o", str(output), "-e", "trace=fsync,rename,renameat,renameat2", *command]
+        subprocess.run(traced, check=True, timeout=60, capture_output=True)
+    except FileNotFoundError:
+        return None
+    return output.read_text().splitlines()
+
+
+async def test_a_copy_shares_its_bytes(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    await store.put(KEY, b"film")
+    await store.copy(KEY, "jobs/j1/final.mp4")
+    first, second = store.local_path(KEY), store.local_path("jobs/j1/final.mp4")
+    assert first is not None
+    assert second is not None
+    assert first.samefile(second)
+
+
+async def test_deleting_drops_empty_folders_but_never_the_root(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "storage")
+    await store.put(KEY, b"film")
+    await store.put("jobs/j1/1/plan.json", b"{}")
+    await store.delete(KEY)
+    assert (tmp_path / "storage/jobs/j1/1").is_dir()
+    await store.delete("jobs/j1/1/plan.json")
+    assert await asyncio.to_thread(os.listdir, tmp_path / "storage") == []
+
+
+async def test_a_folder_without_permission_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = LocalStore(tmp_path / "file")
+    with pytest.raises(errors.Transient) as caught:
+        await store.put(KEY, b"film")
+    assert caught.value.code == "STORAGE_UNAVAILABLE"
+
+
+async def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+
+    async def one(number: int) -> None:
+        for turn in range(30):
+            key = f"jobs/j1/{turn}/{number}"
+            await store.put(key, b"x")
+            await store.delete(key)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(one(number))
+    assert [info async for info in store.list("")] == []

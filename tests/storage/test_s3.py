@@ -1,0 +1,132 @@
+"""What only S3 does: buckets, and networks and stores that fail in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from stereospot import errors
+from stereospot.storage import ObjectStore, open_store
+from stereospot.storage.s3 import PART_BYTES, S3Store
+from tests.storage.conftest import s3_settings
+from tests.storage.faulty import Fault, Faulty, faulty
+from tests.storage.seaweed import Seaweed
+
+KEY = "jobs/j1/1/final.mp4"
+PARTS = 3 * PART_BYTES + 5
+
+
+@pytest.fixture
+async def proxy(s3_server: Seaweed) -> AsyncGenerator[Faulty]:
+    async with faulty(s3_server.endpoint) as running:
+        yield running
+
+
+@pytest.fixture
+async def store(s3_server: Seaweed, proxy: Faulty, tmp_path: Path) -> AsyncGenerator[ObjectStore]:
+    opened = open_store(s3_settings(s3_server, tmp_path, s3_endpoint=proxy.endpoint))
+    await opened.head(KEY)
+    yield opened
+    await opened.close()
+
+
+async def stream(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 1 << 20):
+        yield data[at : at + (1 << 20)]
+
+
+@pytest.mark.parametrize("fault", ["503", "500", "drop", "unheard"])
+async def test_a_failed_put_is_repeated(store: ObjectStore, proxy: Faulty, fault: Fault) -> None:
+    proxy.inject(fault, "PUT ", times=2)
+    assert await store.put(KEY, b"film") is True
+    assert proxy.plan == []
+    assert await store.get(KEY) == b"film"
+
+
+@pytest.mark.parametrize("fault", ["503", "drop"])
+async def test_a_failed_part_is_repeated(store: ObjectStore, proxy: Faulty, fault: Fault) -> None:
+    data = random.Random(1).randbytes(PARTS)
+    proxy.inject(fault, "PUT ", "partNumber=2")
+    proxy.inject(fault, "PUT ", "partNumber=3")
+    assert await store.put(KEY, stream(data)) is True
+    assert proxy.plan == []
+    assert await store.get(KEY) == data
+
+
+@pytest.mark.parametrize("fault", ["200-with-error", "unheard", "503"])
+async def test_a_completion_that_fails_or_is_not_heard(store: ObjectStore, proxy: Faulty, fault: Fault) -> None:
+    data = random.Random(2).randbytes(PARTS)
+    proxy.inject(fault, "POST ", "uploadId=")
+    assert await store.put(KEY, stream(data)) is True
+    assert proxy.plan == []
+    assert await store.get(KEY) == data
+    assert await store.sweep(-60) == 0
+
+
+@pytest.mark.parametrize("fault", ["cut", "drop", "503"])
+async def test_a_broken_download_goes_on_where_it_broke(store: ObjectStore, proxy: Faulty, fault: Fault) -> None:
+    data = random.Random(3).randbytes(2_000_000)
+    await store.put(KEY, data)
+    proxy.inject(fault, "GET ", times=3)
+    assert await store.get(KEY) == data
+    assert await store.read(KEY, 100, 1_500_000) == data[100:1_500_100]
+    assert proxy.plan == []
+
+
+async def test_a_store_that_stays_away_is_transient(store: ObjectStore, proxy: Faulty) -> None:
+    proxy.inject("drop", "", times=50)
+    with pytest.raises(errors.Transient) as caught:
+        await asyncio.wait_for(store.put(KEY, b"film"), 60)
+    assert caught.value.code == "STORAGE_UNAVAILABLE"
+    assert len(proxy.plan) > 30, "retries are bounded"
+
+
+async def test_a_store_without_conditional_puts(store: ObjectStore, proxy: Faulty) -> None:
+    proxy.inject("501", "If-None-Match: *", times=20)
+    assert await store.put(KEY, b"first", if_absent=True) is True
+    assert await store.put(KEY, b"second", if_absent=True) is False
+    assert await store.put("jobs/j1/2/final.mp4", b"third", if_absent=True) is True
+    assert await store.get(KEY) == b"first"
+    left = len(proxy.plan)
+    assert left < 20
+    assert await store.put("jobs/j1/3/final.mp4", b"fourth", if_absent=True) is True
+    assert len(proxy.plan) == left, "it was asked once and remembered"
+
+
+async def test_unfinished_uploads_are_swept(s3_server: Seaweed, store: ObjectStore) -> None:
+    assert isinstance(store, S3Store)
+    # The upload of a writer that was killed: begun with the same client, never completed.
+    client = await store._connected()  # pyright: ignore[reportPrivateUsage]
+    begun = await client.create_multipart_upload(Bucket="tests", Key=store.prefix + KEY)
+    await client.upload_part(
+        Bucket="tests", Key=store.prefix + KEY, UploadId=begun["UploadId"], PartNumber=1, Body=b"part"
+    )
+    assert await store.head(KEY) is None
+    assert await store.sweep(3600) == 0
+    assert await store.sweep(-60) == 1
+    assert await store.sweep(-60) == 0
+
+
+async def test_a_missing_bucket_is_made(s3_server: Seaweed, tmp_path: Path) -> None:
+    bucket = f"new-{uuid.uuid4().hex[:8]}"
+    opened = open_store(s3_settings(s3_server, tmp_path, s3_bucket=bucket, s3_prefix=""))
+    try:
+        assert await opened.put(KEY, b"film") is True
+        assert [info.key async for info in opened.list("jobs/")] == [KEY]
+    finally:
+        await opened.close()
+
+
+async def test_wrong_keys_name_the_cause(s3_server: Seaweed, tmp_path: Path) -> None:
+    opened = open_store(s3_settings(s3_server, tmp_path, s3_secret_key="wrong"))
+    try:
+        with pytest.raises(errors.Transient) as caught:
+            await opened.get(KEY)
+        assert caught.value.code == "STORAGE_UNAVAILABLE"
+    finally:
+        await opened.close()

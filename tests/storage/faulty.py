@@ -35,7 +35,8 @@ class Faulty:
         def matches(head: str) -> bool:
             return all(word in head for word in words)
 
-        self.plan += [(matches, fault)] * times
+        entry: tuple[Callable[[str], bool], Fault] = (matches, fault)
+        self.plan += [entry] * times
 
     def _fault(self, head: str) -> Fault | None:
         for number, (matches, fault) in enumerate(self.plan):

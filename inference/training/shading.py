@@ -85,7 +85,7 @@ def _albedo(row, material, texels, kind, local, local_normal, footprint, uv, tex
 
 
 @_jit
-def _shadow_and_occlusion(objects, materials, own, p, n, l, lamp_distance, facing, t, hit, out):
+def _shadow_and_occlusion(objects, materials, own, p, n, ray, lamp_distance, facing, t, hit, out):
     """out[0]: 1 lit to 0 shadowed; out[1]: ambient left over by near objects."""
     out[0] = out[1] = 1.0
     for j in range(objects.shape[0]):
@@ -102,7 +102,7 @@ def _shadow_and_occlusion(objects, materials, own, p, n, l, lamp_distance, facin
                 out[1] *= 1 - 0.7 * min(1.0, towards * objects[j, MEAN] * objects[j, MEAN] / d2)
         if not facing or out[0] <= 0:
             continue
-        b = c0 * l[0] + c1 * l[1] + c2 * l[2]
+        b = c0 * ray[0] + c1 * ray[1] + c2 * ray[2]
         if d2 - b * b >= bound2 or b <= -objects[j, BOUND] or b - objects[j, BOUND] >= lamp_distance:
             continue
         r = objects[j, ROTATION : ROTATION + 9]
@@ -111,9 +111,9 @@ def _shadow_and_occlusion(objects, materials, own, p, n, l, lamp_distance, facin
             -(r[0] * c0 + r[3] * c1 + r[6] * c2),
             -(r[1] * c0 + r[4] * c1 + r[7] * c2),
             -(r[2] * c0 + r[5] * c1 + r[8] * c2),
-            r[0] * l[0] + r[3] * l[1] + r[6] * l[2],
-            r[1] * l[0] + r[4] * l[1] + r[7] * l[2],
-            r[2] * l[0] + r[5] * l[1] + r[8] * l[2],
+            r[0] * ray[0] + r[3] * ray[1] + r[6] * ray[2],
+            r[1] * ray[0] + r[4] * ray[1] + r[7] * ray[2],
+            r[2] * ray[0] + r[5] * ray[1] + r[8] * ray[2],
             objects[j, HALF], objects[j, HALF + 1], objects[j, HALF + 2], hit,
         ) and t * 3e-3 < hit[0] < lamp_distance:  # fmt: skip
             out[0] *= 0.0 if materials[j, CUTOUT] <= 0 else 0.4
@@ -125,7 +125,7 @@ def shade(objects, materials, texels, view, light, style, depth, index, normal, 
     height, width = depth.shape
     tx, ty, rot = view.tangent[0], view.tangent[1], view.rotation
     texel, sky, albedo, out = np.zeros(4), np.zeros(3), np.zeros(3), np.zeros(2)
-    hit, uv, w, p, n, l = (
+    hit, uv, w, p, n, ray = (
         np.zeros(4), np.zeros(2), np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     )  # fmt: skip
     q, local, local_normal = np.zeros(3), np.zeros(3), np.zeros(3)
@@ -164,18 +164,18 @@ def shade(objects, materials, texels, view, light, style, depth, index, normal, 
                 reach, power = 1e9, 1.0
                 if light.lamp[3] > 0:
                     for a in range(3):
-                        l[a] = light.lamp[a] - p[a]
-                    reach = math.sqrt(l[0] * l[0] + l[1] * l[1] + l[2] * l[2]) + 1e-9
+                        ray[a] = light.lamp[a] - p[a]
+                    reach = math.sqrt(ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2]) + 1e-9
                     for a in range(3):
-                        l[a] /= reach
+                        ray[a] /= reach
                     power = light.lamp[3] / (1 + reach * reach * light.lamp[4])
                 else:
                     for a in range(3):
-                        l[a] = light.sun[a]
-                facing = n[0] * l[0] + n[1] * l[1] + n[2] * l[2]
+                        ray[a] = light.sun[a]
+                facing = n[0] * ray[0] + n[1] * ray[1] + n[2] * ray[2]
                 for a in range(3):  # leave the surface before looking for what shadows it
                     q[a] = p[a] + n[a] * 2e-3 * t
-                _shadow_and_occlusion(objects, materials, i, q, n, l, reach, facing > 0, t, hit, out)
+                _shadow_and_occlusion(objects, materials, i, q, n, ray, reach, facing > 0, t, hit, out)
                 direct = max(0.0, facing) * out[0] * power
                 if style == CARTOON:
                     direct = (0.8 if direct > 0.25 else 0.0) * power
@@ -187,7 +187,7 @@ def shade(objects, materials, texels, view, light, style, depth, index, normal, 
                     image[y, x, a] = albedo[a] * (direct * light.sun_colour[a] + light.ambient[a] * ambient)
                 if materials[i, SPECULAR] > 0 and out[0] > 0 and facing > 0:
                     h0, h1, h2 = (
-                        l[0] - w[0] * inverse, l[1] - w[1] * inverse, l[2] - w[2] * inverse
+                        ray[0] - w[0] * inverse, ray[1] - w[1] * inverse, ray[2] - w[2] * inverse
                     )  # fmt: skip
                     along = (n[0] * h0 + n[1] * h1 + n[2] * h2) / math.sqrt(h0 * h0 + h1 * h1 + h2 * h2 + 1e-12)
                     shine = materials[i, SPECULAR] * max(0.0, along) ** materials[i, SHININESS]
@@ -226,9 +226,9 @@ def area_resize(source, target):
             left, right = x * sx, (x + 1) * sx
             for c in range(channels):
                 target[y, x, c] = 0.0
-            for v in range(int(top), min(int(math.ceil(bottom - 1e-9)), source.shape[0])):
+            for v in range(int(top), min(math.ceil(bottom - 1e-9), source.shape[0])):
                 wy = min(bottom, v + 1.0) - max(top, v * 1.0)
-                for u in range(int(left), min(int(math.ceil(right - 1e-9)), source.shape[1])):
+                for u in range(int(left), min(math.ceil(right - 1e-9), source.shape[1])):
                     weight = wy * (min(right, u + 1.0) - max(left, u * 1.0)) / (sy * sx)
                     for c in range(channels):
                         target[y, x, c] += weight * source[v, u, c]

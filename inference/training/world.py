@@ -17,15 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from inference.training.kernel import (
     BOX,
     CAPSULE,
-    CASTS,
-    CENTRE,
     CONE,
     ELLIPSOID,
     MATERIAL_COLUMNS,
-    OPACITY,
     QUAD,
-    ROTATION,
-    TEXTURE,
     Light,
     View,
 )
@@ -35,7 +30,8 @@ Vector: TypeAlias = ArrayLike
 Matrix: TypeAlias = NDArray[np.float64]
 
 IDENTITY = np.eye(3)
-ASPECT = 192 / 112
+SHAPES = (16 / 9, 16 / 9, 16 / 9, 16 / 9, 1.85, 2.39, 4 / 3, 9 / 16)
+"""Picture shapes (width by height); all are squeezed to the network's input size."""
 
 
 def turn_x(angle: float) -> Matrix:
@@ -84,10 +80,13 @@ class World:
         self.half_width = math.tan(math.radians(rng.uniform(28, 80)) / 2)
         self.pitch, self.roll = rng.normal(-0.06, 0.12), rng.normal(0, 0.05)
         self.eye[1] = rng.uniform(0.5, 2.2)
+        self.shape = float(rng.choice(SHAPES, p=(0.2, 0.2, 0.2, 0.15, 0.08, 0.07, 0.07, 0.03)))
+        if self.shape < 1:
+            self.half_width *= 0.55
 
     @property
     def half_height(self) -> float:
-        return self.half_width / ASPECT
+        return self.half_width / self.shape
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -183,10 +182,10 @@ class World:
         start, end = np.asarray(a, float), np.asarray(b, float)
         length = float(np.linalg.norm(end - start)) + 1e-6
         y = (end - start) / length
-        x = np.cross(y, [0.0, 0.0, 1.0])
-        size = float(np.linalg.norm(x))
-        x = x / size if size > 1e-3 else np.array([1.0, 0.0, 0.0])
-        rotation = np.stack([x, y, np.cross(x, y)], 1)
+        size = math.hypot(y[0], y[1])
+        x = np.array([y[1], -y[0], 0.0]) / size if size > 1e-3 else np.array([1.0, 0.0, 0.0])
+        z = np.array([x[1] * y[2], -x[0] * y[2], x[0] * y[1] - x[1] * y[0]])  # x cross y
+        rotation = np.stack([x, y, z], 1)
         self.add(kind, (start + end) / 2, (radius, length / 2, radius), rotation, material)
 
     def ball(self, centre: Vector, half: Vector, material: list[float], rotation: Matrix = IDENTITY) -> None:
@@ -256,9 +255,3 @@ class World:
         haze = low if outdoors else self.colour(0.3, 0.9)
         fog = np.array([density, *haze, 1.0 if rng.random() < 0.7 or not outdoors else 0.0])
         return Light(sun, sun_colour, ambient, lamp, low, high, cloud, fog)
-
-
-__all__ = [
-    "ASPECT", "CASTS", "CENTRE", "IDENTITY", "OPACITY", "ROTATION", "TEXTURE", "World",
-    "turn_x", "turn_y", "turn_z",
-]  # fmt: skip

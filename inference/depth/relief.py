@@ -1,0 +1,83 @@
+"""The default engine without a GPU: a small network of our own, run by onnxruntime on one thread.
+
+Place in the flow: `inference.convert` crops letterbox bars, scales frames to 192 x 112 and calls `infer`; the temporal
+filter and the edge-aware upsampling come after it. The network was trained on nothing but scenes that
+`inference/training` renders; where it is unsure, its own output has already faded to the middle of the range (flat).
+
+The model file lies in the package beside a card (`relief.json`) with its SHA-256, which is checked when the engine
+is loaded: the name and hash that a job's result states are those of the weights that ran.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.depth import DEFAULT_DIVERGENCE, EngineInfo
+from stereospot import errors
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+class ReliefEngine:
+    """One onnxruntime session on one thread; use one engine a thread to run in parallel."""
+
+    def __init__(self, session: ort.InferenceSession, info: EngineInfo) -> None:
+        self.info = info
+        self._session = session
+
+    def infer(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Relief, 0 far to 1 near on a fixed scale, 0.5 where the picture is flat or the network unsure.
+
+        rgb: [n, height, width, 3] uint8, display-referred. Returns [n, height, width] float32. The graph takes one
+        frame at a time, so a frame's answer cannot depend on its neighbours or on n.
+        """
+        out = np.empty(rgb.shape[:3], np.float32)
+        for index in range(len(rgb)):
+            out[index] = self._session.run(["relief"], {"rgb": rgb[index : index + 1]})[0][0]
+        return out
+
+    def trust(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """How much of the network's relief was kept, 0 to 1, for blocks of 8 x 8 pixels: [n, height / 8, width / 8]."""
+        blocks = [self._session.run(["trust"], {"rgb": rgb[i : i + 1]})[0] for i in range(len(rgb))]
+        return np.concatenate(blocks).astype(np.float32)
+
+    def close(self) -> None:
+        """Let the session's memory go."""
+        del self._session
+
+
+def load() -> ReliefEngine:
+    """Read, check and start the packaged model; ENGINE_UNAVAILABLE when it is not the one that its card describes."""
+    import onnxruntime as ort
+
+    folder = resources.files("inference.depth")
+    card = json.loads(folder.joinpath("relief.json").read_text())
+    data = folder.joinpath("relief.onnx").read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != card["sha256"]:
+        raise errors.error(
+            "ENGINE_UNAVAILABLE", f"relief.onnx has SHA-256 {digest}, its card says {card['sha256']}: reinstall."
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    info = EngineInfo(
+        name="relief",
+        version=card["version"],
+        model_sha256=digest,
+        width=card["width"],
+        height=card["height"],
+        default_divergence=DEFAULT_DIVERGENCE["relief"],
+    )
+    return ReliefEngine(session, info)

@@ -1,0 +1,74 @@
+"""What a replayed sample looks like this time.
+
+Place in the flow: between the replay pool and the network, on tensors. Zoom
+crops change size and place, the rest changes colour; a clip's frames get the
+same geometry and nearly the same colour, so that their flow stays true.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def _uniform(g: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=g)
+
+
+def _shared(values: Tensor, pairs: int) -> Tensor:
+    """Give the second frames of clips the values of the first ones."""
+    if pairs:
+        values[-pairs:] = values[-2 * pairs : -pairs]
+    return values
+
+
+def geometry(
+    rgb: Tensor, inverse: Tensor, flow: Tensor, pairs: int, size: tuple[int, int], g: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Crop, scale to `size` and mirror. The flow is dropped (None) when the batch is cropped."""
+    height, width = rgb.shape[-2:]
+    kept: Tensor | None = flow
+    zoom = 1.0 if torch.rand(1, generator=g) < 0.5 else 1 + 0.6 * float(torch.rand(1, generator=g))
+    if zoom > 1:
+        h, w = int(height / zoom), int(width / zoom)
+        y = int(torch.randint(0, height - h + 1, (1,), generator=g))
+        x = int(torch.randint(0, width - w + 1, (1,), generator=g))
+        rgb, inverse = rgb[:, :, y : y + h, x : x + w], inverse[:, y : y + h, x : x + w]
+        kept = None
+    if rgb.shape[-2:] != size:
+        smaller = rgb.shape[-2] > size[0] * 1.2
+        rgb = (
+            F.interpolate(rgb, size, mode="area")
+            if smaller
+            else F.interpolate(rgb, size, mode="bilinear", align_corners=False)
+        )
+        inverse = F.interpolate(inverse[:, None], size, mode="nearest")[:, 0]
+        if kept is not None:
+            kept = F.interpolate(kept.permute(0, 3, 1, 2), size, mode="nearest").permute(0, 2, 3, 1)
+    mirror = _shared(torch.rand(rgb.shape[0], generator=g), pairs) < 0.5
+    rgb = torch.where(mirror[:, None, None, None], rgb.flip(-1), rgb)
+    inverse = torch.where(mirror[:, None, None], inverse.flip(-1), inverse)
+    if kept is not None and pairs:
+        turned = kept.flip(2)
+        turned = torch.where(turned.abs() > 1, turned, turned * torch.tensor([-1.0, 1.0]))
+        kept = torch.where(mirror[-pairs:, None, None, None], turned, kept)
+    return rgb, inverse, kept
+
+
+def colour(rgb: Tensor, pairs: int, g: torch.Generator) -> Tensor:
+    """Exposure, tint, gamma, saturation, swapped channels, noise."""
+    n = rgb.shape[0]
+
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return _shared(_uniform(g, low, high, n, channels, 1, 1), pairs)
+
+    rgb = (rgb * draw(0.65, 1.35) + draw(-0.12, 0.12)) * draw(0.88, 1.12, 3)
+    rgb = rgb * (1 + 0.02 * torch.randn((n, 1, 1, 1), generator=g))  # exposure flicker within a clip
+    rgb = rgb.clamp(0, 1) ** draw(0.7, 1.4)
+    grey = rgb.mean(1, keepdim=True)
+    rgb = grey + (rgb - grey) * draw(0, 1.9)
+    swap = draw(0, 1) < 0.15
+    rgb = torch.where(swap, rgb[:, torch.randperm(3, generator=g)], rgb)
+    noisy = (draw(0, 1) < 0.4).float() * draw(0, 0.04)
+    return (rgb + noisy * torch.randn(rgb.shape, generator=g)).clamp(0, 1)

@@ -1,0 +1,41 @@
+"""Scene kinds that are no scene: title cards, captions, test pictures, credits.
+
+Place in the flow: declared here, drawn by `scenes.py`. Their truth is one
+plane at the middle of the range (`World.flat_truth`); the writing itself comes
+from `overlay.py`. Graphics OVER a scene are not here: those are an overlay
+with a depth of its own.
+"""
+
+from __future__ import annotations
+
+from inference.training.kernel import QUAD
+from inference.training.scenes import kind
+from inference.training.world import World
+
+
+def _card(w: World, low: float, high: float, contrast: float) -> None:
+    w.pitch = w.roll = 0.0
+    w.outdoors, w.flat_truth = False, True
+    group = None if contrast > 0 else ""
+    back = w.material(w.colour(low, high), group=group, scale=w.rng.uniform(0.1, 0.5), contrast=contrast, emission=1.0)
+    w.add(QUAD, (0, w.eye[1], 3.0), (50, 50, 1), material=back, casts=False)
+
+
+@kind(0.7)
+def caption_card(w: World) -> None:
+    """Letters on black or on one colour."""
+    dark = w.chance(0.7)
+    _card(w, 0.0, 0.03 if dark else 0.6, 0.0)
+    w.overlay = "card"
+
+
+@kind(0.6)
+def title_card(w: World) -> None:
+    """Shapes and letters on a pattern or a gradient."""
+    rng = w.rng
+    _card(w, 0.0, 0.9, rng.uniform(0, 0.9))
+    for _ in range(int(rng.integers(0, 9))):
+        shape = w.plain_material(w.colour(0.1, 1), emission=1.0)
+        at = (w.across(3, 0.9), w.eye[1] + w.across(3, 0.5), 3.0 - 1e-3 * len(w.objects))
+        w.add(QUAD, at, (rng.uniform(0.02, 0.5), rng.uniform(0.02, 0.3), 1), material=shape, casts=False)
+    w.overlay = str(rng.choice(["card", "title", "logo", ""]))

@@ -1,0 +1,108 @@
+"""From inverse depth to the network's target, and how far the network is from it.
+
+Place in the flow: `train.py` calls `target` on each augmented batch (a crop has
+percentiles of its own) and `total`. Both are pure functions of tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+RANGE_FLOOR = 0.35
+"""A frame whose inverse depths span less than this share of the nearest is not stretched further."""
+
+
+def target(inverse: Tensor, pairs: int = 0) -> tuple[Tensor, Tensor]:
+    """Fixed-scale relief and validity for inverse depth [n, h, w] (-1: no picture).
+
+    relief = (d - far) / range + (1 - (near - far) / range) / 2 with near and far the
+    98th and 2nd percentile and range = max(near - far, 0.35 near): 0 far to 1 near, and
+    a flat picture is 0.5 everywhere rather than stretched. The last 2 * `pairs` frames
+    are clips, first frames then second frames: both are measured with the percentiles of
+    both, so that what stands still keeps its relief when something enters.
+    """
+    valid = inverse >= 0
+    seen = torch.where(valid, inverse, torch.nan)[:, ::4, ::4].flatten(1)
+    if pairs:
+        first, second = seen[-2 * pairs : -pairs], seen[-pairs:]
+        both = torch.cat([first, second], 1)
+        seen = torch.cat([torch.cat([seen[: -2 * pairs]] * 2, 1), both, both])
+    bounds = torch.nanquantile(seen, torch.tensor([0.02, 0.98]), dim=1)
+    far, near = bounds[0][:, None, None], bounds[1][:, None, None]
+    scale = torch.maximum(near - far, RANGE_FLOOR * near.clamp_min(1e-3))
+    relief = (inverse - far) / scale + 0.5 * (1 - (near - far) / scale)
+    return relief.clamp(-0.3, 1.5), valid.float()
+
+
+def align(relief: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """`relief` scaled and shifted to fit each frame's truth (least squares, scale 0.4 to 2.5).
+
+    The scale carries no gradient: it forgives a wrong range, it does not reward a flat answer.
+    """
+    count = valid.sum((1, 2), keepdim=True).clamp_min(1)
+    mean = (relief * valid).sum((1, 2), keepdim=True) / count
+    truth_mean = (truth * valid).sum((1, 2), keepdim=True) / count
+    a, b = (relief - mean) * valid, (truth - truth_mean) * valid
+    scale = (a * b).sum((1, 2), keepdim=True) / ((a * a).sum((1, 2), keepdim=True) + 1e-3 * count)
+    return (relief - mean) * scale.clamp(0.4, 2.5).detach() + truth_mean
+
+
+def edges(error: Tensor, valid: Tensor, scales: int = 4) -> Tensor:
+    """Mean gradient of the error over several scales: sharp where the truth is, smooth elsewhere."""
+    total = error.new_zeros(())
+    error = error * valid
+    for scale in range(scales):
+        e, v = error[:, :: 2**scale, :: 2**scale], valid[:, :: 2**scale, :: 2**scale]
+        down = (e[:, 1:] - e[:, :-1]).abs() * v[:, 1:] * v[:, :-1]
+        right = (e[:, :, 1:] - e[:, :, :-1]).abs() * v[:, :, 1:] * v[:, :, :-1]
+        total = total + down.mean() + right.mean()
+    return total
+
+
+def steadiness(relief: Tensor, truth: Tensor, flow: Tensor, pairs: int) -> Tensor:
+    """Change of relief between the frames of a clip that the truth does not explain.
+
+    flow [pairs, h, w, 2]: where a pixel of the first frame is in the second, 2 if nowhere.
+    """
+    first, second = relief[-2 * pairs : -pairs], relief[-pairs:]
+    truth_first, truth_second = truth[-2 * pairs : -pairs], truth[-pairs:]
+    there = torch.stack([second, truth_second], 1)
+    warped = F.grid_sample(there, flow, mode="bilinear", padding_mode="border", align_corners=False)
+    seen = (flow.abs().amax(-1) < 1).float()
+    change = (first - warped[:, 0]) - (truth_first - warped[:, 1])
+    return (change.abs() * seen).sum() / seen.sum().clamp_min(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The loss and what it is made of (all means over the batch)."""
+
+    total: Tensor
+    aligned: Tensor
+    direct: Tensor
+    edges: Tensor
+    steadiness: Tensor
+    spread: Tensor
+
+
+def total(
+    relief: Tensor, spread: Tensor, inverse: Tensor, flow: Tensor | None, pairs: int, edge_weight: float
+) -> Parts:
+    truth, valid = target(inverse, pairs)
+    count = valid.sum()
+    aligned_error = align(relief, truth, valid) - truth
+    aligned = (aligned_error.abs() * valid).sum() / count
+    direct = (F.smooth_l1_loss(relief, truth, reduction="none", beta=0.3) * valid).sum() / count
+    gradient = edges(aligned_error, valid)
+    change = steadiness(relief, truth, flow, pairs) if flow is not None else relief.new_zeros(())
+    # Laplace likelihood of the direct error; it trains the spread head only.
+    log_spread = F.interpolate(spread[:, None], relief.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    log_spread = log_spread.clamp(-5, 1)
+    error = (relief - truth).abs().detach()
+    likelihood = ((error * torch.exp(-log_spread) + log_spread) * valid).sum() / count
+    loss = 0.7 * aligned + 2 * direct + edge_weight * gradient + 0.7 * change + 0.1 * likelihood
+    return Parts(loss, aligned, direct, gradient, change, likelihood)

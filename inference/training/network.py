@@ -1,0 +1,154 @@
+"""The network: a small convolutional U-Net with token blocks at its bottom.
+
+Place in the flow: trained by `train.py`, written to ONNX by `export.py`, run
+by `inference/depth/relief.py` without torch.
+
+It sees a 192 x 112 picture and two coordinate planes (where a pixel is in the
+frame matters: ground is below, sky above). Four strided stages lead to 84
+tokens, where a few transformer blocks look at the whole picture at once; a
+decoder with skip connections leads back. Outputs are relief, 0 far to 1 near
+on a fixed scale, and the spread expected of it (natural logarithm of a Laplace
+scale), one value for 8 x 8 pixels.
+
+What keeps training from collapsing into a picture-independent ramp (it did,
+once): the residual branches of the token blocks start at zero, a layer norm
+closes them, and the low-resolution phase comes first. ReLU only, so that
+8-bit integers lose little.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HEIGHT, WIDTH = 112, 192
+CHANNELS = (16, 32, 56, 104)
+TOKEN_BLOCKS = 3
+
+
+def conv(
+    inputs: int, outputs: int, size: int = 3, stride: int = 1, groups: int = 1, *, relu: bool = True
+) -> nn.Sequential:
+    """Convolution, batch norm and (mostly) ReLU."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    if relu:
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+class Bottleneck(nn.Module):
+    """Inverted residual: widen, depthwise, narrow."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, widen: int = 3, size: int = 3) -> None:
+        super().__init__()
+        wide = inputs * widen
+        self.residual = stride == 1 and inputs == outputs
+        self.body = nn.Sequential(
+            conv(inputs, wide, 1), conv(wide, wide, size, stride, wide), conv(wide, outputs, 1, relu=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x) if self.residual else self.body(x)
+
+
+class Block(nn.Module):
+    """Two plain 3 x 3 convolutions around a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(channels, channels), conv(channels, channels, relu=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x))
+
+
+class TokenBlock(nn.Module):
+    """Self-attention and a small perceptron; the identity at the start."""
+
+    def __init__(self, width: int, heads: int = 4, widen: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm_perceptron = nn.LayerNorm(width)
+        self.perceptron = nn.Sequential(nn.Linear(width, widen * width), nn.ReLU(), nn.Linear(widen * width, width))
+        for last in (self.project, self.perceptron[2]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, count, width = tokens.shape
+        split = self.query_key_value(self.norm_attention(tokens)).view(batch, count, 3, self.heads, width // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        weights = (query @ key.transpose(-1, -2) * (width // self.heads) ** -0.5).softmax(-1)
+        tokens = tokens + self.project((weights @ value).transpose(1, 2).reshape(batch, count, width))
+        return tokens + self.perceptron(self.norm_perceptron(tokens))
+
+
+class ReliefNet(nn.Module):
+    """0.53 M parameters, 0.37 GFLOP a frame."""
+
+    coordinates: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        c0, c1, c2, c3 = CHANNELS
+        y, x = torch.meshgrid(torch.linspace(-1, 1, HEIGHT), torch.linspace(-1, 1, WIDTH), indexing="ij")
+        self.register_buffer("coordinates", torch.stack([x, y])[None], persistent=False)
+        self.stem = conv(5, c0, 3, 2)
+        self.stage1 = nn.Sequential(conv(c0, c1, 3, 2), Block(c1))
+        self.stage2 = nn.Sequential(Bottleneck(c1, c2, 2, 4, 5), Bottleneck(c2, c2, 1, 3), Bottleneck(c2, c2, 1, 3, 5))
+        self.stage3 = nn.Sequential(Bottleneck(c2, c3, 2, 4, 5), Bottleneck(c3, c3, 1, 2, 5))
+        self.position = nn.Parameter(torch.zeros(1, c3, HEIGHT // 16, WIDTH // 16))
+        self.tokens = nn.ModuleList([TokenBlock(c3) for _ in range(TOKEN_BLOCKS)])
+        self.norm = nn.LayerNorm(c3)
+        self.up2 = nn.Sequential(conv(c2 + c3, 64, 1), Bottleneck(64, 64, 1, 2, 5))
+        self.up1 = nn.Sequential(conv(64 + c1, 40, 1), Block(40))
+        self.up0 = nn.Sequential(conv(40 + c0, 24, 1), conv(24, 24))
+        self.relief = nn.Conv2d(24, 4, 3, 1, 1)
+        nn.init.constant_(self.relief.bias, 0.4)
+        self.spread = nn.Sequential(nn.Conv2d(64, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 1, 1))
+        nn.init.zeros_(self.spread[2].weight)
+        nn.init.constant_(self.spread[2].bias, -2.0)
+
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, 3, h, w] in 0..1 to relief [n, h, w] and log spread [n, h / 8, w / 8].
+
+        The sides are multiples of 16; other sizes than 112 x 192 occur in training only.
+        """
+        where, position = self.coordinates, self.position
+        if rgb.shape[-2:] != where.shape[-2:]:
+            where = F.interpolate(where, rgb.shape[-2:], mode="bilinear", align_corners=True)
+        x0 = self.stem(torch.cat([rgb, where.expand(rgb.shape[0], -1, -1, -1)], 1))
+        x1 = self.stage1(x0)
+        x2 = self.stage2(x1)
+        x3 = self.stage3(x2)
+        if x3.shape[-2:] != position.shape[-2:]:
+            position = F.interpolate(position, x3.shape[-2:], mode="bilinear", align_corners=False)
+        x3 = x3 + position
+        tokens = x3.flatten(2).transpose(1, 2)
+        for block in self.tokens:
+            tokens = block(tokens)
+        x3 = x3 + self.norm(tokens).transpose(1, 2).reshape(x3.shape)
+        x2 = self.up2(torch.cat([self._double(x3), x2], 1))
+        x1 = self.up1(torch.cat([self._double(x2), x1], 1))
+        x0 = self.up0(torch.cat([self._double(x1), x0], 1))
+        spread = self.spread(x2.detach())  # learns from the picture, does not teach it
+        relief = self.relief(x0)
+        if not self.training:  # before the shuffle, so that 8-bit output steps are 1/255
+            relief = relief.clamp(0, 1)
+        return F.pixel_shuffle(relief, 2)[:, 0], spread[:, 0]
+
+    @staticmethod
+    def _double(x: Tensor) -> Tensor:
+        size = (x.shape[-2] * 2, x.shape[-1] * 2)
+        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,104 @@
+"""Writing and logos over a picture.
+
+Place in the flow: `render.py` calls `draw` on the finished picture, before the
+film effects. Over a scene, graphics are in front of all they cover, as one
+block at one depth; on a card (`World.flat_truth`) they lie in its plane.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+Floats = NDArray[np.float32]
+_LETTERS = "ABCDEFGHIKLMNOPRSTUVWY"
+_OTHERS = "abcdefghiklmnoprstuvwyz"
+
+
+def _words(rng: np.random.Generator, count: int) -> str:
+    words = []
+    for _ in range(count):
+        letters = "".join(_OTHERS[rng.integers(0, len(_OTHERS))] for _ in range(int(rng.integers(1, 9))))
+        words.append(_LETTERS[rng.integers(0, len(_LETTERS))] + letters if rng.random() < 0.4 else letters)
+    line = " ".join(words)
+    return line.upper() if rng.random() < 0.25 else line
+
+
+def _text(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, centre: tuple[float, float], size: int, line: str, stroke: int
+) -> None:
+    font = ImageFont.load_default(size=max(6, size))
+    anchor = "mm"
+    draw.text(centre, line, fill=255, font=font, anchor=anchor, stroke_width=stroke)
+
+
+def _ink(rng: np.random.Generator) -> Floats:
+    if rng.random() < 0.6:
+        return np.full(3, rng.uniform(0.75, 1.0), np.float32)
+    return rng.random(3).astype(np.float32)
+
+
+def draw(rng: np.random.Generator, kind: str, rgb: Floats, inverse: Floats, *, flat: bool) -> tuple[Floats, Floats]:
+    """Picture [h, w, 3] in 0..1 and inverse depth [h, w] with graphics of this kind on top.
+
+    Kinds: subtitle, title, logo, badge (a small see-through mark), card (lines anywhere).
+    """
+    height, width = inverse.shape
+    mask = Image.new("L", (width, height), 0)
+    pen = ImageDraw.Draw(mask)
+    box = Image.new("L", (width, height), 0)
+    opacity = 1.0
+    if kind == "subtitle":
+        size, y = int(rng.integers(6, 12)), height * rng.uniform(0.8, 0.93)
+        for line in range(int(rng.integers(1, 3))):
+            _text(pen, rng, (width / 2, y - line * size * 1.2), size, _words(rng, int(rng.integers(2, 8))), 0)
+        if rng.random() < 0.3:
+            ImageDraw.Draw(box).rectangle((width * 0.1, y - size * 1.8, width * 0.9, y + size * 0.7), fill=255)
+    elif kind == "title":
+        size = int(rng.integers(12, 34))
+        centre = (width * rng.uniform(0.35, 0.65), height * rng.uniform(0.2, 0.8))
+        _text(pen, rng, centre, size, _words(rng, int(rng.integers(1, 4))), int(rng.integers(0, 2)))
+        if rng.random() < 0.4:
+            _text(pen, rng, (centre[0], centre[1] + size), size // 2, _words(rng, int(rng.integers(1, 5))), 0)
+    elif kind in ("logo", "badge"):
+        x, y = width * rng.choice([0.1, 0.88, 0.5]), height * rng.choice([0.12, 0.88])
+        r = rng.uniform(4, 12)
+        if rng.random() < 0.5:
+            pen.ellipse((x - r, y - r * 0.8, x + r, y + r * 0.8), fill=255)
+        else:
+            _text(pen, rng, (x, y), int(r * 1.3), _words(rng, 1)[:5], 0)
+        opacity = rng.uniform(0.3, 0.8) if kind == "badge" else 1.0
+    else:
+        size = int(rng.integers(6, 26))
+        for line in range(int(rng.integers(1, max(2, 90 // size)))):
+            x, y = width * rng.uniform(0.3, 0.7), height * rng.uniform(0.1, 0.9)
+            if size < 12:
+                x, y = width / 2, height * 0.12 + line * size * 1.25
+            _text(pen, rng, (x, y), size, _words(rng, int(rng.integers(1, 6))), 0)
+    if rng.random() < 0.15:  # a glitch: slices of the writing are shifted
+        pixels = np.asarray(mask).copy()
+        for _ in range(6):
+            top = int(rng.integers(0, height - 4))
+            pixels[top : top + 4] = np.roll(pixels[top : top + 4], int(rng.integers(-12, 12)), axis=1)
+        mask = Image.fromarray(pixels)
+    alpha = np.asarray(mask, np.float32)[..., None] / 255
+    out = rgb
+    backing = np.asarray(box, np.float32)[..., None] / 255
+    if backing.any():
+        out = out * (1 - 0.75 * backing)
+    if rng.random() < 0.4:  # a dark rim around the letters
+        rim = np.asarray(mask.filter(ImageFilter.MaxFilter(3)), np.float32)[..., None] / 255
+        out = out * (1 - rim)
+    ink = _ink(rng)
+    out = out * (1 - alpha * opacity) + ink * alpha * opacity
+    if flat:
+        return out.astype(np.float32), inverse
+    block = np.asarray(mask.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(3))) > 100
+    block |= np.asarray(box) > 100
+    if not block.any():
+        return out.astype(np.float32), inverse
+    rows, columns = np.nonzero(block)
+    covered = inverse[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    depth = np.float32(np.percentile(covered, 95))
+    return out.astype(np.float32), np.where(block, np.maximum(inverse, depth), inverse)

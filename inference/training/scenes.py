@@ -1,0 +1,68 @@
+"""The list of scene kinds: what the network gets to see, and how often.
+
+Place in the flow: `build` is called by `render.py` for each sample. A scene
+kind is a function that takes a `World` and puts things into it, declared with
+`@kind(weight)`; `held_out=True` keeps it away from training for good, it is
+only evaluated. To teach the network something new, write one more kind in
+`outdoors.py`, `indoors.py` or `graphics.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference.training.textures import Atlas
+from inference.training.world import World
+
+Builder = Callable[[World], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneKind:
+    name: str
+    weight: float
+    held_out: bool
+    build: Builder
+
+
+KINDS: dict[str, SceneKind] = {}
+
+
+def kind(weight: float, *, held_out: bool = False) -> Callable[[Builder], Builder]:
+    """Declare a scene kind; its name is the function's."""
+
+    def declare(build: Builder) -> Builder:
+        KINDS[build.__name__] = SceneKind(build.__name__, weight, held_out, build)
+        return build
+
+    return declare
+
+
+def names(*, held_out: bool = False) -> list[str]:
+    _load()
+    return [k.name for k in KINDS.values() if k.held_out == held_out]
+
+
+def _load() -> None:
+    from inference.training import graphics, indoors, outdoors  # noqa: F401  (they declare kinds)
+
+
+def build(
+    rng: np.random.Generator, atlas: Atlas, name: str | None = None, *, held_out: bool = False
+) -> tuple[str, World]:
+    """A scene of the named kind, or of a kind drawn by weight."""
+    _load()
+    if name is None:
+        pool = [k for k in KINDS.values() if k.held_out == held_out]
+        weights = np.array([k.weight for k in pool])
+        name = pool[int(rng.choice(len(pool), p=weights / weights.sum()))].name
+    world = World(rng, atlas)
+    KINDS[name].build(world)
+    if not world.flat_truth:
+        world.cartoon = world.chance(0.1)
+        if not world.overlay and world.chance(0.07):
+            world.overlay = str(rng.choice(["subtitle", "logo", "title", "badge"]))
+    return name, world

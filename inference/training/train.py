@@ -1,0 +1,293 @@
+"""Train the depth network: `python -m inference.training.train --minutes 90 --out folder`.
+
+Place in the flow: render processes (`stream.py`) fill the pool, batches are
+augmented (`augment.py`), the network (`network.py`) is fitted (`losses.py`)
+with AdamW under one cosine, an average of the weights is kept, scored on
+held-out scene kinds, and saved. `export.py` makes the shipped file of it.
+
+The clock that drives the schedule counts working time: a process that was
+stopped or starved for a while carries on where it was. A checkpoint is
+written every few minutes and on SIGTERM or Ctrl-C; the same command with
+`--resume` continues, `--minutes` being what is to be added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.training import augment, losses, metrics, weights
+from inference.training.network import HEIGHT, WIDTH, ReliefNet, parameters
+from inference.training.render import still
+from inference.training.stream import Pool, Stream
+from inference.training.textures import make_atlas
+
+STILLS, CLIPS = 24, 4
+"""One batch: 24 stills and the 8 frames of 4 clips."""
+SMALL = (80, 144)
+"""Picture size of the first phase: twice as fast, objects appear sooner."""
+VALIDATION_SEED = 9_000_001
+LONGEST_STEP_SECONDS = 10.0
+"""A step that seems to take longer was interrupted; the rest is not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides a run."""
+
+    minutes: float
+    seed: int = 1
+    learning_rate: float = 1.2e-3
+    warm_up_steps: int = 200
+    weight_decay: float = 0.02
+    small_until: float = 0.4
+    """Share of the schedule at the small size."""
+    edge_weight: float = 0.3
+    edges_from: float = 0.0
+    """Share of the schedule after which the edge term fades in (0.08 from scratch)."""
+    reuse: float = 8.0
+    """Most times a sample is drawn on average: beyond it the trainer waits for the renderers."""
+    least_reuse: float = 3.0
+    """Fewest times: below it the renderers wait, and leave their cores to the trainer."""
+    first_frames: int = 6000
+    """What is rendered before the renderers are held back."""
+    renderers: int = 1
+    threads: int = 1
+    textures: int = 320
+    validation: int = 96
+    report_seconds: float = 60.0
+    score_seconds: float = 420.0
+
+
+def rate(plan: Plan, step: int, progress: float) -> float:
+    """Learning rate: linear warm-up, then half a cosine down to 1 %."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return plan.learning_rate * min(1.0, (step + 1) / plan.warm_up_steps) * (0.99 * cosine + 0.01)
+
+
+class Trainer:
+    """One run: the network, its average, the optimiser, the clock."""
+
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.plan, self.out = plan, out
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(plan.seed)
+        torch.set_num_threads(plan.threads)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = ReliefNet().to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval()
+        matrices = [p for p in self.network.parameters() if p.ndim > 1]
+        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=plan.learning_rate, betas=(0.9, 0.99),
+        )  # fmt: skip
+        self.step, self.progress, self.started_at = 0, 0.0, 0.0
+        self.since_start = 0
+        self.generator = torch.Generator().manual_seed(plan.seed)
+        self.rng = np.random.default_rng(plan.seed)
+        self.stopping = False
+
+    def initialise(self, path: Path, pool: Pool) -> None:
+        """Start from an exported model, or from the average of another run's checkpoint."""
+        if path.suffix == ".onnx":
+            count = weights.load_onnx(self.network, path)
+            rgb, _, _ = pool.draw(np.random.default_rng(0), 192, 1)
+            weights.calibrate(self.network, self._pictures(rgb))
+        else:
+            self.network.load_state_dict(torch.load(path, weights_only=True)["average"])
+            count = parameters(self.network)
+        self.average.load_state_dict(self.network.state_dict())
+        self.log(action="initialised", source=path.name, parameters=count, of=parameters(self.network))
+
+    def save(self, name: str = "checkpoint.pt") -> None:
+        """Write atomically, so that a kill leaves the last good checkpoint."""
+        state = {
+            "network": self.network.state_dict(), "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "step": self.step, "progress": self.progress,
+            "plan": asdict(self.plan), "generator": self.generator.get_state(),
+        }  # fmt: skip
+        partial = self.out / (name + ".part")
+        torch.save(state, partial)
+        os.replace(partial, self.out / name)
+
+    def resume(self) -> bool:
+        path = self.out / "checkpoint.pt"
+        if not path.exists():
+            return False
+        state = torch.load(path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"])
+        self.step, self.progress = state["step"], state["progress"]
+        self.started_at = self.progress
+        self.rng = np.random.default_rng(self.plan.seed + self.step)
+        self.log(action="resumed", step=self.step, progress=round(self.progress, 4))
+        return True
+
+    def log(self, **fields: object) -> None:
+        line = json.dumps(fields)
+        print(line, flush=True)
+        with open(self.out / "log.jsonl", "a") as file:
+            file.write(line + "\n")
+
+    def _pictures(self, rgb: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(rgb).to(self.device).permute(0, 3, 1, 2).float() / 255
+        return tensor.contiguous(memory_format=torch.channels_last)
+
+    def train_step(self, pool: Pool) -> losses.Parts:
+        plan = self.plan
+        rgb8, inverse16, flow16 = pool.draw(self.rng, STILLS, CLIPS)
+        size = SMALL if self.progress < plan.small_until else (HEIGHT, WIDTH)
+        rgb = torch.from_numpy(rgb8).permute(0, 3, 1, 2).float() / 255
+        rgb, inverse, flow = augment.geometry(
+            rgb, torch.from_numpy(inverse16).float(), torch.from_numpy(flow16).float(), CLIPS, size, self.generator
+        )
+        rgb = augment.colour(rgb, CLIPS, self.generator)
+        rgb = rgb.to(self.device).contiguous(memory_format=torch.channels_last)
+        inverse = inverse.to(self.device)
+        flow = None if flow is None else flow.to(self.device)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate(plan, self.since_start, self.progress)
+        fade = 1.0 if plan.edges_from <= 0 else min(1.0, max(0.0, (self.progress - plan.edges_from) / 0.3))
+        self.network.train()
+        relief, spread = self.network(rgb)
+        parts = losses.total(relief, spread, inverse, flow, CLIPS, plan.edge_weight * fade)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts.total.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        self.since_start += 1
+        self._average(min(0.998, (1 + self.since_start) / (10 + self.since_start)))
+        return parts
+
+    @torch.no_grad()
+    def _average(self, keep: float) -> None:
+        for mine, new in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if mine.dtype.is_floating_point:
+                mine.lerp_(new, 1 - keep)
+            else:
+                mine.copy_(new)
+
+    @torch.inference_mode()
+    def scores(self, sets: dict[str, list]) -> dict[str, list[float]]:
+        out = {}
+        for name, frames in sets.items():
+            results = []
+            for start in range(0, len(frames), 32):
+                part = frames[start : start + 32]
+                relief = self.average(self._pictures(np.stack([f.rgb for f in part])))[0].cpu().numpy()
+                results += [
+                    metrics.score(r, f.inverse, np.random.default_rng(start + i))
+                    for i, (r, f) in enumerate(zip(relief, part, strict=True))
+                ]
+            out[name] = [round(v, 4) for v in metrics.mean(results)]
+        return out
+
+    def run(self, pool: Pool, stream: Stream) -> None:
+        plan = self.plan
+        atlas, rng = make_atlas(VALIDATION_SEED, min(160, plan.textures)), np.random.default_rng(VALIDATION_SEED)
+        sets = {
+            "held_out": [still(rng, atlas, held_out=True) for _ in range(plan.validation)],
+            "seen_kinds": [still(rng, atlas) for _ in range(plan.validation)],
+        }
+        self.log(action="scored", step=self.step, **self.scores(sets))
+        totals, steps = np.zeros(5), 0
+        reported = scored = saved = last = time.monotonic()
+        worked = 0.0
+        while self.progress < 1 and not self.stopping:
+            drawn = self.since_start * (STILLS + 2 * CLIPS)
+            if drawn > plan.reuse * pool.frames:
+                pool.fill(stream, 5.0)
+            elif pool.frames < plan.first_frames or drawn > plan.least_reuse * pool.frames:
+                pool.fill(stream)
+            parts = self.train_step(pool)
+            now = time.monotonic()
+            worked += min(now - last, LONGEST_STEP_SECONDS)
+            last = now
+            self.progress = self.started_at + (1 - self.started_at) * min(1.0, worked / (plan.minutes * 60))
+            totals += [
+                float(v.detach()) for v in (parts.aligned, parts.direct, parts.edges, parts.steadiness, parts.spread)
+            ]
+            steps += 1
+            if now - reported > plan.report_seconds:
+                names = ("aligned", "direct", "edges", "steadiness", "spread")
+                self.log(
+                    action="trained", step=self.step, progress=round(self.progress, 4), minutes=round(worked / 60, 2),
+                    frames=pool.frames, rate=round(steps * (STILLS + 2 * CLIPS) / (now - reported), 1),
+                    **dict(zip(names, np.round(totals / steps, 4).tolist(), strict=True)),
+                )  # fmt: skip
+                totals[:], steps, reported = 0, 0, now
+            if now - saved > 120:
+                self.save()
+                saved = now
+            if now - scored > plan.score_seconds:
+                self.log(action="scored", step=self.step, progress=round(self.progress, 4), **self.scores(sets))
+                scored = last = time.monotonic()
+        self.save()
+        self.log(action="stopped" if self.stopping else "finished", step=self.step, **self.scores(sets))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Train the relief network on rendered scenes.")
+    parser.add_argument("--minutes", type=float, required=True, help="working minutes of this call")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
+    parser.add_argument("--init", type=Path, help="start from an exported .onnx model or a checkpoint .pt")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out, if any")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=Plan.__dataclass_fields__["learning_rate"].default)
+    parser.add_argument("--small-until", type=float, default=Plan.__dataclass_fields__["small_until"].default)
+    parser.add_argument("--renderers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--threads", type=int, default=1, help="threads of the trainer")
+    parser.add_argument("--textures", type=int, default=320)
+    parser.add_argument("--validation", type=int, default=96, help="pictures in each scoring set")
+    given = parser.parse_args(arguments)
+    from_scratch = given.init is None
+    plan = Plan(
+        minutes=given.minutes, seed=given.seed, learning_rate=given.learning_rate, small_until=given.small_until,
+        renderers=given.renderers, threads=given.threads, textures=given.textures, validation=given.validation,
+        edges_from=0.08 if from_scratch else 0.0,
+    )  # fmt: skip
+    trainer = Trainer(plan, given.out)
+    resumed = given.resume and trainer.resume()
+    pool, stream = Pool(), Stream(plan.seed + 17 * trainer.step, plan.renderers, textures=plan.textures)
+
+    def stop(_signal: int, _frame: object) -> None:
+        trainer.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        trainer.log(
+            action="started",
+            plan=asdict(plan),
+            parameters=parameters(trainer.network),
+            pids=[os.getpid(), *(p.pid for p in stream.processes)],
+        )
+        least = min(480, 24 + int(400 * given.minutes))
+        while len(pool.stills) < least and not trainer.stopping:
+            pool.fill(stream, 5.0)
+        if given.init and not resumed:
+            trainer.initialise(given.init, pool)
+        trainer.run(pool, stream)
+    finally:
+        stream.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Weights in and out: start from an exported model, fold batch norm for export.
+
+Place in the flow: `train.py --init model.onnx` calls `load_onnx` and then
+`calibrate`; `export.py` calls `folded`. A model file holds convolutions whose
+batch norm has been folded into weight and bias; to train on, each batch norm
+is given back the mean and variance that its input has on rendered pictures,
+and a gain and offset that undo them, so that the network computes exactly what
+the file does, and normalises again.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from inference.training.network import ReliefNet
+
+# Names in the first prototype's file, and what the same parts are called here.
+_PROTOTYPE = {
+    "e0": "stem", "e1": "stage1", "e2": "stage2", "e3": "stage3", "d2": "up2", "d1": "up1", "d0": "up0",
+    "out": "relief", "pos": "position", "ln": "norm", "tb": "tokens", "n1": "norm_attention",
+    "n2": "norm_perceptron", "b": "body", "qkv": "query_key_value", "o": "project", "m": "perceptron",
+}  # fmt: skip
+
+
+def _initialisers(model: onnx.ModelProto) -> dict[str, NDArray]:
+    """All constants by name; 8-bit weights as the floats they stand for."""
+    found = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    for name in [n for n in found if n.endswith("_quantized")]:
+        base = name.removesuffix("_quantized")
+        scale, zero = found[base + "_scale"], found[base + "_zero_point"]
+        values = found[name]
+        shape = (-1,) + (1,) * (values.ndim - 1) if np.size(scale) > 1 else ()
+        if values.ndim == 2 and np.size(scale) > 1:
+            shape = (1, -1)  # a matrix, quantised per column
+        zero_float = np.reshape(zero, shape).astype(np.float32)
+        found[base] = (values.astype(np.float32) - zero_float) * np.reshape(scale, shape)
+    return found
+
+
+def _own_name(name: str) -> str:
+    return ".".join(_PROTOTYPE.get(part, part) for part in name.split("."))
+
+
+def _matrices(model: onnx.ModelProto, found: dict[str, NDArray]) -> list[NDArray]:
+    """The constant matrices of the linear layers in the order the graph uses them."""
+    through = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    out = []
+    for node in model.graph.node:
+        if node.op_type not in ("MatMul", "Gemm"):
+            continue
+        name = through.get(node.input[1], node.input[1]).removesuffix("_quantized")
+        if name in found:
+            out.append(found[name])
+    return out
+
+
+def load_onnx(network: ReliefNet, path: Path) -> int:
+    """Fill the network from an exported file (ours or the prototype's); returns parameters set.
+
+    Parts that the file lacks keep their initial values, under which they change nothing.
+    """
+    model = onnx.load(str(path))
+    found = _initialisers(model)
+    named = {_own_name(name): value for name, value in found.items()}
+    linear = [m for block in network.tokens for m in _linears(block)]
+    for module, matrix in zip(linear, _matrices(model, found), strict=False):
+        named[_name_of(network, module) + ".weight"] = matrix.T
+    state, count = network.state_dict(), 0
+    for name, value in state.items():
+        if name in named and tuple(named[name].shape) == tuple(value.shape):
+            value.copy_(torch.from_numpy(np.array(named[name], np.float32)))
+            count += value.numel()
+    for prefix, _, norm in _folds(network):
+        norm.weight.data.fill_(1)
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1 - norm.eps)
+        bias = named.get(f"{prefix}.0.bias")
+        if bias is not None and tuple(bias.shape) == tuple(norm.bias.shape):
+            norm.bias.data.copy_(torch.from_numpy(np.array(bias, np.float32)))
+            count += norm.bias.numel()
+    return count
+
+
+def _linears(block: nn.Module) -> list[nn.Linear]:
+    return [m for m in block.modules() if isinstance(m, nn.Linear)]
+
+
+def _name_of(network: nn.Module, wanted: nn.Module) -> str:
+    return next(name for name, module in network.named_modules() if module is wanted)
+
+
+def _folds(network: nn.Module) -> list[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
+    """(name of the Sequential, its convolution, its batch norm) throughout the network."""
+    out = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
+            assert isinstance(module[0], nn.Conv2d)
+            out.append((name, module[0], module[1]))
+    return out
+
+
+@torch.no_grad()
+def calibrate(network: ReliefNet, rgb: Tensor) -> None:
+    """Give batch norms with identity statistics the real ones of `rgb` without a change of function."""
+    stats: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        stats[module] = (output.mean((0, 2, 3)), output.var((0, 2, 3), unbiased=False))
+
+    network.eval()
+    hooks = [conv.register_forward_hook(record) for _, conv, _ in _folds(network)]
+    network(rgb)
+    for hook in hooks:
+        hook.remove()
+    for _, conv, norm in _folds(network):
+        mean, variance = stats[conv]
+        old_gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        offset = norm.bias - norm.running_mean * old_gain
+        variance = variance.clamp_min(1e-6)
+        norm.weight.copy_(old_gain * torch.sqrt(variance + norm.eps))
+        norm.bias.copy_(offset + old_gain * mean)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
+
+def folded(network: ReliefNet) -> ReliefNet:
+    """A copy for inference: batch norm inside the convolutions, whose names stay."""
+    out = copy.deepcopy(network).eval()
+    for _, module in list(out.named_modules()):
+        if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
+            module[0] = fuse_conv_bn_eval(module[0], module[1])
+            module[1] = nn.Identity()
+    return out

@@ -1,0 +1,210 @@
+"""The warp on a CPU: one thread, fixed point, straight from the source's planes into the output's.
+
+Two steps (definition in `inference.warp`): `invert` finds, for a few output positions of a row, where in the source
+they come from; `render` interpolates these displacements and samples both eyes. All arithmetic that reaches a pixel is
+in integers, so the torch kernel gives the same bytes.
+"""
+
+# pyright: reportMissingParameterType=false
+# (kernels are typed by their numba signatures)
+from __future__ import annotations
+
+import numpy as np
+
+from inference.jit import I32, I64, U8, U16, VOID, array, compiled, inlined, view
+
+
+@compiled(VOID(view(I32, 2), I64, I64, I64, I64, I64, array(I32, 3), array(I64, 1)))
+def invert(disparity, step, width, knot, share_left, share_right, displacement, tally):
+    """Displacement of both eyes at the knots.
+
+    disparity: [rows, columns] int32, 1/65536 source pixel, total parallax, positive in front of the screen
+    step: luma pixels of a cell; width: of the source; knot: distance of the knots in pixels
+    share_*: the eye's share of the parallax in 1/256, signed (+128 and -128 for symmetric eyes)
+    displacement: [2, rows, knots] int32 out, 1/65536 source pixel, to be added to the output position of the knot
+    tally: [2] int64, added to: knot intervals stretched to more than twice their length, and knot intervals in all
+    """
+    rows, columns = disparity.shape
+    knots = displacement.shape[2]
+    fine = 2 * knots
+    stride = np.int64(knot) << 15
+    points = columns + 2
+    last = (width - 1) << 16
+    place = np.empty(points, np.int64)
+    moved = np.empty(points, np.int64)
+    found = np.empty(fine + 1, np.int64)
+    place[0] = 0
+    place[points - 1] = last
+    for k in range(columns):
+        place[k + 1] = min(max((2 * k * step + step - 1) << 15, 0), last)
+    for y in range(rows):
+        for eye in range(2):
+            share = share_left if eye == 0 else share_right
+            moved[0] = 0
+            moved[points - 1] = last
+            still = True
+            for k in range(columns):
+                shift = (np.int64(disparity[y, k]) * share) >> 8
+                still = still and shift == 0
+                moved[k + 1] = place[k + 1] + shift
+            if still:
+                for i in range(knots):
+                    displacement[eye, y, i] = 0
+                tally[1] += knots - 1
+                continue
+            # A position takes the source that comes first from the side on which nearer things lie: from the left
+            # for the left eye, whose near things move right; so what is near hides what is far.
+            if share > 0:
+                k = 0
+                for i in range(fine + 1):
+                    target = (i - 1) * stride
+                    if target <= 0:
+                        found[i] = 0
+                        continue
+                    if target >= last:
+                        found[i] = last
+                        continue
+                    while moved[k + 1] < target:
+                        k += 1
+                    ratio = np.float64(target - moved[k]) / np.float64(moved[k + 1] - moved[k])
+                    found[i] = place[k] + np.int64(ratio * np.float64(place[k + 1] - place[k]))
+            else:
+                k = points - 2
+                for i in range(fine, -1, -1):
+                    target = (i - 1) * stride
+                    if target <= 0:
+                        found[i] = 0
+                        continue
+                    if target >= last:
+                        found[i] = last
+                        continue
+                    while moved[k] > target:
+                        k -= 1
+                    ratio = np.float64(target - moved[k]) / np.float64(moved[k + 1] - moved[k])
+                    found[i] = place[k] + np.int64(ratio * np.float64(place[k + 1] - place[k]))
+            # Beyond the borders the nominal position goes on, so that its displacement is that of the border.
+            for i in range(fine + 1):
+                target = (i - 1) * stride
+                if target < 0 or target > last:
+                    found[i] = target
+            # Knots lie twice as far apart as the samples, and each is their 1-2-1 mean: slanted edges stay smooth.
+            previous = np.int64(0)
+            for i in range(knots):
+                j = 2 * i
+                value = (found[j] + 2 * found[j + 1] + found[j + 2]) >> 2
+                displacement[eye, y, i] = value - (2 * i * stride)
+                if i > 0:
+                    tally[0] += 1 if value - previous < stride else 0
+                previous = value
+            tally[1] += knots - 1
+
+
+@inlined
+def _positions(line, count, per_knot, spacing, last, position):
+    """Source positions of `count` output pixels, 1/65536 pixel of the plane; `per_knot` is 1, 2, 4 or 8.
+
+    The loops are written out for each case, so that they compile to vector code.
+    """
+    intervals = (count + per_knot - 1) // per_knot
+    zero = np.int32(0)
+    if per_knot == 8:
+        for k in range(intervals):
+            base = np.int32(np.int32(k * 8 * spacing) + line[k])
+            slope = np.int32(spacing + (np.int32(line[k + 1] - line[k]) >> 3))
+            for t in range(8):
+                position[k * 8 + t] = min(max(np.int32(base + np.int32(np.int32(t) * slope)), zero), last)
+    elif per_knot == 4:
+        for k in range(intervals):
+            base = np.int32(np.int32(k * 4 * spacing) + line[k])
+            slope = np.int32(spacing + (np.int32(line[k + 1] - line[k]) >> 2))
+            for t in range(4):
+                position[k * 4 + t] = min(max(np.int32(base + np.int32(np.int32(t) * slope)), zero), last)
+    elif per_knot == 2:
+        for k in range(intervals):
+            base = np.int32(np.int32(k * 2 * spacing) + line[k])
+            slope = np.int32(spacing + (np.int32(line[k + 1] - line[k]) >> 1))
+            for t in range(2):
+                position[k * 2 + t] = min(max(np.int32(base + np.int32(np.int32(t) * slope)), zero), last)
+    else:
+        for k in range(intervals):
+            position[k] = min(max(np.int32(np.int32(k * spacing) + line[k]), zero), last)
+
+
+@inlined
+def _filtered(plane, row, width, half_width, half_height, packed, sums):
+    """One source row, squeezed by the mean of two where asked, with each pixel's right neighbour in the high half."""
+    rows = plane.shape[0]
+    if half_height:
+        top = plane[min(2 * row, rows - 1)]
+        bottom = plane[min(2 * row + 1, rows - 1)]
+        for x in range(width):
+            sums[x] = np.uint32(np.uint32(top[x]) + np.uint32(bottom[x]))
+    else:
+        top = plane[min(row, rows - 1)]
+        for x in range(width):
+            sums[x] = np.uint32(top[x])
+    sums[width] = sums[width - 1]
+    if half_width:
+        for x in range(width):
+            sums[x] = np.uint32(sums[x] + sums[x + 1])
+        sums[width] = sums[width - 1]
+    for x in range(width):
+        packed[x] = np.uint32(sums[x] | np.uint32(sums[x + 1] << np.uint32(16)))
+
+
+_RENDER = [
+    VOID(view(p, 2), I64, array(I32, 3), I64, I64, I64, I64, I64, I64, array(p, 2), I64, I64, I64, I64, I64, I64)
+    for p in (U8, U16)
+]
+
+
+@compiled(*_RENDER)
+def render(
+    plane, width, displacement, step, knot, shift_x, shift_y, half_width, half_height,
+    out, eye_width, eye_height, left_x, left_y, right_x, right_y,
+):  # fmt: skip
+    """Sample both eyes of one plane into the output.
+
+    plane: [>= 1, >= width] source samples; displacement, step, knot: as of `invert`
+    shift_*: subsampling of this plane; half_*: 0 or 1, squeeze by two
+    out: plane of the output; eye_*: size of an eye there; left_*, right_*: corners, a negative x leaves an eye out
+    """
+    rows, knots = displacement.shape[1], displacement.shape[2]
+    extra = half_width + half_height
+    rounding = np.uint32(128 << extra)
+    bits = np.uint32(8 + extra)
+    spacing = np.int32(65536 << half_width)
+    per_knot = knot >> (shift_x + half_width)
+    last = np.int32((width - 1) << 16)
+    line = np.empty(knots, np.int32)
+    position = np.empty(eye_width + 16, np.int32)
+    pair = np.empty(eye_width, np.uint32)
+    packed = np.empty(width + 1, np.uint32)
+    sums = np.empty(width + 1, np.uint32)
+    for y in range(eye_height):
+        _filtered(plane, y, width, half_width, half_height, packed, sums)
+        g = (((2 * y + 1) << (shift_y + half_height)) * 128) // step - 128
+        g = min(max(g, 0), (rows - 1) * 256)
+        g0 = g >> 8
+        g1 = min(g0 + 1, rows - 1)
+        weight = np.int64(g & 255)
+        for eye in range(2):
+            x0 = left_x if eye == 0 else right_x
+            if x0 < 0:
+                continue
+            y0 = left_y if eye == 0 else right_y
+            for k in range(knots):
+                a = np.int64(displacement[eye, g0, k])
+                b = np.int64(displacement[eye, g1, k])
+                line[k] = np.int32((a * 256 + (b - a) * weight) >> (8 + shift_x))
+            _positions(line, eye_width, per_knot, spacing, last, position)
+            target = out[y0 + y]
+            # The look-up has a loop of its own: then the arithmetic after it compiles to vector code.
+            for x in range(eye_width):
+                pair[x] = packed[np.uint64(np.uint32(position[x]) >> np.uint32(16))]
+            for x in range(eye_width):
+                v = pair[x]
+                f = np.uint32(np.uint32(np.uint32(position[x]) >> np.uint32(8)) & np.uint32(255))
+                near = np.uint32(np.uint32(v & np.uint32(0xFFFF)) * np.uint32(np.uint32(256) - f))
+                far = np.uint32(np.uint32(v >> np.uint32(16)) * f)
+                target[x0 + x] = np.uint32(near + far + rounding) >> bits

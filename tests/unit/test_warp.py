@@ -1,0 +1,133 @@
+"""The warp: the CPU kernel against the slow reference, and what must hold exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference import geometry, warp
+from inference.warp import cpu, disparity, reference
+from stereospot.media.model import Bars, StereoSpec
+from stereospot.options import Layout
+
+
+def spec(**changes: object) -> StereoSpec:
+    values = {"engine": "cues", "layout": Layout.HALF_SBS, "divergence": 2.0, "convergence": 0.5, **changes}
+    return StereoSpec.model_validate(values)
+
+
+def scene(height: int, width: int, ten_bit: bool, seed: int) -> np.ndarray:
+    """A smooth picture with edges, since sampling noise between neighbours is what fixed point may round."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    picture = 0.5 + 0.2 * np.sin(x / 7) + 0.2 * np.cos(y / 5) + 0.1 * rng.random((height, width))
+    return (picture * (1023 if ten_bit else 255)).astype(np.uint16 if ten_bit else np.uint8)
+
+
+def depth_steps(grid: geometry.Grid, seed: int) -> np.ndarray:
+    """Depth with boxes in front of a slope: folds and gaps for both eyes."""
+    rng = np.random.default_rng(seed)
+    depth = np.linspace(0, 0.4, grid.rows, dtype=np.float32)[:, None].repeat(grid.columns, 1)
+    for _ in range(6):
+        y, x = rng.integers(0, grid.rows), rng.integers(0, grid.columns)
+        depth[y : y + grid.rows // 3, x : x + grid.columns // 4] = rng.random()
+    return depth
+
+
+@pytest.mark.parametrize("layout", [Layout.HALF_SBS, Layout.HALF_TB, Layout.FULL_SBS])
+@pytest.mark.parametrize("size", [(64, 36), (2, 2), (3, 5), (131, 77), (1030, 22)])
+@pytest.mark.parametrize("ten_bit", [False, True])
+@pytest.mark.parametrize("synthesise", ["both", "left", "right"])
+def test_kernel_follows_the_reference(layout: Layout, size: tuple[int, int], ten_bit: bool, synthesise: str) -> None:
+    width, height = size
+    stereo = spec(layout=layout, divergence=6.0, synthesise=synthesise)
+    field = warp.Field.of(width, height, stereo)
+    place = geometry.arrange(width, height, layout)
+    plane = scene(height, width, ten_bit, 1)
+    knot = warp.knot(field.grid.step)
+    moved = disparity.Disparity(field).convert(depth_steps(field.grid, 2))
+    count = warp.knots(place.eye_width * (2 if place.half_width else 1), field.grid.step)
+    moves = np.empty((2, field.grid.rows, count), np.int32)
+    eyes = warp.eyes(stereo)
+    cpu.invert(moved, field.grid.step, width, knot, eyes.left, eyes.right, moves, np.zeros(2, np.int64))
+    out = np.zeros((place.height, place.width), plane.dtype)
+    cpu.render(
+        plane, width, moves, field.grid.step, knot, 0, 0, int(place.half_width), int(place.half_height), out,
+        place.eye_width, place.eye_height, *place.left, *place.right,
+    )  # fmt: skip
+    for share, (x, y) in ((eyes.left / 256, place.left), (eyes.right / 256, place.right)):
+        expected_moves = reference.displacement(moved / 65536, field.grid.step, width, knot, share, count)
+        expected = reference.eye(
+            plane, expected_moves, field.grid.step, knot, place.eye_width, place.eye_height,
+            half_width=place.half_width, half_height=place.half_height,
+        )  # fmt: skip
+        got = out[y : y + place.eye_height, x : x + place.eye_width].astype(float)
+        # A knot whose target falls on the very edge of a fold may take either side, so a few pixels may differ.
+        difference = np.abs(got - expected)
+        assert np.mean(difference > (2.5 if ten_bit else 1.01)) < 0.002
+        assert difference.mean() < (0.8 if ten_bit else 0.4)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (64, 48), (55, 33), (1922, 8)])
+def test_nothing_folds_and_every_output_has_a_source(size: tuple[int, int]) -> None:
+    width, height = size
+    field = warp.Field.of(width, height, spec(divergence=10.0))
+    moved = disparity.Disparity(field).convert(depth_steps(field.grid, 5))
+    moves = np.empty((2, field.grid.rows, warp.knots(width, field.grid.step)), np.int32)
+    cpu.invert(moved, field.grid.step, width, warp.knot(field.grid.step), 128, -128, moves, np.zeros(2, np.int64))
+    positions = moves.astype(np.int64) + (np.arange(moves.shape[2], dtype=np.int64) * warp.knot(field.grid.step) << 16)
+    assert (np.diff(positions, axis=2) >= 0).all()
+    inside = np.arange(moves.shape[2]) * warp.knot(field.grid.step) <= width - 1
+    assert (positions[:, :, inside] >= -65536).all()
+    assert (positions[:, :, inside] <= width << 16).all()
+
+
+def test_near_things_lie_in_front() -> None:
+    """What is near moves right for the left eye and left for the right eye, and covers what is behind."""
+    width, height = 320, 16
+    field = warp.Field.of(width, height, spec(divergence=5.0))
+    depth = np.zeros((field.grid.rows, field.grid.columns), np.float32)
+    depth[:, 136:184] = 1.0  # a little wider than the thing itself, as the upsampling makes it
+    plane = np.full((height, width), 50, np.uint8)
+    plane[:, 140:180] = 200
+    moves = np.empty((2, field.grid.rows, warp.knots(width, field.grid.step)), np.int32)
+    moved = disparity.Disparity(field).convert(depth)
+    cpu.invert(moved, field.grid.step, width, warp.knot(field.grid.step), 128, -128, moves, np.zeros(2, np.int64))
+    out = np.zeros((height, 2 * width), np.uint8)
+    cpu.render(
+        plane, width, moves, field.grid.step, warp.knot(field.grid.step), 0, 0, 0, 0, out, width, height, 0, 0, width, 0
+    )
+    left, right = out[8, :width], out[8, width:]
+    left_centre = np.flatnonzero(left > 125).mean()
+    right_centre = np.flatnonzero(right > 125).mean()
+    # 5 % of 320 pixels at depth 1 - 0.5: 8 pixels, 4 for each eye.
+    assert left_centre - 159.5 == pytest.approx(4, abs=0.6)
+    assert 159.5 - right_centre == pytest.approx(4, abs=0.6)
+    assert np.count_nonzero(left > 125) == pytest.approx(40, abs=2)
+
+
+def test_depth_that_is_not_a_number_lies_at_the_screen() -> None:
+    field = warp.Field.of(64, 32, spec())
+    converter = disparity.Disparity(field)
+    depth = np.full((field.grid.rows, field.grid.columns), np.nan, np.float32)
+    depth[3, 3] = np.inf
+    assert not converter.convert(depth).any()
+    assert converter.tally[1] == depth.size
+
+
+def test_bars_and_borders_have_no_disparity() -> None:
+    field = warp.Field.of(320, 180, spec(bars=Bars(top=20, bottom=22, left=8, right=0)))
+    moved = disparity.Disparity(field).convert(np.ones((field.grid.rows, field.grid.columns), np.float32))
+    assert not moved[:20].any()
+    assert not moved[158:].any()
+    assert not moved[:, :8].any()
+    assert moved[90, 160] == round(0.02 * 320 * 0.5 * 65536)
+    assert 0 < moved[90, 318] < moved[90, 300]
+
+
+def test_violations_and_percentiles_are_counted() -> None:
+    field = warp.Field.of(320, 180, spec())
+    converter = disparity.Disparity(field)
+    converter.convert(np.ones((field.grid.rows, field.grid.columns), np.float32))
+    assert converter.tally[0] == converter.tally[2] == field.grid.rows
+    assert np.flatnonzero(converter.histogram).tolist() == [disparity.BINS // 2 + 100]

@@ -21,6 +21,9 @@ DUPLICATE_IN_BATCH = 10201
 CONSUMER_MISSING = 10014
 STREAM_MISSING = 10059
 MESSAGE_MISSING = 10037
+NOT_THERE = frozenset({10037, 10043, 10057})
+"""Three ways to say that a sequence holds no message."""
+
 STORE_FULL = frozenset({10023, 10047, 10077})
 """Insufficient resources, storage resources exceeded, maximum messages or bytes exceeded."""
 
@@ -42,7 +45,14 @@ MARKERS = ("KV-Operation", "Nats-Marker-Reason")
 
 
 class Conflict(Exception):
-    """A compare-and-set found another revision: read again, then decide."""
+    """A compare-and-set found another revision: read again, then decide.
+
+    `unsure`: an earlier try of the same call had no answer, so the revision found may be the call's own.
+    """
+
+    def __init__(self, text: str, *, unsure: bool = False) -> None:
+        super().__init__(text)
+        self.unsure = unsure
 
 
 class Refused(Exception):

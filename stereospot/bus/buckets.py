@@ -124,19 +124,46 @@ class Bucket:
         self, key: str, value: Message | bytes, headers: Mapping[str, str], ttl_seconds: int | None
     ) -> int:
         crash.point("bucket.before_write")
+        write = Write(self.name, key, value if isinstance(value, bytes) else value.body())
+        identity = uuid.uuid4().hex
         named: dict[str, str] = dict(headers)
         if ttl_seconds is not None:
             named["Nats-TTL"] = f"{max(1, int(ttl_seconds))}s"
-        revision = await self._bus.publish(subjects.kv_subject(self.name, key), value, headers=named)
+        try:
+            revision = await self._bus.publish(write.subject, write.value, msg_id=identity, headers=named)
+        except Conflict as problem:
+            revision = await own_revision(self._bus, write, identity, problem)
         crash.point("bucket.after_write")
         return revision
 
 
-async def commit_once(bus: Bus, writes: list[Write], *, timeout: float) -> dict[str, Any]:
+def part_id(identity: str, number: int) -> str:
+    """The message id of one write of a commit."""
+    return f"{identity}.{number}"
+
+
+async def own_revision(bus: Bus, write: Write, msg_id: str, problem: Conflict) -> int:
+    """The revision of `write` if the conflict is with the call's own unanswered try; else raises the conflict again.
+
+    The server looks at expectations before it looks at message ids, so a retry of a write that landed is a conflict.
+    """
+    if problem.unsure:
+        found = await bus.last(subjects.kv_stream(write.bucket), write.subject)
+        if found is not None and found.headers.get("Nats-Msg-Id") == msg_id:
+            return found.sequence
+    raise problem
+
+
+async def commit_once(bus: Bus, writes: list[Write], identity: str, *, timeout: float) -> dict[str, Any]:
     """Send one atomic batch; the last message commits and its answer speaks for all of them."""
-    identity = uuid.uuid4().hex
+    batch = uuid.uuid4().hex
     for number, write in enumerate(writes, 1):
-        headers = {"Nats-Batch-Id": identity, "Nats-Batch-Sequence": str(number), **write.expectation}
+        headers = {
+            "Nats-Batch-Id": batch,
+            "Nats-Batch-Sequence": str(number),
+            "Nats-Msg-Id": part_id(identity, number),
+            **write.expectation,
+        }
         if number < len(writes):
             await bus.nc.publish(write.subject, write.value, headers=headers)
             crash.point("bus.in_commit")

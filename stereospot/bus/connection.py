@@ -151,16 +151,21 @@ class Bus:
     async def commit(self, writes: Sequence[Write], *, patience_seconds: float = 30.0) -> tuple[int, ...]:
         """Write all keys (of one bucket with `allow_atomic`) or none; returns their revisions.
 
-        Raises Conflict when an expectation fails. After a retry a Conflict may be this call's own success: read again.
+        Raises Conflict when an expectation fails, BROKER_UNAVAILABLE when it stays unknown whether they were written.
         """
         if len({write.bucket for write in writes}) != 1:
             raise ValueError("a commit is for one bucket")
         crash.point("bus.before_commit")
 
-        async def once(timeout: float) -> dict[str, Any]:
-            return await buckets.commit_once(self, list(writes), timeout=timeout)
+        identity = uuid.uuid4().hex
 
-        last = int((await self._patiently(once, patience_seconds))["seq"])
+        async def once(timeout: float) -> dict[str, Any]:
+            return await buckets.commit_once(self, list(writes), identity, timeout=timeout)
+
+        try:
+            last = int((await self._patiently(once, patience_seconds))["seq"])
+        except Conflict as problem:
+            last = await buckets.own_revision(self, writes[-1], buckets.part_id(identity, len(writes)), problem)
         crash.point("bus.after_commit")
         return tuple(range(last - len(writes) + 1, last + 1))
 
@@ -170,18 +175,20 @@ class Bus:
         """Repeat a write until it is acknowledged: elections last 4 to 9 s, restarts about one."""
         deadline = time.monotonic() + patience_seconds
         pause = 0.05
+        unsure = False
         while True:
             try:
                 return await once(min(5.0, max(0.2, deadline - time.monotonic())))
             except Refused as problem:
                 if problem.err_code in api.WRONG_LAST_SEQUENCE or problem.err_code == api.DUPLICATE_IN_BATCH:
-                    raise Conflict(str(problem)) from problem
+                    raise Conflict(str(problem), unsure=unsure) from problem
                 if not problem.is_temporary:
                     raise
                 cause: Exception = problem
             except (nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError) as problem:
                 raise api.unavailable(problem) from problem
             except api.UNREACHABLE as problem:
+                unsure = unsure or not isinstance(problem, nats.errors.NoRespondersError)
                 cause = problem
             if time.monotonic() + pause >= deadline:
                 raise api.unavailable(cause) from cause
@@ -269,7 +276,7 @@ class Bus:
         try:
             answer = await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
         except Refused as problem:
-            if problem.code in (400, 404):
+            if problem.err_code in api.NOT_THERE:
                 return False
             raise
         return bool(answer.get("success"))

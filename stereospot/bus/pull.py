@@ -216,7 +216,8 @@ class Puller:
             if request is not None:
                 request.ended = True
             if status not in _QUIET:
-                self._fault = f"{status} {(message.headers or {}).get('Description', '')}".strip()
+                said = (message.headers or {}).get("Description", "").strip()
+                self._fault = f"{status} {said.splitlines()[0] if said else ''}".strip()
         if request is not None and request.ended:
             self._requests.pop(token, None)
         self._wake.set()

@@ -28,6 +28,9 @@ class EngineInfo:
     default_divergence: float
     needs_curve: bool = False
     batch: int = 1
+    model: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 class DepthEngine(Protocol):

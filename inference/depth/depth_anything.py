@@ -106,7 +106,7 @@ class DepthAnything:
         return out
 
     def infer_tensor(self, rgb: Any) -> Any:
-        """The same on the device: [n <= batch, 3, height, width], uint8 or float 0 … 255, to [n, height, width] float32."""
+        """The same on the device: [n <= batch, 3, height, width], 0 … 255, to [n, height, width] float32."""
         torch = self._torch
         count = rgb.shape[0]
         if count > self.device.batch:

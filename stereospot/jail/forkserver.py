@@ -19,6 +19,7 @@ from stereospot.jail import layers, server
 PRELOAD = (
     "av",
     "numpy",
+    "stereospot.media.preload",
 )
 """Imported before the first fork: a task starts in milliseconds, and needs no file system."""
 

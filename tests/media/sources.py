@@ -446,10 +446,10 @@ def _encrypted_mkv(path: Path) -> None:
     """A Matroska whose video track carries ContentEncodings with encryption (type 1), put in by hand."""
     data = bytearray(path_of("one_frame_mkv").read_bytes())
     encodings = _ebml(0x6D80, _ebml(0x6240, _ebml(0x5033, b"\x01") + _ebml(0x5035, _ebml(0x47E1, b"\x05"))))
-    start = data.index(b"\xae", data.index(b"\x16\x54\xae\x6b"))  # TrackEntry inside Tracks
     # Sizes of the parents change, so the elements are rewritten from Tracks on with sizes of eight bytes.
     tracks = data.index(b"\x16\x54\xae\x6b")
     tracks_size, tracks_body = _ebml_size(data, tracks + 4)
+    start = data.index(b"\xae", tracks_body)  # TrackEntry
     entry_size, entry_body = _ebml_size(data, start + 1)
     entry = _ebml(0xAE, bytes(data[entry_body : entry_body + entry_size]) + encodings)
     inner = bytes(data[tracks_body:start]) + entry + bytes(data[entry_body + entry_size : tracks_body + tracks_size])

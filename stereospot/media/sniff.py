@@ -1,0 +1,232 @@
+"""What the first bytes say, without FFmpeg: which family a file belongs to, where an mp4's boxes lie, encryption marks.
+
+Used to name the failure when FFmpeg refuses a file, to plan an mp4 from its index without reading the payload, and to
+see that a track is encrypted (FFmpeg opens such files and only fails to decode them). Runs in the jail.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from stereospot.errors import StereoSpotError, error
+
+Read = Callable[[int, int], bytes]
+"""`read(offset, length)`: fewer bytes only at the end."""
+
+Family = Literal["mov", "matroska", "avi", "flv", "ts", "ps", "asf", "ogg", "nut", "sound", "unknown"]
+
+TOP_BOXES = frozenset(
+    (
+        b"ftyp",
+        b"moov",
+        b"mdat",
+        b"free",
+        b"skip",
+        b"wide",
+        b"pnot",
+        b"uuid",
+        b"moof",
+        b"styp",
+        b"sidx",
+        b"junk",
+        b"meta",
+    )
+)
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+
+
+def family(read: Read) -> Family:
+    """The container family by its first bytes; `unknown` is no verdict, FFmpeg may still know it."""
+    head = read(0, 1024)
+    if len(head) >= 8 and head[4:8] in TOP_BOXES:
+        return "mov"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    if head.startswith(b"RIFF") and head[8:12] in (b"AVI ", b"AVIX"):
+        return "avi"
+    if head.startswith(b"FLV\x01"):
+        return "flv"
+    if head.startswith(_ASF):
+        return "asf"
+    if head.startswith(b"OggS"):
+        return "ogg"
+    if head.startswith(b"nut/multimedia container"):
+        return "nut"
+    if head.startswith((b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")):
+        return "ps"
+    for offset, step in ((0, 188), (4, 192), (0, 204)):
+        marks = head[offset::step]
+        if len(marks) >= 3 and set(marks) == {0x47}:
+            return "ts"
+    if head.startswith((b"ID3", b"fLaC", b"FORM")) or (head.startswith(b"RIFF") and head[8:12] == b"WAVE"):
+        return "sound"
+    return "unknown"
+
+
+# ---- mp4 and mov ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box: four letters, where it starts, where its body starts, where it ends (declared; may be past the file)."""
+
+    kind: bytes
+    start: int
+    body: int
+    end: int
+
+
+def boxes(read: Read, start: int, end: int, *, limit: int = 200_000) -> Iterator[Box]:
+    """The boxes between two offsets; stops at the first that is no box."""
+    position = start
+    for _ in range(limit):
+        if position + 8 > end:
+            return
+        head = read(position, 16)
+        if len(head) < 8:
+            return
+        size, kind = struct.unpack(">I4s", head[:8])
+        body = position + 8
+        if size == 1 and len(head) == 16:
+            (size,) = struct.unpack(">Q", head[8:16])
+            body = position + 16
+        elif size == 0:
+            size = end - position
+        if position + size < body:
+            return
+        yield Box(kind, position, body, position + size)
+        position += size
+
+
+def payload(read: Read, size: int) -> list[tuple[int, int]]:
+    """The byte ranges of an mp4's media data, clipped to the file: what a plan from the index need not read."""
+    return [(box.body, min(box.end, size)) for box in boxes(read, 0, size) if box.kind == b"mdat" and box.body < size]
+
+
+def has_complete_index(read: Read, size: int) -> bool:
+    """Whether an mp4 has a whole `moov` box."""
+    return any(box.kind == b"moov" and box.end <= size for box in boxes(read, 0, size))
+
+
+def payload_is_cut(read: Read, size: int) -> bool:
+    """Whether an mp4 says it is longer than it is."""
+    return any(box.end > size for box in boxes(read, 0, size))
+
+
+_INSIDE = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+_PROTECTED = frozenset((b"encv", b"enca", b"drmi", b"drms"))
+
+
+def mp4_is_encrypted(read: Read, size: int) -> bool:
+    """Whether a sample entry of any track is a protected one."""
+
+    def entries(start: int, end: int, path: tuple[bytes, ...]) -> Iterator[bytes]:
+        for box in boxes(read, start, end, limit=10_000):
+            if path and box.kind == path[0]:
+                yield from entries(box.body, min(box.end, end), path[1:])
+            elif not path and box.kind == b"stsd":
+                for entry in boxes(read, box.body + 8, min(box.end, end), limit=100):
+                    yield entry.kind
+
+    return any(kind in _PROTECTED for kind in entries(0, size, _INSIDE))
+
+
+# ---- Matroska -----------------------------------------------------------------------------------------------------
+
+_SEGMENT, _TRACKS, _ENTRY, _CLUSTER = 0x18538067, 0x1654AE6B, 0xAE, 0x1F43B675
+_ENCODINGS, _ENCODING, _ENCODING_TYPE = 0x6D80, 0x6240, 0x5033
+
+
+def _element(read: Read, position: int) -> tuple[int, int, int] | None:
+    """(id, body, end) of the EBML element at `position`; an unknown size reads as endless."""
+    head = read(position, 12)
+    if not head or not head[0]:
+        return None
+    id_length = 9 - head[0].bit_length()
+    if id_length > 4 or len(head) <= id_length or not head[id_length]:
+        return None
+    size_length = 9 - head[id_length].bit_length()
+    if len(head) < id_length + size_length:
+        return None
+    size = int.from_bytes(head[id_length : id_length + size_length], "big") & ((1 << 7 * size_length) - 1)
+    body = position + id_length + size_length
+    return int.from_bytes(head[:id_length], "big"), body, body + size
+
+
+def _elements(read: Read, start: int, end: int, limit: int = 2_000) -> Iterator[tuple[int, int, int]]:
+    position = start
+    for _ in range(limit):
+        found = _element(read, position) if position < end else None
+        if found is None:
+            return
+        yield found
+        position = found[2]
+
+
+def _tracks(read: Read, size: int) -> tuple[int, int] | None:
+    """Where the first Tracks element lies, if it is whole."""
+    for kind, body, end in _elements(read, 0, size):
+        if kind != _SEGMENT:
+            continue
+        for inner, inner_body, inner_end in _elements(read, body, min(end, size)):
+            if inner == _TRACKS:
+                return (inner_body, inner_end) if inner_end <= size else None
+            if inner == _CLUSTER:
+                return None
+    return None
+
+
+def matroska_has_tracks(read: Read, size: int) -> bool:
+    return _tracks(read, size) is not None
+
+
+def matroska_is_encrypted(read: Read, size: int) -> bool:
+    """Whether a track's content encoding is an encryption (type 1), not a compression (type 0)."""
+    tracks = _tracks(read, size)
+    if tracks is None:
+        return False
+    for kind, body, end in _elements(read, *tracks):
+        if kind != _ENTRY:
+            continue
+        for field, field_body, field_end in _elements(read, body, min(end, size)):
+            if field != _ENCODINGS:
+                continue
+            for encoding, encoding_body, encoding_end in _elements(read, field_body, min(field_end, size)):
+                if encoding != _ENCODING:
+                    continue
+                for kind_field, value, value_end in _elements(read, encoding_body, min(encoding_end, size)):
+                    if (
+                        kind_field == _ENCODING_TYPE
+                        and int.from_bytes(read(value, min(8, value_end - value)), "big") == 1
+                    ):
+                        return True
+    return False
+
+
+# ---- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def is_encrypted(read: Read, size: int, kind: Family) -> bool:
+    if kind == "mov":
+        return mp4_is_encrypted(read, size)
+    return kind == "matroska" and matroska_is_encrypted(read, size)
+
+
+def refusal(read: Read, size: int, kind: Family) -> StereoSpotError:
+    """The error for a file that FFmpeg did not open, by what its bytes say."""
+    if kind == "unknown":
+        return error("UNSUPPORTED_CONTAINER", "Its first bytes belong to no container on the list.")
+    if kind == "mov":
+        if not has_complete_index(read, size):
+            return error("TRUNCATED_INPUT", "It has no complete index (moov).")
+        return error("CORRUPT_INPUT", "Its index (moov) cannot be read.")
+    if kind == "matroska":
+        if not matroska_has_tracks(read, size):
+            return error("TRUNCATED_INPUT", "It has no complete list of tracks.")
+        return error("CORRUPT_INPUT", "Its list of tracks cannot be read.")
+    if size < 64 * 1024:
+        return error("TRUNCATED_INPUT", "It ends within its header.")
+    return error("CORRUPT_INPUT", "Its header cannot be read.")

@@ -108,6 +108,17 @@ class Completion(Message):
             init=self.init if init is None else self.init or init,
         )
 
+    def with_done_set(self, members: int, init: str | None) -> Completion:
+        """`with_done` for every member of a bitmap, in one step; they share one init."""
+        members &= (1 << (MAX_SEGMENTS if self.total is None else self.total)) - 1
+        if self.init is not None and init is not None and init != self.init:
+            return self.with_reoffer(bits(members))
+        if not members & ~self.done:
+            return self
+        return self._with(
+            done=self.done | members, sent=self.sent | members, init=self.init if init is None else self.init or init
+        )
+
     def with_part(self, first: int, count: int, attempt: int, pool: str) -> Completion:
         """Open segments for dispatch; a higher attempt first forgets what was sent and not done."""
         base = self.with_attempt(attempt)

@@ -1,0 +1,125 @@
+"""The audio service: sound and subtitles for playback while the pictures are still being converted.
+
+    work.audio.<job>.<gen> ─> per track, cut at the segments' boundaries ─> init, fragments, WebVTT stored
+                           ─> done.<job>.<gen>.audio with how far every track has come
+
+What it makes is for players only; the film takes its sound from the source. So sound that cannot be cut is a warning on
+the job, never its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+
+from pydantic import ValidationError
+from stereospot.media.probe import Limits
+
+from services import plans, sources
+from services.context import Context
+from services.watch import Threads, is_wanted, watching
+from stereospot import crash, errors, keys, log, records, subjects
+from stereospot.bus import Delivery
+from stereospot.jobs import Job, Phase
+from stereospot.media import audio as cutting
+from stereospot.media.model import Plan, Segment
+from stereospot.messages import AudioDone, AudioWork, Failure
+from stereospot.outcome import Ack, Outcome, Reject, Retry
+
+_log = log.get("audio")
+
+crash.declare("audio.begun", "audio.chunk_stored", "audio.done_published")
+
+PHASES = frozenset({Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING})
+
+REPORT_EVERY = 4
+"""Segments between two reports; the first one is reported by itself, since somebody may be waiting to hear it."""
+
+
+class Audio:
+    """Handles `work.audio`; one job a slot."""
+
+    def __init__(self, context: Context, *, slots: int = 2) -> None:
+        self._bus = context.bus
+        self._store = context.store
+        self._plans = plans.Plans(context.store)
+        self._threads = Threads(slots, "audio")
+        self._limits = Limits.of(context.settings)
+
+    def close(self) -> None:
+        self._threads.close()
+
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Cut all sound of one generation; begins anew when repeated, over equal objects."""
+        try:
+            work = delivery.parse(AudioWork)
+        except ValidationError as error:
+            return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+        found = await records.get_job(self._bus, work.job_id)
+        if found is None or not is_wanted(found[0], work.generation, PHASES):
+            return Ack("stale")
+        head = await self._plans.head(work.job_id, work.generation)
+        total = await self._plans.total(work.job_id, work.generation)
+        segments = total and await self._plans.segments(work.job_id, work.generation, total)
+        if head is None or segments is None:
+            return Retry(reason="the plan is not readable yet")
+        crash.point("audio.begun")
+        async with watching(self._bus, work.job_id, work.generation, PHASES) as stop:
+            try:
+                await self._cut(found[0], head, segments, stop)
+            except errors.StereoSpotError as error:
+                if error.code == "CANCELLED" or stop.is_set():
+                    return Ack("not wanted any more")
+                raise
+        return Ack()
+
+    async def reject(self, delivery: Delivery, failure: Failure) -> None:
+        """The job goes on without sound while it converts; the film will have it."""
+        try:
+            work = delivery.parse(AudioWork)
+        except ValidationError:
+            return
+        text = f"There is no sound while this job converts: {failure.sentence} {failure.detail}".strip()
+
+        def warn(job: Job) -> Job | None:
+            return job.with_warning(failure.code, text) if is_wanted(job, work.generation, PHASES) else None
+
+        if await records.get_job(self._bus, work.job_id) is not None:
+            await records.change_job(self._bus, work.job_id, warn)
+
+    async def _cut(self, job: Job, head: Plan, segments: Sequence[Segment], stop: threading.Event) -> None:
+        source = await sources.open_source(self._store, job.source)
+        try:
+            chunks = cutting.cut(source, head.source, head, segments, limits=self._limits, stop=stop)
+            ready = [0] * len(head.source.audio)
+            told = 0
+            while (chunk := await self._threads.run(_next, chunks)) is not None:
+                key = (
+                    keys.audio_init(job.job_id, job.generation, chunk.track)
+                    if chunk.index is None
+                    else keys.audio_segment(job.job_id, job.generation, chunk.track, chunk.index)
+                )
+                await self._store.put(key, chunk.data)
+                crash.point("audio.chunk_stored")
+                if chunk.index is not None:
+                    ready[chunk.track] = chunk.index + 1
+                least = min(ready)
+                if least > told and (told == 0 or least - told >= REPORT_EVERY or least == len(segments)):
+                    told = least
+                    await self._tell(job, told)
+        finally:
+            await asyncio.to_thread(source.close)
+
+    async def _tell(self, job: Job, ready: int) -> None:
+        done = AudioDone(job_id=job.job_id, generation=job.generation, ready=ready)
+        await self._bus.publish(
+            subjects.done_plan(job.job_id, job.generation, "audio"),
+            done,
+            msg_id=f"audio.{job.job_id}.{job.generation}.{ready}",
+        )
+        crash.point("audio.done_published")
+
+
+def _next(chunks: Iterator[cutting.AudioChunk]) -> cutting.AudioChunk | None:
+    return next(chunks, None)

@@ -1,0 +1,166 @@
+"""The collector: the only writer of completion sets, and the home of the dispatcher.
+
+    DONE ─fetch(256)─> by (job, generation) ─one compare-and-set each─> state [+ trigger] ─> ack ─> dispatch
+
+A message is acknowledged after its write is. What is unknown then is asked again by the redelivery, and a set counts
+nothing twice. Results of generations that are history, or of deleted jobs, are dropped. Two collectors are safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import nats.errors
+from pydantic import ValidationError
+
+from services.context import Context
+from services.dispatcher import Dispatcher
+from services.states import States
+from services.view import View
+from stereospot import crash, errors, log, records, subjects
+from stereospot.bus import Puller, PullError
+from stereospot.bus.pull import Received
+from stereospot.completion import MAX_SEGMENTS, Completion
+from stereospot.jobs import Phase
+from stereospot.messages import AudioDone, PartDone, TotalDone
+
+_log = log.get("collector")
+
+crash.declare("collector.fetched", "collector.stored", "collector.acked")
+
+
+@dataclass(slots=True)
+class Group:
+    """What one batch says of one generation."""
+
+    members: dict[str | None, int] = field(default_factory=dict[str | None, int])
+    parts: list[PartDone] = field(default_factory=list[PartDone])
+    total: TotalDone | None = None
+    audio: int = 0
+    received: list[Received] = field(default_factory=list[Received])
+
+    def apply(self, state: Completion) -> Completion:
+        """The set after this batch; returns `state` itself when the batch holds nothing new."""
+        for part in self.parts:
+            state = state.with_part(part.first, part.count, part.attempt, part.pool)
+        if self.total is not None:
+            total = self.total
+            state = state.with_total(total.total, total.parts, total.attempt, total.pool, total.audio)
+        for init, bitmap in self.members.items():
+            state = state.with_done_set(bitmap, init)
+        return state.with_audio(self.audio)
+
+
+def add(groups: dict[tuple[str, int], Group], received: Received) -> bool:
+    """Put a message into its group; False for what is not a completion. Segments cost no model: they are the many."""
+    delivery = received.delivery
+    found = subjects.parse_done(delivery.subject)
+    if found is None or (isinstance(found.what, int) and found.what >= MAX_SEGMENTS):
+        return False
+    group = groups.get((found.job_id, found.generation)) or Group()
+    try:
+        if isinstance(found.what, int):
+            init = json.loads(delivery.data).get("init_sha256")
+            group.members[init] = group.members.get(init, 0) | 1 << found.what
+        elif found.what == "part":
+            group.parts.append(PartDone.model_validate_json(delivery.data))
+        elif found.what == "total":
+            group.total = TotalDone.model_validate_json(delivery.data)
+        elif found.what == "audio":
+            group.audio = max(group.audio, AudioDone.model_validate_json(delivery.data).ready)
+    except (ValidationError, ValueError, AttributeError, TypeError):
+        return False
+    group.received.append(received)
+    groups[found.job_id, found.generation] = group
+    return True
+
+
+class Collector:
+    """Reads DONE until cancelled; one a deployment is plenty, two are safe."""
+
+    def __init__(
+        self, context: Context, *, batch: int = 256, wait_seconds: float = 5.0, pause_seconds: float = 0.5
+    ) -> None:
+        self._bus = context.bus
+        self._batch = batch
+        self._wait_seconds = wait_seconds
+        self._pause_seconds = pause_seconds
+        self.view = View()
+        self.states = States(context.bus, self._changed)
+        self.dispatcher = Dispatcher(context.bus, self.view, self.states)
+
+    def _changed(self, state: Completion) -> None:
+        self.view.set_state(state)
+        self.dispatcher.wake()
+
+    async def run(self) -> None:
+        """Collect and dispatch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.dispatcher.run())
+            group.create_task(self.collect())
+
+    async def collect(self) -> None:
+        """Only the collecting half, until cancelled; what was fetched and not stored is then handed over at once."""
+        puller = Puller(self._bus, subjects.DONE, "collector")
+        await puller.open()
+        batch: list[Received] = []
+        try:
+            while True:
+                try:
+                    if await puller.wait(self._wait_seconds, self._batch):
+                        batch = await puller.take(self._batch)
+                        await self.apply(batch)
+                        batch = []
+                except (PullError, nats.errors.Error, errors.Transient) as error:
+                    if self._bus.is_closed:
+                        raise errors.error("BROKER_UNAVAILABLE", "The connection was closed.") from error
+                    _log.warning("pause", action="retry", reason=str(error))
+                    await asyncio.sleep(self._pause_seconds)
+        finally:
+            await _give_back([*batch, *puller.held], 0.05)
+            await puller.close()
+
+    async def apply(self, batch: Iterable[Received]) -> None:
+        """Store what a batch says, one write a generation, and acknowledge it; one group's trouble is not another's."""
+        groups: dict[tuple[str, int], Group] = {}
+        for received in batch:
+            if not add(groups, received):
+                _log.error("not a completion", action="reject", subject=received.delivery.subject)
+                await received.terminate("INVALID_REQUEST not a completion")
+        crash.point("collector.fetched")
+        await asyncio.gather(
+            *(self._apply(job_id, generation, group) for (job_id, generation), group in groups.items())
+        )
+        crash.point("collector.acked")
+
+    async def _apply(self, job_id: str, generation: int, group: Group) -> None:
+        try:
+            if not self.view.is_old(job_id, generation):
+                await self.states.change(
+                    job_id, generation, group.apply, create=lambda: self._is_current(job_id, generation)
+                )
+        except errors.Transient as error:
+            _log.warning("not stored", action="retry", job_id=job_id, code=error.code, detail=error.detail)
+            await _give_back(group.received, self._pause_seconds)
+            return
+        crash.point("collector.stored")
+        for received in group.received:
+            await received.ack()
+
+    async def _is_current(self, job_id: str, generation: int) -> bool:
+        """Whether a completion set may be begun: the job exists and this is its generation."""
+        found = await records.get_job(self._bus, job_id)
+        return found is not None and found[0].generation == generation and found[0].phase is not Phase.DELETED
+
+
+async def _give_back(received: Iterable[Received], delay_seconds: float) -> None:
+    """Offer messages again; while the broker is away it does so by itself, after the ack wait."""
+    for item in received:
+        try:
+            await item.nak(delay_seconds)
+        except nats.errors.Error as error:
+            _log.warning("not given back", action="retry", reason=str(error))
+            return

@@ -1,0 +1,279 @@
+"""The converter: one segment of one job at a time in each slot, from a range of the source to a stored fragment.
+
+    convert.<pool>.<lane>.<job>.<gen>.<idx> ─> decode, depth, warp, encode (threads) ─> init, fragment, report stored
+                                            ─> done.<job>.<gen>.<idx> ─> ack
+
+At least once by construction: the message goes away last. A report in storage means that the fragment is whole, so a
+repeated message of finished work costs one read. A stop event follows the job's record: a cancelled or renewed job
+stops spending compute within seconds, its decoding child included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from inference import backends
+from services import operations, plans, sources
+from services.context import Context
+from services.decoders import Decoders, Lease
+from services.watch import Threads, is_wanted, watching
+from stereospot import crash, errors, keys, log, records, subjects
+from stereospot.bus import Delivery
+from stereospot.jobs import Job, Phase
+from stereospot.media.model import Plan, Segment
+from stereospot.messages import Failure, Message, SegmentDone, SegmentEvent, SegmentTask
+from stereospot.outcome import Ack, Outcome, Reject, Retry
+
+_log = log.get("converter")
+
+crash.declare(
+    "converter.begun", "converter.converted", "converter.init_stored", "converter.fragment_stored",
+    "converter.report_stored", "converter.done_published",
+)  # fmt: skip
+
+PHASES = frozenset({Phase.PLANNING, Phase.CONVERTING})
+"""Phases in which a segment is begun."""
+
+FINISHING = PHASES | {Phase.FAILED}
+"""Phases in which a segment that runs is brought to its end: a retry of a failed job finds it done."""
+
+UNFIT_SECONDS = 3.0
+"""How long a segment rests after a worker whose encoder writes another header gave it back."""
+
+SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
+"""Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
+
+
+class Report(Message):
+    """`segments/<index>.json`: what a converter says of a stored fragment; written last, so it vouches for the rest."""
+
+    done: SegmentDone
+    measures: dict[str, Any] = Field(default={})
+
+
+class Converter:
+    """Handles segments of one pool; `slots` at a time."""
+
+    def __init__(self, context: Context, *, worker_id: str, slots: int) -> None:
+        self.worker_id = worker_id
+        self._context = context
+        self._bus = context.bus
+        self._store = context.store
+        self._plans = plans.Plans(context.store)
+        self._threads = Threads(slots, "convert")
+        self._decoders = Decoders(context, capacity=slots)
+        self._backends = backends.Backends(context.settings)
+        self._unfit: set[tuple[str, int]] = set()
+        self.busy: set[str] = set()
+        self.fps: float | None = None
+
+    async def close(self) -> None:
+        """Close decoders and engines."""
+        await self._decoders.close()
+        self._backends.close()
+        self._threads.close()
+
+    async def tidy(self) -> None:
+        """Close decoders that nobody has used for a while."""
+        await self._decoders.expire()
+
+    async def warm(self, engine: str) -> None:
+        """Load an engine and compile its kernels before the first segment asks for them."""
+        await self._threads.run(self._backends.warm, engine)
+
+    # ---- the handler ------------------------------------------------------------------------------------
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Convert the segment that a task names, or find that it is done or not wanted."""
+        try:
+            task = delivery.parse(SegmentTask)
+        except ValidationError as error:
+            return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+        found = await records.get_job(self._bus, task.job_id)
+        if found is None or not is_wanted(found[0], task.generation, PHASES, task.attempt):
+            return Ack("stale")
+        job = found[0]
+        init = await self._expected_init(task)
+        done = await self._stored(task, init)
+        if done is not None:
+            await self._publish(task, done)
+            return Ack("stored already")
+        if (task.job_id, task.generation) in self._unfit:
+            return _unfit(task)
+        head = await self._plans.head(task.job_id, task.generation)
+        segment = await self._plans.segment(task.job_id, task.generation, task.index, task.part)
+        if head is None or segment is None:
+            return Retry(reason="the plan is not readable yet")
+        name = f"{task.job_id}.{task.generation}.{task.index}"
+        self.busy.add(name)
+        try:
+            return await self._convert(delivery, task, job, head, segment)
+        except errors.StereoSpotError as error:
+            return await self._failed(delivery, task, error)
+        finally:
+            self.busy.discard(name)
+
+    async def reject(self, delivery: Delivery, failure: Failure) -> None:
+        """A segment that cannot be converted fails its job, with the segment's number and the reason."""
+        try:
+            task = delivery.parse(SegmentTask)
+        except ValidationError:
+            return
+        failure = failure.model_copy(update={"segment_index": task.index, "attempts": delivery.attempt})
+        await self._event(task, "failed", attempt=delivery.attempt, failure=failure)
+        await operations.fail(self._bus, task.job_id, task.generation, failure, attempt=task.attempt)
+
+    # ---- one segment ------------------------------------------------------------------------------------
+    async def _convert(self, delivery: Delivery, task: SegmentTask, job: Job, head: Plan, segment: Segment) -> Outcome:
+        started = time.monotonic()
+        await self._event(task, "running", attempt=delivery.attempt)
+        crash.point("converter.begun")
+        lease = await self._decoders.lease(job, head, segment, lambda: sources.open_source(self._store, job.source))
+        try:
+            async with watching(self._bus, task.job_id, task.generation, FINISHING, stop=lease.stop):
+                converted = await self._run(lease, head, segment)
+                crash.point("converter.converted")
+                fragment = converted.fragment
+                if fragment.frames != segment.frames:
+                    raise errors.error(
+                        "SEGMENT_MISMATCH",
+                        f"The plan has {segment.frames} frames, {fragment.frames} were decoded.",
+                    )
+                expected = await self._expected_init(task)
+                if expected is not None and expected != fragment.init_sha256:
+                    raise errors.error("ENCODER_MISMATCH", f"{fragment.init_sha256[:16]} is not {expected[:16]}.")
+                done = SegmentDone(
+                    job_id=task.job_id,
+                    generation=task.generation,
+                    index=task.index,
+                    frames=fragment.frames,
+                    init_sha256=fragment.init_sha256,
+                    size_bytes=len(fragment.media),
+                    worker_id=self.worker_id,
+                    seconds=round(time.monotonic() - started, 3),
+                    engine={"name": head.stereo.engine, "model": head.stereo.model},
+                )
+                await self._keep(lease, task, fragment.init, fragment.media, done, _measures(converted.report))
+        except BaseException:
+            await self._decoders.discard(lease)
+            raise
+        await self._decoders.give_back(lease)
+        await self._publish(task, done)
+        fps = fragment.frames / max(done.seconds, 1e-3)
+        self.fps = fps if self.fps is None else 0.8 * self.fps + 0.2 * fps
+        await self._event(task, "done", attempt=delivery.attempt, seconds=done.seconds, fps=round(fps, 2))
+        return Ack()
+
+    async def _run(self, lease: Lease, head: Plan, segment: Segment) -> Any:
+        """The blocking part: decoder, engine and encoder in one thread of this service."""
+
+        def work() -> Any:
+            try:
+                with self._backends.borrow(head) as backend:
+                    return backend.convert(decoder=lease.decoder, plan=head, segment=segment, stop=lease.stop)
+            except MemoryError as error:
+                raise errors.error("OUT_OF_MEMORY", str(error)) from error
+
+        return await self._threads.run(work)
+
+    async def _keep(
+        self, lease: Lease, task: SegmentTask, init: bytes, media: bytes, done: SegmentDone, measures: dict[str, Any]
+    ) -> None:
+        """Store init, fragment and report, in this order; while the store is full or away the result waits here."""
+        job_id, generation = task.job_id, task.generation
+        steps = (
+            (keys.init(job_id, generation, done.init_sha256), init, "converter.init_stored"),
+            (keys.segment(job_id, generation, task.index), media, "converter.fragment_stored"),
+            (
+                keys.segment_report(job_id, generation, task.index),
+                Report(done=done, measures=measures).body(),
+                "converter.report_stored",
+            ),
+        )
+        pause = 0.5
+        for key, data, name in steps:
+            while True:
+                if lease.stop.is_set():
+                    raise errors.error("CANCELLED")
+                try:
+                    await self._store.put(key, data)
+                except errors.Transient as error:
+                    if error.code not in ("STORAGE_FULL", "STORAGE_UNAVAILABLE"):
+                        raise
+                    # Computed once is enough: hold the result until it can be stored.
+                    _log.warning("waiting to store", action="retry", key=key, code=error.code, detail=error.detail)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 5.0)
+                    continue
+                break
+            crash.point(name)
+
+    async def _failed(self, delivery: Delivery, task: SegmentTask, error: errors.StereoSpotError) -> Outcome:
+        """What to do about a segment that failed."""
+        if error.code == "CANCELLED":
+            return Ack("cancelled")
+        if error.code == "SEGMENT_MISMATCH":
+            reason = f"Segment {task.index}: {error.detail}"
+            if await operations.replan(self._bus, task.job_id, task.generation, reason):
+                return Ack("replanned")
+        if error.code == "ENCODER_MISMATCH":
+            self._unfit.add((task.job_id, task.generation))
+            return _unfit(task)
+        failure = Failure.of(error, segment_index=task.index, attempts=delivery.attempt)
+        again = error.code in SECOND_LOOK and delivery.attempt < 2
+        if isinstance(error, errors.Permanent) and not again:
+            return Reject(failure)
+        await self._event(task, "retrying", attempt=delivery.attempt, failure=failure)
+        return Retry(reason=str(error), failure=failure)
+
+    # ---- what is known and told -------------------------------------------------------------------------
+    async def _expected_init(self, task: SegmentTask) -> str | None:
+        """The init that the generation's first stored fragment has."""
+        found = await records.get_state(self._bus, task.job_id, task.generation)
+        return found[0].init if found else None
+
+    async def _stored(self, task: SegmentTask, init: str | None) -> SegmentDone | None:
+        """The completion of a fragment that is stored with the right init, if there is one."""
+        body = await self._store.get(keys.segment_report(task.job_id, task.generation, task.index))
+        if body is None:
+            return None
+        try:
+            done = Report.model_validate_json(body).done
+        except ValidationError:
+            return None
+        return done if init in (None, done.init_sha256) else None
+
+    async def _publish(self, task: SegmentTask, done: SegmentDone) -> None:
+        # The init is in the id: after a refused header the same segment is reported once more, with another.
+        await self._bus.publish(
+            subjects.done_segment(task.job_id, task.generation, task.index),
+            done,
+            msg_id=f"{task.job_id}.{task.generation}.{task.index}.{task.attempt}.{done.init_sha256[:16]}",
+        )
+        crash.point("converter.done_published")
+
+    async def _event(self, task: SegmentTask, state: Any, **values: Any) -> None:
+        """Tell those who watch; work does not wait for it and does not fail for it."""
+        event = SegmentEvent(
+            job_id=task.job_id, generation=task.generation, index=task.index, state=state, worker_id=self.worker_id,
+            at=time.time(), **values,
+        )  # fmt: skip
+        try:
+            await self._bus.publish(
+                subjects.event_segment(task.job_id, task.generation, task.index), event, patience_seconds=2.0
+            )
+        except errors.Transient as error:
+            _log.debug("event not published", action="retry", code=error.code)
+
+
+def _unfit(task: SegmentTask) -> Outcome:
+    failure = Failure.of(errors.error("ENCODER_MISMATCH"), segment_index=task.index)
+    return Retry(delay_seconds=UNFIT_SECONDS, reason="ENCODER_MISMATCH", failure=failure)
+
+
+def _measures(report: Any) -> dict[str, Any]:
+    """A segment's report as JSON values."""
+    return report.model_dump(mode="json") if hasattr(report, "model_dump") else dict(report or {})

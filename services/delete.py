@@ -1,0 +1,57 @@
+"""`work.delete.<job>`: a deleted job's objects and keys go, its record last.
+
+Workers that have not yet noticed may still store something: the objects are removed twice, `SETTLE_SECONDS` apart, and
+the record stays until the second time, so whatever dies when, somebody comes back to finish.
+"""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from services import operations
+from services.context import Context
+from stereospot import crash, errors, keys, log, records, subjects
+from stereospot.bus import Delivery
+from stereospot.jobs import Phase
+from stereospot.messages import DeleteWork, Failure
+from stereospot.outcome import Ack, Outcome, Reject, Retry
+
+_log = log.get("delete")
+
+crash.declare("delete.swept", "delete.record_gone")
+
+SETTLE_SECONDS = 12.0
+"""Longer than a worker needs to notice that its job is gone."""
+
+
+async def handle(context: Context, delivery: Delivery) -> Outcome:
+    """Sweep once, and again later; then forget the job."""
+    try:
+        job_id = delivery.parse(DeleteWork).job_id
+    except ValidationError as error:
+        return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+    if not subjects.is_token(job_id):
+        return Reject(Failure.of(errors.error("INVALID_REQUEST", "That is not a job id.")))
+    found = await records.get_job(context.bus, job_id)
+    if found is not None and found[0].phase is not Phase.DELETED:
+        return Ack("not deleted")
+    removed = await _sweep(context, job_id)
+    crash.point("delete.swept")
+    if found is not None and delivery.attempt == 1:
+        return Retry(delay_seconds=SETTLE_SECONDS, reason="sweep once more when all workers have noticed")
+    if found is not None:
+        await records.delete_job(context.bus, job_id)
+    crash.point("delete.record_gone")
+    _log.info("deleted", action="done", job_id=job_id, objects=removed)
+    return Ack()
+
+
+async def _sweep(context: Context, job_id: str) -> int:
+    """Remove queued segments, objects and completion sets; returns how many objects."""
+    await operations.withdraw(context.bus, job_id)
+    removed = await context.store.delete_prefix(keys.job_prefix(job_id))
+    removed += await context.store.delete_prefix(keys.input_prefix(job_id))
+    state = context.bus.bucket(subjects.STATE)
+    for key in await state.keys(f"state.{job_id}") + await state.keys(f"trigger.{job_id}"):
+        await state.purge(key)
+    return removed

@@ -1,0 +1,152 @@
+"""The dispatcher: keeps the queue of each pool shallow, and chooses anew at every tick what goes into it.
+
+    tails of jobs, state, workers ─> View ─> schedule() ─> convert.<pool>.<lane>.<job>.<generation>.<index> ─> sent bits
+
+Segments are published before they are recorded as sent: a crash between the two sends them again, and their ids and the
+workers' check for stored fragments make that harmless. Lives in the collector's process; two of them are safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+from pydantic import ValidationError
+
+from services.states import States
+from services.view import View
+from stereospot import crash, errors, log, subjects
+from stereospot.bus import Bus, Stored
+from stereospot.jobs import Job
+from stereospot.messages import SegmentTask, Worker
+from stereospot.schedule import Dispatch, schedule
+
+_log = log.get("dispatcher")
+
+crash.declare("dispatcher.before_send", "dispatcher.after_send", "dispatcher.after_record")
+
+PUBLISHING = 64
+"""Publishes in flight: enough to hide the broker's fsync, few enough to leave it room for completions."""
+
+
+class Dispatcher:
+    """Sends what `schedule` chooses whenever something changed, and every `tick_seconds` in any case."""
+
+    def __init__(self, bus: Bus, view: View, states: States, *, tick_seconds: float = 1.0) -> None:
+        self._bus = bus
+        self._view = view
+        self._states = states
+        self._tick_seconds = tick_seconds
+        self._wake = asyncio.Event()
+        self._publishing = asyncio.Semaphore(PUBLISHING)
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(subjects.JOBS, ">", self._on_job))
+            group.create_task(self._follow(subjects.STATE, "state.>", self._on_state))
+            group.create_task(self._follow(subjects.WORKERS, ">", self._on_worker))
+            group.create_task(self._dispatch())
+
+    async def _dispatch(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self.tick()
+            except errors.Transient as error:
+                _log.warning("tick failed", action="dispatch", code=error.code, detail=error.detail)
+                await asyncio.sleep(self._tick_seconds)
+                continue
+            try:
+                async with asyncio.timeout(self._tick_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def tick(self) -> int:
+        """Send what every pool has room for; returns how many segments. Raises Transient when the broker is away."""
+        sent = 0
+        for pool in self._view.pools():
+            chosen = schedule(self._view.candidates(pool), self._view.slots(pool), in_flight=self._view.in_flight(pool))
+            jobs: dict[str, list[Dispatch]] = {}
+            for item in chosen:
+                jobs.setdefault(item.job_id, []).append(item)
+            await _all(self._send(pool, items) for items in jobs.values())
+            sent += len(chosen)
+        return sent
+
+    async def _send(self, pool: str, items: list[Dispatch]) -> None:
+        """Publish one job's segments, then record them as sent."""
+        first = items[0]
+        state = self._view.state(first.job_id)
+        if state is None or state.generation != first.generation:
+            return
+        attempt = state.attempt
+        crash.point("dispatcher.before_send")
+        await _all(
+            self._publish(
+                subjects.convert(pool, item.lane, item.job_id, item.generation, item.index),
+                SegmentTask(
+                    job_id=item.job_id,
+                    generation=item.generation,
+                    attempt=attempt,
+                    index=item.index,
+                    part=state.part_of(item.index),
+                ),
+                f"{item.job_id}.{item.generation}.{item.index}.{attempt}.{state.resends}",
+            )
+            for item in items
+        )
+        crash.point("dispatcher.after_send")
+        indices = [item.index for item in items]
+        await self._states.change(
+            first.job_id,
+            first.generation,
+            lambda value: value.with_sent(indices) if value.attempt == attempt else value,
+        )
+        crash.point("dispatcher.after_record")
+        _log.debug("sent", action="dispatch", job_id=first.job_id, generation=first.generation, segments=indices)
+
+    async def _publish(self, subject: str, task: SegmentTask, msg_id: str) -> None:
+        async with self._publishing:
+            await self._bus.publish(subject, task, msg_id=msg_id)
+
+    # ---- tails ------------------------------------------------------------------------------------------
+    async def _follow(self, bucket: str, keys: str, take: Callable[[str, Stored], None]) -> None:
+        """Read a bucket from its present values on, for ever."""
+        prefix = subjects.kv_subject(bucket, "")
+        async with self._bus.tail(subjects.kv_stream(bucket), prefix + keys, start="last") as messages:
+            async for message in messages:
+                try:
+                    take(message.subject.removeprefix(prefix), message)
+                except ValidationError as error:
+                    _log.error("unreadable record", action="refuse", subject=message.subject, reason=str(error))
+                self.wake()
+
+    def _on_job(self, key: str, message: Stored) -> None:
+        if message.is_marker:
+            self._view.drop_job(key)
+        else:
+            self._view.set_job(Job.model_validate_json(message.data))
+
+    def _on_state(self, key: str, message: Stored) -> None:
+        if message.is_marker:
+            self._states.forget(key)
+        else:
+            self._states.observe(key, message.data, message.sequence)
+
+    def _on_worker(self, key: str, message: Stored) -> None:
+        if message.is_marker:
+            self._view.drop_worker(key)
+        else:
+            self._view.set_worker(Worker.model_validate_json(message.data))
+
+
+async def _all(steps: Iterable[Awaitable[None]]) -> None:
+    """Run all to their ends, then raise the first error: one job's trouble does not cut another's publish short."""
+    for result in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result

@@ -1,0 +1,204 @@
+"""What people do to jobs: cancel, retry, delete, change, seek; and what services do when one fails or is replanned.
+
+Each is one compare-and-set on the record, then messages that say so. A crash between the two is harmless: the record is
+the truth, workers re-read it, and the janitor publishes what was not published. Each is legal in every phase, or raises
+CONFLICT with the phase.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stereospot import errors, jobs, log, records, subjects
+from stereospot.bus import Bus
+from stereospot.jobs import Job, Phase
+from stereospot.messages import DeleteWork, Failure, JobEvent, PlanWork, SourceRef
+from stereospot.options import Options
+
+_log = log.get("operations")
+
+
+# ---- messages --------------------------------------------------------------------------------------------
+async def publish_plan(bus: Bus, job: Job) -> None:
+    """Have this generation planned, or, on a retry, its missing segments offered again."""
+    work = PlanWork(job_id=job.job_id, generation=job.generation, attempt=job.attempt, redecode=job.redecoded)
+    await bus.publish(
+        subjects.work("plan", job.job_id), work, msg_id=f"plan.{job.job_id}.{job.generation}.{job.attempt}"
+    )
+
+
+async def announce(bus: Bus, job: Job, name: str, **data: Any) -> None:
+    """Tell those who watch; the record is already written."""
+    event = JobEvent(
+        job_id=job.job_id,
+        generation=job.generation,
+        name=name,
+        at=time.time(),
+        phase=job.phase,
+        title=job.title,
+        failure=job.failure,
+        data=data | ({"passthrough": job.passthrough} if job.passthrough else {}),
+    )
+    await bus.publish(subjects.event_job(job.job_id, name), event)
+
+
+async def withdraw(bus: Bus, job_id: str) -> None:
+    """Take back the segments that no worker has begun."""
+    await bus.purge(subjects.CONVERT, subjects.convert_filter(job_id=job_id))
+
+
+def _once(change: Callable[[Job], Job | None]) -> Callable[[Job], Job | None]:
+    """A change that knows its own result: after an answer that got lost it finds that, and there is nothing to do."""
+    made: Job | None = None
+
+    def apply(job: Job) -> Job | None:
+        nonlocal made
+        if made is not None and job == made:
+            return None
+        made = change(job)
+        return made
+
+    return apply
+
+
+# ---- what people ask for ---------------------------------------------------------------------------------
+async def cancel(bus: Bus, job_id: str) -> Job:
+    """Stop an active job; a cancelled one stays cancelled. Raises CONFLICT for one that ended otherwise."""
+
+    def change(job: Job) -> Job | None:
+        if job.phase is Phase.CANCELLED:
+            return None
+        cancelled = jobs.cancel(job, at=time.time())
+        if cancelled is None:
+            raise errors.error("CONFLICT", f"The job is {job.phase} already.", phase=job.phase)
+        return cancelled
+
+    job = await records.change_job(bus, job_id, change)
+    await withdraw(bus, job_id)
+    await announce(bus, job, "cancelled")
+    return job
+
+
+async def retry(bus: Bus, job_id: str) -> Job:
+    """Go on with a failed or cancelled job: the same generation, only what is missing."""
+    job = await records.change_job(bus, job_id, _once(lambda job: jobs.retry(job, at=time.time())))
+    if job.phase is Phase.INGESTING:
+        raise errors.error("NOT_AVAILABLE", "URLs are fetched by the ingest service, which this version has not.")
+    # What an earlier attempt left in the queue would only be dropped by the workers, one by one.
+    await withdraw(bus, job_id)
+    await publish_plan(bus, job)
+    await announce(bus, job, "retried", attempt=job.attempt)
+    return job
+
+
+async def change(
+    bus: Bus, job_id: str, *, options: Options | None = None, source: SourceRef | None = None, pool: str | None = None
+) -> Job:
+    """Convert with other options or from another source: a new generation, unless nothing was begun yet."""
+
+    def renew(job: Job) -> Job | None:
+        wanted = {
+            "options": options or job.options,
+            "source": source or job.source,
+            "pool": pool or job.pool,
+        }
+        if all(getattr(job, name) == value for name, value in wanted.items()):
+            return None
+        if job.phase in (Phase.CREATED, Phase.INGESTING):
+            return job.model_copy(update={**wanted, "updated_at": time.time()})
+        return jobs.renew(job, at=time.time(), note="changed", redecoded=False, warnings=(), **wanted)
+
+    job = await records.change_job(bus, job_id, renew)
+    if job.phase is Phase.PLANNING:
+        await withdraw(bus, job_id)
+        await publish_plan(bus, job)
+        await announce(bus, job, "changed")
+    return job
+
+
+async def seek(bus: Bus, job_id: str, segment_index: int | None) -> Job:
+    """Somebody watches from this segment on (or no longer): what follows it is converted first."""
+
+    def move(job: Job) -> Job | None:
+        return None if job.playhead == segment_index else job.model_copy(update={"playhead": segment_index})
+
+    return await records.change_job(bus, job_id, move)
+
+
+async def edit(bus: Bus, job_id: str, *, title: str | None = None, priority: int | None = None) -> Job:
+    """Change what does not change the result."""
+
+    def apply(job: Job) -> Job | None:
+        wanted = {
+            "title": job.title if title is None else title,
+            "priority": job.priority if priority is None else priority,
+        }
+        if all(getattr(job, name) == value for name, value in wanted.items()):
+            return None
+        return job.model_copy(update={**wanted, "updated_at": time.time()})
+
+    return await records.change_job(bus, job_id, apply)
+
+
+async def delete(bus: Bus, job_id: str) -> Job:
+    """Delete a job in any phase; its objects go a moment later, its record last."""
+
+    def remove(job: Job) -> Job | None:
+        return None if job.phase is Phase.DELETED else jobs.advance(job, Phase.DELETED, at=time.time())
+
+    job = await records.change_job(bus, job_id, remove)
+    await withdraw(bus, job_id)
+    await bus.publish(subjects.work("delete", job_id), DeleteWork(job_id=job_id), msg_id=f"delete.{job_id}")
+    await announce(bus, job, "deleted")
+    return job
+
+
+# ---- what services decide --------------------------------------------------------------------------------
+async def fail(bus: Bus, job_id: str, generation: int, failure: Failure, *, attempt: int | None = None) -> bool:
+    """The job failed, if this is still the generation (and attempt) that it works on; whether that was so."""
+    failed = False
+
+    def change(job: Job) -> Job | None:
+        nonlocal failed
+        stale = job.generation != generation or (attempt is not None and job.attempt != attempt)
+        after = None if stale else jobs.fail(job, failure, at=time.time())
+        failed = after is not None or (not stale and job.failure == failure)
+        return after
+
+    if await records.get_job(bus, job_id) is None:
+        return False
+    job = await records.change_job(bus, job_id, change)
+    if failed:
+        await withdraw(bus, job_id)
+        await announce(bus, job, "failed", code=failure.code)
+        _log.warning("failed", action="reject", job_id=job_id, code=failure.code, detail=failure.detail)
+    return failed
+
+
+async def replan(bus: Bus, job_id: str, generation: int, reason: str) -> bool:
+    """Plan again from a decode pass, in a new generation: once a job. False when it was done before.
+
+    True also when somebody else has begun that already: then the caller's generation is history.
+    """
+    answer = True
+
+    def change(job: Job) -> Job | None:
+        nonlocal answer
+        answer = True
+        if not job.accepts(generation):
+            return None
+        if job.redecoded:
+            answer = False
+            return None
+        renewed = jobs.renew(job, at=time.time(), note="replan", redecoded=True)
+        return renewed.with_warning("PTS_SYNTHESISED", reason)
+
+    job = await records.change_job(bus, job_id, change)
+    if answer and job.phase is Phase.PLANNING and job.redecoded:
+        # Also on a repeated call: the one that wrote the record may have died before it published.
+        await withdraw(bus, job_id)
+        await publish_plan(bus, job)
+        await announce(bus, job, "replanned")
+    return answer

@@ -1,0 +1,271 @@
+"""The planner: what is in the source, where it is cut, and everything that makes the result reproducible.
+
+    work.plan.<job> ─> probe ─> plan.json ─> scan ─> plan/<first>.json + done…part ─> plan/total.json
+                    ─> job converting ─> work.audio.<job>.<generation> ─> done…total
+
+Segments are dispatched as the scan passes them; the total comes last, after the record says `converting`, so a trigger
+never meets a job that is still being planned. What is stored decides where a repeated message goes on: with a total
+there is nothing left but to say so again. Packets that cannot be trusted mean a plan from a decode pass: in the same
+generation while nothing of it was dispatched, else in a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from services import engines, operations, plans, sources, space
+from services.context import Context
+from services.watch import Threads, is_wanted, watching
+from stereospot import crash, errors, jobs, log, records, subjects
+from stereospot.bus import Delivery
+from stereospot.jobs import Job, Phase
+from stereospot.media import plan as planning
+from stereospot.media import probe
+from stereospot.media.model import Plan, PlanTotal, Segment
+from stereospot.media.source import Source
+from stereospot.messages import AudioWork, Failure, PartDone, PlanWork, TotalDone
+from stereospot.outcome import Ack, Outcome, Reject
+
+_log = log.get("planner")
+
+T = TypeVar("T")
+
+crash.declare(
+    "planner.begun", "planner.head_stored", "planner.part_stored", "planner.part_published", "planner.total_stored",
+    "planner.job_converting", "planner.audio_published", "planner.total_published",
+)  # fmt: skip
+
+PHASES = frozenset({Phase.CREATED, Phase.PLANNING, Phase.CONVERTING})
+
+PART_SIZES = (1, 3, 12, 48)
+"""Segments in the first parts; all later ones hold the last number. By count, never by time: a repeated scan must
+store the same parts."""
+
+
+class Planner:
+    """Handles `work.plan`; one scan a slot."""
+
+    def __init__(self, context: Context, *, slots: int = 2) -> None:
+        self._context = context
+        self._bus = context.bus
+        self._store = context.store
+        self._plans = plans.Plans(context.store)
+        self._threads = Threads(slots, "plan")
+        self._limits = probe.Limits.of(context.settings)
+
+    def close(self) -> None:
+        self._threads.close()
+
+    async def handle(self, delivery: Delivery) -> Outcome:
+        """Plan one generation, or say again what is planned already."""
+        try:
+            work = delivery.parse(PlanWork)
+        except ValidationError as error:
+            return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+        job = await self._begin(work)
+        if job is None:
+            return Ack("stale")
+        crash.point("planner.begun")
+        head = await self._plans.head(job.job_id, job.generation)
+        total = await self._plans.total(job.job_id, job.generation)
+        if head is None or total is None:
+            async with watching(self._bus, job.job_id, job.generation, PHASES, attempt=job.attempt) as stop:
+                try:
+                    planned = await self._plan(job, head, work.redecode or job.redecoded, stop)
+                except errors.StereoSpotError as error:
+                    if error.code == "CANCELLED" or stop.is_set():
+                        return Ack("cancelled")
+                    raise
+            if planned is None:
+                return Ack("replanned")
+            head, total = planned
+        await self._announce(job, head, total)
+        return Ack()
+
+    async def reject(self, delivery: Delivery, failure: Failure) -> None:
+        """The job fails with the reason that its plan could not be made."""
+        try:
+            work = delivery.parse(PlanWork)
+        except ValidationError:
+            return
+        await operations.fail(self._bus, work.job_id, work.generation, failure, attempt=work.attempt)
+
+    async def _begin(self, work: PlanWork) -> Job | None:
+        """The job, in a phase in which it may be planned; None if nobody wants this plan (any more)."""
+
+        def begin(job: Job) -> Job | None:
+            wanted = is_wanted(job, work.generation, {Phase.CREATED}, work.attempt)
+            return jobs.advance(job, Phase.PLANNING, at=time.time()) if wanted else None
+
+        if await records.get_job(self._bus, work.job_id) is None:
+            return None
+        job = await records.change_job(self._bus, work.job_id, begin)
+        return job if is_wanted(job, work.generation, PHASES, work.attempt) else None
+
+    # ---- planning ---------------------------------------------------------------------------------------
+    async def _plan(
+        self, job: Job, head: Plan | None, redecode: bool, stop: threading.Event
+    ) -> tuple[Plan, PlanTotal] | None:
+        """Probe and scan; None when the job was given a new generation instead."""
+        source = await sources.open_source(self._store, job.source)
+        try:
+            if head is None:
+                head = await self._head(job, source, redecode, stop)
+            if not redecode:
+                cut = Cut(self._context, job, head)
+                try:
+                    return head, await cut.run(self._scan(source, head, stop, decode=False))
+                except planning.Untrusted as error:
+                    _log.info("packets cannot be trusted", action="retry", job_id=job.job_id, reason=str(error))
+                    if cut.parts:
+                        await operations.replan(self._bus, job.job_id, job.generation, str(error))
+                        return None
+                    head = planning.synthesised(head, str(error))
+                    await plans.write_head(self._store, head)
+            return head, await Cut(self._context, job, head).run(self._scan(source, head, stop, decode=True))
+        finally:
+            await asyncio.to_thread(source.close)
+
+    async def _head(self, job: Job, source: Source, redecode: bool, stop: threading.Event) -> Plan:
+        """Probe, settle every option, and store the head of the plan."""
+        info = await self._threads.run(probe.probe, source, limits=self._limits, stop=stop)
+        engine = engines.resolve(job.options, self._context.settings)
+        bars = await self._threads.run(engines.find_bars, source, info, limits=self._limits, stop=stop)
+        head = engines.head(info, job, engine=engine, bars=bars, redecode=redecode)
+        await space.check_store(self._store, space.plan_bytes(head))
+        await plans.write_head(self._store, head)
+        crash.point("planner.head_stored")
+        return head
+
+    async def _scan(
+        self, source: Source, head: Plan, stop: threading.Event, *, decode: bool
+    ) -> AsyncGenerator[planning.FrameBatch, None]:
+        """The batches of a blocking scan, each waited for in a thread."""
+        scan = planning.decode_scan if decode else planning.scan
+        batches: Iterator[planning.FrameBatch] = iter(scan(source, head.source, limits=self._limits, stop=stop))
+        try:
+            while (batch := await self._threads.run(_next, batches)) is not None:
+                yield batch
+        finally:
+            await self._threads.run(_close, batches, stop)
+
+    # ---- telling ----------------------------------------------------------------------------------------
+    async def _announce(self, job: Job, head: Plan, total: PlanTotal) -> None:
+        """Record the plan's figures, then publish sound and total; each may be repeated."""
+
+        def converting(found: Job) -> Job | None:
+            if not is_wanted(found, job.generation, {Phase.PLANNING}, job.attempt):
+                return None
+            begun = jobs.advance(
+                found, Phase.CONVERTING, at=time.time(), segments=total.segments, frames=total.frames,
+                duration_seconds=float((total.end_pts - total.first_pts) * head.source.video.time_base),
+                engine={"name": head.stereo.engine, "model": head.stereo.model},
+            )  # fmt: skip
+            for warning in engines.warnings(head):
+                begun = begun.with_warning(warning.code, warning.text)
+            return begun
+
+        found = await records.change_job(self._bus, job.job_id, converting)
+        crash.point("planner.job_converting")
+        if not is_wanted(found, job.generation, {Phase.CONVERTING}, job.attempt):
+            return
+        audio = bool(head.source.audio or head.source.subtitles)
+        if audio:
+            work = AudioWork(job_id=job.job_id, generation=job.generation, attempt=job.attempt)
+            await self._bus.publish(
+                subjects.work("audio", job.job_id, job.generation), work, msg_id=f"audio.{_id(job)}"
+            )
+        crash.point("planner.audio_published")
+        done = TotalDone(
+            job_id=job.job_id,
+            generation=job.generation,
+            attempt=job.attempt,
+            pool=job.pool,
+            total=total.segments,
+            parts=total.parts,
+            audio=bool(head.source.audio),
+        )
+        await self._bus.publish(
+            subjects.done_plan(job.job_id, job.generation, "total"), done, msg_id=f"total.{_id(job)}"
+        )
+        crash.point("planner.total_published")
+        await operations.announce(self._bus, found, "planned", segments=total.segments, frames=total.frames)
+
+
+@dataclass(slots=True)
+class Cut:
+    """One pass of a scan: batches in, stored and published parts out."""
+
+    context: Context
+    job: Job
+    head: Plan
+    parts: list[int] = field(default_factory=list[int])
+
+    async def run(self, batches: AsyncGenerator[planning.FrameBatch, None]) -> PlanTotal:
+        """Store and publish everything but the announcement of the total."""
+        cutter = planning.Cutter(self.head.source, self.job.options.segment_seconds)
+        waiting: list[Segment] = []
+        async with aclosing(batches):
+            async for batch in batches:
+                waiting += cutter.feed(batch)
+                while len(waiting) >= (size := self._size()):
+                    await self._publish(waiting[:size])
+                    del waiting[:size]
+        rest, total = cutter.finish()
+        waiting += rest
+        while waiting:
+            size = self._size()
+            await self._publish(waiting[:size])
+            del waiting[:size]
+        total = total.model_copy(update={"parts": tuple(self.parts)})
+        await plans.write_total(self.context.store, self.job.job_id, self.job.generation, total)
+        crash.point("planner.total_stored")
+        return total
+
+    def _size(self) -> int:
+        return PART_SIZES[min(len(self.parts), len(PART_SIZES) - 1)]
+
+    async def _publish(self, segments: Sequence[Segment]) -> None:
+        job = self.job
+        part = await plans.write_part(self.context.store, job.job_id, job.generation, segments)
+        crash.point("planner.part_stored")
+        done = PartDone(
+            job_id=job.job_id,
+            generation=job.generation,
+            attempt=job.attempt,
+            pool=job.pool,
+            first=part.first,
+            count=len(segments),
+        )
+        await self.context.bus.publish(
+            subjects.done_plan(job.job_id, job.generation, "part"), done, msg_id=f"part.{_id(job)}.{part.first}"
+        )
+        self.parts.append(part.first)
+        crash.point("planner.part_published")
+
+
+def _next(items: Iterator[T]) -> T | None:
+    return next(items, None)
+
+
+def _close(batches: Iterator[planning.FrameBatch], stop: threading.Event) -> None:
+    """End a scan, also one whose thread is still in the middle of a step: the stop event lets that end first."""
+    close = getattr(batches, "close", None)
+    while close is not None:
+        try:
+            return close()
+        except ValueError:  # the generator is executing
+            stop.set()
+            time.sleep(0.02)
+
+
+def _id(job: Job) -> str:
+    return f"{job.job_id}.{job.generation}.{job.attempt}"

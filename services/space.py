@@ -1,0 +1,55 @@
+"""Is there room for what is about to be made? Asked before work starts, so a full disk pauses it and harms nothing.
+
+STORAGE_FULL is transient: the actor asks again and the work goes on by itself once there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from stereospot import errors
+from stereospot.media.model import Plan, SourceInfo
+from stereospot.storage.base import ObjectStore
+
+RESERVE_BYTES = 64 << 20
+"""What is left free in any case: the broker's store often lies on the same disk."""
+
+BITS_PER_PIXEL = 0.12
+"""Of a film at CRF 20; measured films lie between 0.03 and 0.15."""
+
+LOSSLESS_BITS_PER_PIXEL = 8.0
+
+
+def film_bytes(info: SourceInfo, crf: int) -> int:
+    """A cautious estimate of the film's size: pictures by area and quality, and the source's size for all else."""
+    video = info.video
+    seconds = info.duration_seconds or 0.0
+    pixels = video.width * video.height * float(video.average_rate or 25) * seconds
+    bits = LOSSLESS_BITS_PER_PIXEL if crf == 0 else BITS_PER_PIXEL * 2 ** ((20 - crf) / 6)
+    return int(pixels * bits / 8) + min(info.size_bytes, 1 << 30)
+
+
+async def check_store(store: ObjectStore, needed: int) -> None:
+    """Raise STORAGE_FULL if the store knows that it has less than `needed` bytes free."""
+    free = await store.free_bytes()
+    if free is not None and free < needed + RESERVE_BYTES:
+        raise errors.error("STORAGE_FULL", f"{needed >> 20} MiB are needed, {free >> 20} MiB are free.")
+
+
+async def check_folder(folder: Path, needed: int) -> None:
+    """The same for a folder of this machine, which is made if it is not there."""
+
+    def measure() -> int:
+        folder.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(folder).free
+
+    free = await asyncio.to_thread(measure)
+    if free < needed + RESERVE_BYTES:
+        raise errors.error("STORAGE_FULL", f"{needed >> 20} MiB of scratch are needed, {free >> 20} MiB are free.")
+
+
+def plan_bytes(plan: Plan) -> int:
+    """What a whole job needs in the store: its fragments, and the film made from them."""
+    return 2 * film_bytes(plan.source, plan.encode.crf)

@@ -1,0 +1,139 @@
+"""A job comes to be: checked, recorded, and its first work published. Gateway, CLI and `work.submit` all end here.
+
+    (source, options) ─> Job in the bucket `jobs` ─> work.plan.<job> ─> event.job.<job>.created
+
+The record comes first and the work second. A caller that brings its own job id may repeat the call after any failure:
+an existing record stays as it is, and only work that was never published is published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from services import operations, sources
+from services.context import Context
+from stereospot import errors, keys, log, records, subjects
+from stereospot.bus import Conflict, Delivery
+from stereospot.jobs import Job, Phase, Step
+from stereospot.messages import Failure, SourceRef, SubmitWork
+from stereospot.options import Options
+from stereospot.outcome import Ack, Outcome, Reject
+from stereospot.settings import Settings
+
+_log = log.get("submit")
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Crockford's base32: no I, L, O, U."""
+
+_GPU_ENGINES = frozenset({"depth-anything", "iw3"})
+
+
+def new_id(at: float | None = None) -> str:
+    """26 characters that sort by time: 48 bits of milliseconds and 80 random bits, as a ULID has them."""
+    number = int((time.time() if at is None else at) * 1000) << 80 | secrets.randbits(80)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def pool_of(options: Options, settings: Settings) -> str:
+    """Which pool of converters a job goes to: by its backend, then by its engine."""
+    if options.backend == "stub":
+        return "stub"
+    if options.backend in ("http", "sagemaker"):
+        return "remote"
+    return "gpu" if (options.engine or settings.engine) in _GPU_ENGINES else "cpu"
+
+
+async def create(
+    context: Context,
+    source: SourceRef,
+    options: Options,
+    *,
+    job_id: str | None = None,
+    title: str = "",
+    priority: int = 4,
+    owner: str = "",
+    passthrough: str = "",
+) -> Job:
+    """Record a job and publish its first work; raises Transient when the broker is away: then call again.
+
+    With a `job_id` that exists already, that job is returned unchanged.
+    """
+    if source.key is None and source.path is None:
+        raise errors.error("NOT_AVAILABLE", "URLs are fetched by the ingest service, which this version has not.")
+    if job_id is not None and not subjects.is_token(job_id):
+        raise errors.error("INVALID_REQUEST", "A job id is 1 to 64 of A-Z a-z 0-9 _ -.")
+    now = time.time()
+    job = Job(
+        job_id=job_id or new_id(now),
+        title=title or source.name,
+        created_at=now,
+        updated_at=now,
+        source=source,
+        options=options,
+        pool=pool_of(options, context.settings),
+        priority=priority,
+        owner=owner,
+        passthrough=passthrough,
+        history=(Step(phase=Phase.CREATED, at=now, generation=1, attempt=1),),
+    )
+    try:
+        await records.create_job(context.bus, job)
+    except Conflict:
+        found = await records.get_job(context.bus, job.job_id)
+        if found is None:
+            raise errors.error("NOT_FOUND", f"The job {job.job_id} was deleted.") from None
+        job = found[0]
+        if job.phase is not Phase.CREATED:
+            return job
+    await operations.publish_plan(context.bus, job)
+    await operations.announce(context.bus, job, "created")
+    _log.info("created", action="start", job_id=job.job_id, pool=job.pool)
+    return job
+
+
+async def local_source(path: Path, roots: tuple[Path, ...] | None) -> SourceRef:
+    """The reference to a local file; with `roots`, only to one that lies under one of them after all links."""
+    real = await asyncio.to_thread(path.expanduser().resolve)
+    if roots is not None:
+        allowed = [await asyncio.to_thread(root.expanduser().resolve) for root in roots]
+        if not any(real.is_relative_to(root) for root in allowed):
+            raise errors.error("SOURCE_MISSING", "The path is not under one of the configured roots.")
+    return await asyncio.to_thread(sources.identify, real)
+
+
+async def source_of(context: Context, work: SubmitWork) -> SourceRef:
+    """Check what was submitted; raises the error that the submitter is to see."""
+    given = [value for value in (work.key, work.url, work.path) if value is not None]
+    if len(given) != 1:
+        raise errors.error("INVALID_REQUEST", "Give exactly one of key, url and path.")
+    if work.path is not None:
+        return await local_source(Path(work.path), context.settings.roots)
+    if work.key is not None:
+        if not keys.is_key(work.key) or not work.key.startswith("input/"):
+            raise errors.error("INVALID_REQUEST", "A key has the form input/<name>/source.<extension>.")
+        found = await context.store.head(work.key)
+        if found is None:
+            raise errors.error("SOURCE_MISSING", work.key)
+        if found.size == 0:
+            raise errors.error("EMPTY_INPUT", work.key)
+        return SourceRef(key=work.key, name=work.title or Path(work.key).name, size_bytes=found.size)
+    return SourceRef(url=work.url, name=work.title)
+
+
+async def handle(context: Context, delivery: Delivery) -> Outcome:
+    """`work.submit.<id>`: anyone who can publish JSON submits a job; the id becomes the job's."""
+    job_id = delivery.subject.rsplit(".", 1)[-1]
+    try:
+        work = SubmitWork.model_validate_json(delivery.data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return Reject(Failure.of(errors.error("INVALID_REQUEST", f"{where or 'body'}: {first['msg']}")))
+    source = await source_of(context, work)
+    await create(context, source, work.options, job_id=job_id, title=work.title, priority=work.priority)
+    return Ack()

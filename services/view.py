@@ -1,0 +1,133 @@
+"""What the dispatcher sees: active jobs, their completion sets and the slots of each pool. In memory, never the truth.
+
+Fed by tails of three buckets and by what this process writes itself. It may lag by milliseconds; then a segment is sent
+twice (the broker drops the second by its id) or a moment later.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from stereospot.completion import Completion
+from stereospot.jobs import COMPUTING, Job
+from stereospot.messages import Worker
+from stereospot.schedule import Candidate
+
+WORKER_SECONDS = 15.0
+"""A worker that has not been heard of for so long counts no more; the bucket forgets it then too."""
+
+
+@dataclass(slots=True)
+class _Pool:
+    waiting: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
+    in_flight: int = 0
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one job adds to its pool's numbers."""
+
+    pool: str
+    in_flight: int
+
+
+class View:
+    """Candidates by pool, kept up to date by small steps: a change costs the one job, never all of them."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._generations: dict[str, int] = {}
+        self._states: dict[str, Completion] = {}
+        self._pools: dict[str, _Pool] = {}
+        self._shares: dict[str, _Share] = {}
+        self._workers: dict[str, tuple[str, int, float]] = {}
+
+    # ---- what the tails bring ---------------------------------------------------------------------------
+    def set_job(self, job: Job) -> None:
+        """Take over a record; only jobs that are being worked on are kept."""
+        self._generations[job.job_id] = job.generation
+        if job.phase in COMPUTING:
+            self._jobs[job.job_id] = job
+        else:
+            self._jobs.pop(job.job_id, None)
+        self._refresh(job.job_id)
+
+    def drop_job(self, job_id: str) -> None:
+        """The record is gone."""
+        for known in (self._generations, self._jobs, self._states):
+            known.pop(job_id, None)
+        self._refresh(job_id)
+
+    def set_state(self, state: Completion) -> None:
+        """Take over a completion set; an older generation than the known one is ignored."""
+        known = self._states.get(state.job_id)
+        if known is not None and known.generation > state.generation:
+            return
+        if state.is_complete:
+            self._states.pop(state.job_id, None)
+        else:
+            self._states[state.job_id] = state
+        self._refresh(state.job_id)
+
+    def set_worker(self, worker: Worker) -> None:
+        self._workers[worker.worker_id] = (worker.pool, worker.slots, time.monotonic() + WORKER_SECONDS)
+
+    def drop_worker(self, worker_id: str) -> None:
+        self._workers.pop(worker_id, None)
+
+    # ---- what the dispatcher asks -----------------------------------------------------------------------
+    def is_old(self, job_id: str, generation: int) -> bool:
+        """Whether the job is known to have a newer generation; False does not say that it has not."""
+        return self._generations.get(job_id, 0) > generation
+
+    def pools(self) -> list[str]:
+        """Pools for which something waits."""
+        return [name for name, pool in self._pools.items() if pool.waiting]
+
+    def candidates(self, pool: str) -> list[Candidate]:
+        return list(self._pools[pool].waiting.values())
+
+    def in_flight(self, pool: str) -> int:
+        return self._pools[pool].in_flight
+
+    def slots(self, pool: str) -> int:
+        """Slots of the pool's living workers."""
+        now = time.monotonic()
+        for worker_id in [key for key, (_, _, until) in self._workers.items() if until < now]:
+            del self._workers[worker_id]
+        return sum(slots for name, slots, _ in self._workers.values() if name == pool)
+
+    def state(self, job_id: str) -> Completion | None:
+        return self._states.get(job_id)
+
+    def job(self, job_id: str) -> Job | None:
+        """The record of a job that is being worked on."""
+        return self._jobs.get(job_id)
+
+    def _refresh(self, job_id: str) -> None:
+        before = self._shares.pop(job_id, None)
+        if before is not None:
+            pool = self._pools[before.pool]
+            pool.in_flight -= before.in_flight
+            pool.waiting.pop(job_id, None)
+        job, state = self._jobs.get(job_id), self._states.get(job_id)
+        if job is None or state is None or (state.generation, state.attempt) != (job.generation, job.attempt):
+            return
+        in_flight = (state.sent & ~state.done).bit_count()
+        self._shares[job_id] = _Share(job.pool, in_flight)
+        pool = self._pools.setdefault(job.pool, _Pool())
+        pool.in_flight += in_flight
+        waiting = state.waiting()
+        if waiting:
+            pool.waiting[job_id] = Candidate(
+                job_id=job_id,
+                generation=job.generation,
+                pool=job.pool,
+                waiting=waiting,
+                in_flight=in_flight,
+                priority=job.priority,
+                playhead=job.playhead,
+                urgent=job.options.samples is not None,
+                created_at=job.created_at,
+            )

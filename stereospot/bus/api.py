@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
 
 from stereospot import errors
 
@@ -105,16 +104,6 @@ def check(answer: bytes) -> dict[str, Any]:
     if problem:
         raise Refused(problem.get("code", 500), problem.get("err_code", 0), problem.get("description", ""))
     return value
-
-
-async def call(nc: Client, path: str, body: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> dict[str, Any]:
-    """One request to `$JS.API.<path>`; raises Refused, or BROKER_UNAVAILABLE when nobody answers."""
-    payload = json.dumps(body).encode() if body is not None else b""
-    try:
-        answer = await nc.request(f"$JS.API.{path}", payload, timeout=timeout)
-    except (*UNREACHABLE, nats.errors.ConnectionClosedError, nats.errors.ConnectionDrainingError) as problem:
-        raise unavailable(problem) from problem
-    return check(answer.data)
 
 
 def stored(message: Mapping[str, Any]) -> Stored:

@@ -169,6 +169,6 @@ async def commit_once(bus: Bus, writes: list[Write], identity: str, *, timeout: 
             crash.point("bus.in_commit")
         else:
             headers["Nats-Batch-Commit"] = "1"
-            answer = await bus.nc.request(write.subject, write.value, timeout=timeout, headers=headers)
+            answer = await bus.ask(write.subject, write.value, timeout=timeout, headers=headers)
             return api.check(answer.data)
     raise ValueError("a commit needs at least one write")

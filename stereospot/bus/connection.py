@@ -7,6 +7,7 @@ that nobody asked for calls `on_closed`, which ends the process so that its supe
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import ssl
 import time
@@ -42,6 +43,7 @@ class Bus:
         self.name = name
         self._on_closed = on_closed
         self._draining = False
+        self._scopes: set[asyncio.Timeout] = set()
         self._listeners: set[Callable[[], None]] = set()
         self._problem = ""
         self._buckets: dict[str, Bucket] = {}
@@ -137,7 +139,7 @@ class Bus:
         crash.point("bus.before_publish")
 
         async def once(timeout: float) -> dict[str, Any]:
-            return api.check((await self.nc.request(subject, data, timeout=timeout, headers=named)).data)
+            return api.check((await self.ask(subject, data, timeout=timeout, headers=named)).data)
 
         answer = await self._patiently(once, patience_seconds)
         crash.point("bus.after_publish")
@@ -168,6 +170,22 @@ class Bus:
             last = await buckets.own_revision(self, writes[-1], buckets.part_id(identity, len(writes)), problem)
         crash.point("bus.after_commit")
         return tuple(range(last - len(writes) + 1, last + 1))
+
+    async def ask(
+        self, subject: str, data: bytes = b"", *, timeout: float = 5.0, headers: Mapping[str, str] | None = None
+    ) -> Msg:
+        """One request, with nats-py's errors; at a reconnect it times out at once, since its answer may be lost."""
+        scope = asyncio.timeout(timeout)
+        self._scopes.add(scope)
+        try:
+            async with scope:
+                return await self.nc.request(
+                    subject, data, timeout=timeout + 1, headers=dict(headers) if headers else None
+                )
+        except TimeoutError as problem:
+            raise nats.errors.TimeoutError from problem
+        finally:
+            self._scopes.discard(scope)
 
     async def _patiently(
         self, once: Callable[[float], Awaitable[dict[str, Any]]], patience_seconds: float
@@ -219,7 +237,7 @@ class Bus:
     async def direct_last(self, stream: str, subject: str) -> Stored | None:
         """`last` from whichever replica answers: faster, and on a cluster possibly stale."""
         try:
-            answer = await self.nc.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout=5.0)
+            answer = await self.ask(f"$JS.API.DIRECT.GET.{stream}.{subject}")
         except api.UNREACHABLE as problem:
             raise api.unavailable(problem) from problem
         headers = answer.headers or {}
@@ -243,7 +261,7 @@ class Bus:
     async def request(self, subject: str, data: bytes = b"", *, timeout: float = 5.0) -> bytes:
         """Ask a service; raises BROKER_UNAVAILABLE when nobody answers."""
         try:
-            return (await self.nc.request(subject, data, timeout=timeout)).data
+            return (await self.ask(subject, data, timeout=timeout)).data
         except api.UNREACHABLE as problem:
             raise api.unavailable(problem) from problem
 
@@ -252,9 +270,16 @@ class Bus:
         return await self.nc.subscribe(subject, queue=queue, cb=handler)
 
     # ---- administration --------------------------------------------------------------------------------------
-    async def api(self, path: str, body: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> dict[str, Any]:
-        """One request to `$JS.API.<path>`; raises Refused or BROKER_UNAVAILABLE."""
-        return await api.call(self.nc, path, body, timeout=timeout)
+    async def api(
+        self, path: str, body: Mapping[str, Any] | None = None, *, patience_seconds: float = 5.0
+    ) -> dict[str, Any]:
+        """One request to `$JS.API.<path>`, repeated within the patience; raises Refused or BROKER_UNAVAILABLE."""
+        data = json.dumps(body).encode() if body is not None else b""
+
+        async def once(timeout: float) -> dict[str, Any]:
+            return api.check((await self.ask(f"$JS.API.{path}", data, timeout=timeout)).data)
+
+        return await self._patiently(once, patience_seconds)
 
     async def stream_info(self, stream: str, *, subjects_filter: str | None = None) -> dict[str, Any]:
         """`config`, `state` and, with a filter, `state.subjects` = {subject: messages}."""
@@ -268,7 +293,9 @@ class Bus:
 
     async def purge(self, stream: str, subject: str | None = None) -> int:
         """Remove a stream's messages, or those of the subjects that match; returns how many."""
-        answer = await self.api(f"STREAM.PURGE.{stream}", {"filter": subject} if subject else None, timeout=15.0)
+        answer = await self.api(
+            f"STREAM.PURGE.{stream}", {"filter": subject} if subject else None, patience_seconds=15.0
+        )
         return int(answer.get("purged", 0))
 
     async def remove(self, stream: str, sequence: int) -> bool:
@@ -303,6 +330,8 @@ class Bus:
 
     async def _on_reconnected(self) -> None:
         self._problem = ""
+        for scope in tuple(self._scopes):
+            scope.reschedule(0)
         _log.info("reconnected", action="connect", name=self.name)
         self._notify()
 

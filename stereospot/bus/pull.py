@@ -33,6 +33,9 @@ _QUIET = frozenset({"404", "408"})
 HAND_OVER_SECONDS = 0.05
 """Delay of the nak that gives work to another worker when this one stops."""
 
+_TAKE, _WAIT = "t", "w"
+"""The two kinds of request: for what is there now, and for what comes; at most one of each is looked at."""
+
 _LATE_SECONDS = 1.0
 """How long after its expiry a request without an end is taken for lost."""
 
@@ -79,7 +82,7 @@ class Received:
 
     async def ack_confirmed(self, timeout: float = 5.0) -> None:
         """Wait until the server has taken the ack; raises what a request raises."""
-        await self.bus.nc.request(self.reply, b"+ACK", timeout=timeout)
+        await self.bus.ask(self.reply, b"+ACK", timeout=timeout)
 
     async def nak(self, delay_seconds: float) -> None:
         """Give it back; always with a delay, since a nak without one is redelivered at once, for ever."""
@@ -99,9 +102,14 @@ class Received:
 class _Request:
     """A pull request that the server may still answer; `remaining` messages are owed."""
 
+    number: int
     remaining: int
     lost_at: float
     ended: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return not self.ended and time.monotonic() < self.lost_at
 
 
 class Puller:
@@ -109,6 +117,9 @@ class Puller:
 
     `wake` is set whenever there is something to look at; several pullers may share one event. Deliveries beyond what
     was asked for (an answer that came late) wait in `held`, and whoever owns the puller keeps them alive.
+
+    Requests that wait and requests that do not have an inbox each: a message comes under its own subject, so only the
+    subscription tells what it answers.
     """
 
     def __init__(self, bus: Bus, stream: str, consumer: str, *, wake: asyncio.Event | None = None) -> None:
@@ -117,29 +128,29 @@ class Puller:
         self.consumer = consumer
         self.held: deque[Received] = deque()
         self._wake = wake or asyncio.Event()
-        self._requests: dict[str, _Request] = {}
         self._number = 0
-        self._waiting: _Request | None = None
+        self._taking = _Request(0, 0, 0.0, ended=True)
+        self._waiting = _Request(0, 0, 0.0, ended=True)
         self._fault: str | None = None
         self._inbox = ""
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
         self._unlisten: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
-        """Subscribe the inbox; the subscription survives reconnects."""
+        """Subscribe the inboxes; the subscriptions survive reconnects."""
         self._inbox = self._bus.nc.new_inbox()
-        self._subscription = await self._bus.nc.subscribe(f"{self._inbox}.*", cb=self._arrive)
+        for kind, arrive in (("take", self._on_take), ("wait", self._on_wait)):
+            self._subscriptions.append(await self._bus.nc.subscribe(f"{self._inbox}.{kind}.*", cb=arrive))
         self._unlisten = self._bus.listen(self._reset)
 
     async def close(self) -> None:
         """Take back open requests and hand over what is `held`; what was on its way here is waited for, not lost."""
         self._unlisten()
-        subscription, self._subscription = self._subscription, None
-        if subscription is None:
-            return
+        subscriptions, self._subscriptions = self._subscriptions, []
         try:
             async with asyncio.timeout(2.0):
-                await subscription.drain()
+                for subscription in subscriptions:
+                    await subscription.drain()
             while self.held:
                 await self.held.popleft().nak(HAND_OVER_SECONDS)
         except (TimeoutError, nats.errors.Error):
@@ -149,23 +160,24 @@ class Puller:
         """Up to `batch` messages that are there now, without waiting for more; raises PullError."""
         missing = batch - len(self.held)
         if missing > 0:
-            request = await self._ask(missing, {"batch": missing, "no_wait": True}, timeout)
-            while not request.ended and time.monotonic() < request.lost_at:
-                await self._woken(request.lost_at - time.monotonic())
-            self._raise_fault()
+            self._taking = self._request(missing, timeout)
+            await self._ask("take", self._taking, {"batch": missing, "no_wait": True})
+            while self._taking.is_open:
+                await self._woken(self._taking.lost_at - time.monotonic())
+            self.check()
         return [self.held.popleft() for _ in range(min(batch, len(self.held)))]
 
     async def expect(self, seconds: float, batch: int = 1) -> None:
         """See that a request which waits for `batch` messages is open; no-op while one is. Its answer sets `wake`."""
-        waiting = self._waiting
-        if waiting is not None and not waiting.ended and time.monotonic() < waiting.lost_at:
-            return
-        body = {"batch": batch, "expires": int(seconds * 1e9)}
-        self._waiting = await self._ask(batch, body, seconds + _LATE_SECONDS)
+        if not self._waiting.is_open:
+            self._waiting = self._request(batch, seconds + _LATE_SECONDS)
+            await self._ask("wait", self._waiting, {"batch": batch, "expires": int(max(seconds, 0.001) * 1e9)})
 
     def check(self) -> None:
-        """Raise PullError if the last request ended badly."""
-        self._raise_fault()
+        """Raise PullError if a request ended badly."""
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise PullError(f"{self.stream}/{self.consumer}: {fault}")
 
     async def wait(self, seconds: float, batch: int = 1) -> bool:
         """Whether a message is there within `seconds`; raises PullError. For readers of a single consumer."""
@@ -173,25 +185,23 @@ class Puller:
         while not self.held and (rest := deadline - time.monotonic()) > 0:
             self._wake.clear()
             await self.expect(rest, batch)
-            if not self.held and self._fault is None:
+            if not self.held and self._fault is None and self._waiting.is_open:
                 await self._woken(rest)
-            self._raise_fault()
+            self.check()
         return bool(self.held)
 
-    async def _ask(self, batch: int, body: Mapping[str, object], seconds: float) -> _Request:
+    def _request(self, batch: int, seconds: float) -> _Request:
         self._number += 1
-        token = str(self._number)
-        now = time.monotonic()
-        for old in [key for key, request in self._requests.items() if request.lost_at + 60 < now]:
-            del self._requests[old]
-        request = self._requests[token] = _Request(batch, now + seconds)
+        return _Request(self._number, batch, time.monotonic() + seconds)
+
+    async def _ask(self, kind: str, request: _Request, body: Mapping[str, object]) -> None:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.consumer}"
+        reply = f"{self._inbox}.{kind}.{request.number}"
         try:
-            await self._bus.nc.publish(subject, json.dumps(body).encode(), reply=f"{self._inbox}.{token}")
+            await self._bus.nc.publish(subject, json.dumps(body).encode(), reply=reply)
         except nats.errors.Error as problem:
             request.ended = True
             raise PullError(f"{type(problem).__name__}: {problem}") from problem
-        return request
 
     async def _woken(self, seconds: float) -> None:
         try:
@@ -202,37 +212,36 @@ class Puller:
         finally:
             self._wake.clear()
 
-    async def _arrive(self, message: Msg) -> None:
+    async def _on_take(self, message: Msg) -> None:
+        self._arrived(self._taking, message)
+
+    async def _on_wait(self, message: Msg) -> None:
+        self._arrived(self._waiting, message)
+
+    def _arrived(self, request: _Request, message: Msg) -> None:
         """One answer: a message of the stream, or a status that ends a request."""
-        token = message.subject.rsplit(".", 1)[-1]
-        request = self._requests.get(token)
-        status = (message.headers or {}).get("Status") if not message.reply else None
-        if status is None:
+        if message.reply:
             self.held.append(_received(self._bus, message))
-            if request is not None:
-                request.remaining -= 1
-                request.ended = request.ended or request.remaining <= 0
-        elif status != "100":
-            if request is not None:
-                request.ended = True
-            if status not in _QUIET:
-                said = (message.headers or {}).get("Description", "").strip()
-                self._fault = f"{status} {said.splitlines()[0] if said else ''}".strip()
-        if request is not None and request.ended:
-            self._requests.pop(token, None)
+            request.remaining -= 1
+            request.ended = request.ended or request.remaining <= 0
+        else:
+            self._on_status(request, message)
         self._wake.set()
+
+    def _on_status(self, request: _Request, message: Msg) -> None:
+        if message.subject.rpartition(".")[2] != str(request.number):
+            return  # the end of a request that was given up before
+        headers = message.headers or {}
+        status = headers.get("Status", "")
+        request.ended = True
+        if status not in _QUIET:
+            said = headers.get("Description", "").strip()
+            self._fault = f"{status} {said.splitlines()[0] if said else ''}".strip()
 
     def _reset(self) -> None:
         """The connection went or came back: the server has forgotten the requests that were open."""
-        for request in self._requests.values():
-            request.ended = True
-        self._requests.clear()
+        self._taking.ended = self._waiting.ended = True
         self._wake.set()
-
-    def _raise_fault(self) -> None:
-        fault, self._fault = self._fault, None
-        if fault is not None:
-            raise PullError(f"{self.stream}/{self.consumer}: {fault}")
 
 
 def _received(bus: Bus, message: Msg) -> Received:

@@ -55,7 +55,7 @@ async def _create(bus: Bus, stream: str, pattern: str, start: Start) -> dict[str
 async def _delete(bus: Bus, stream: str, name: str) -> None:
     """Best effort: the server drops an unused consumer by itself after a minute."""
     try:
-        await bus.api(f"CONSUMER.DELETE.{stream}.{name}", timeout=1.0)
+        await bus.api(f"CONSUMER.DELETE.{stream}.{name}", patience_seconds=1.0)
     except (Refused, errors.StereoSpotError, nats.errors.Error) as problem:
         _log.debug("consumer left to expire", action="stop", stream=stream, reason=str(problem))
 

@@ -1,0 +1,23 @@
+"""`python -m bench [NAME…]`: run benchmarks and print Markdown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from bench import main_job, measure
+
+BENCHES: dict[str, Callable[[], str]] = {
+    "b1": main_job.b1,
+    "b3": main_job.b3,
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(BENCHES)
+    print(f"{measure.machine()}\n")
+    for name in names:
+        print(BENCHES[name](), flush=True)
+
+
+main()

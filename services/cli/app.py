@@ -1,0 +1,112 @@
+"""Parsing, exit codes and error texts of every command.
+
+Exit codes: 0 done, 1 the work failed (code, reason and advice on stderr), 2 usage, 78 the operator must act,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+import stereospot
+from stereospot import errors, log
+from stereospot.messages import Failure
+from stereospot.settings import Settings
+
+app = App(
+    name="stereospot",
+    version=stereospot.__version__,
+    help="Turn 2D video into stereoscopic 3D: crash-safe, on every worker you have, watchable while it converts.",
+)
+for _name, _target, _help in (
+    ("demo", "demo:demo", "Convert a clip of our own and stay up to watch it."),
+    ("up", "serve:up", "Start everything on this host."),
+    ("convert", "convert:convert", "Convert one film; the same command again goes on."),
+    ("jobs", "jobs:jobs", "List, show, watch, cancel, retry or delete jobs."),
+    ("dead-letters", "dead_letters:dead_letters", "List, show, retry or drop work that was given up."),
+    ("run", "serve:run", "Run some services against a broker that exists."),
+    ("provision", "broker:provision", "Create or update streams, consumers and buckets."),
+    ("nats-env", "broker:nats_env", "How the nats CLI reaches the broker."),
+):
+    app.command(f"services.cli.{_target}", name=_name, help=_help)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Options that every command takes."""
+
+    data: Annotated[Path | None, Parameter(help="data folder: broker store, local storage, caches")] = None
+    nats: Annotated[str | None, Parameter(help="use this NATS server or cluster instead of the embedded one")] = None
+    json: Annotated[bool, Parameter(negative="", help="print JSON on stdout and nothing else there")] = False
+    verbose: Annotated[bool, Parameter(negative="", help="log what happens to stderr")] = False
+
+    def settings(self, **changes: object) -> Settings:
+        """Settings of environment and file, with what this command line says on top; sets up logging."""
+        given: dict[str, object] = {name: value for name, value in changes.items() if value is not None}
+        if self.data is not None:
+            given["data_dir"] = self.data.expanduser().resolve()
+        if self.nats is not None:
+            given["nats_url"] = self.nats
+        settings = Settings(**given)  # type: ignore[arg-type]
+        log.configure("info" if self.verbose else settings.log_level, settings.log_format)
+        return settings
+
+
+DEFAULTS = Common()
+QUIET = "error"
+"""Log level of commands that talk to a person: what goes wrong reaches them in words of its own."""
+
+
+class Failed(Exception):
+    """The work ended in a failure that is already told, or whose telling is `failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code)
+        self.failure = failure
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    try:
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print(f"stereospot: {error}", file=sys.stderr)
+        print("See `stereospot --help`.", file=sys.stderr)
+        return 2
+    except Failed as error:
+        return _tell(error.failure, as_json, 1)
+    except errors.StereoSpotError as error:
+        misconfigured = isinstance(error, errors.Misconfigured)
+        return _tell(Failure.of(error), as_json, errors.EXIT_MISCONFIGURED if misconfigured else 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`stereospot jobs list | head`); say nothing more to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _tell(failure: Failure, as_json: bool, code: int) -> int:
+    if as_json:
+        body = {
+            "code": failure.code,
+            "reason": f"{failure.sentence} {failure.detail}".strip(),
+            "advice": failure.advice,
+        }
+        print(json.dumps({"error": body | {"segment": failure.segment_index, "attempts": failure.attempts}}))
+    where = f" (segment {failure.segment_index})" if failure.segment_index is not None else ""
+    print(f"error {failure.code}{where}: {failure.sentence} {failure.detail}".rstrip(), file=sys.stderr)
+    print(f"  {failure.advice}", file=sys.stderr)
+    return code

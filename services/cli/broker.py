@@ -1,0 +1,44 @@
+"""`stereospot provision` and `stereospot nats-env`: what operators do with the broker."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from services.cli.app import DEFAULTS, QUIET, Common
+
+
+async def provision(*, common: Common = DEFAULTS) -> int:
+    """Create or update the streams, consumers and buckets; refuses what cannot be changed in place."""
+    from services import provisioning
+    from services.cli.reach import reach
+
+    async with reach(common.settings(log_level=QUIET)) as context:
+        report = await provisioning.provision(context)
+    if common.json:
+        print(jsonlib.dumps(report))
+        return 0
+    for name, what in sorted(report.items()):
+        print(f"{what:<10} {name}")
+    return 0
+
+
+def nats_env(
+    *,
+    context: Annotated[bool, Parameter(negative="", help="print a context file for the nats CLI instead")] = False,
+    common: Common = DEFAULTS,
+) -> int:
+    """Print how the `nats` CLI reaches the broker: `eval "$(stereospot nats-env)"`."""
+    from services.cli.reach import resolve
+
+    settings = resolve(common.settings(log_level=QUIET))
+    token = settings.nats_token.get_secret_value() if settings.nats_token else ""
+    if context or common.json:
+        print(jsonlib.dumps({"description": "StereoSpot", "url": settings.nats_url, "token": token}, indent=2))
+        return 0
+    print(f"export NATS_URL={settings.nats_url}")
+    if token:
+        print(f"export NATS_TOKEN={token}")
+    return 0

@@ -1,0 +1,240 @@
+"""`stereospot convert FILE`: the same services on a private broker that is kept until the film is there.
+
+    FILE + options ─> folder convert/<key> (broker store, fragments) ─> job ─> film ─> OUT, and the folder goes
+
+The folder's name is made from the source's identity and the options, so the same command after a kill, a crash or a
+reboot finds its own half-done work and goes on. There is no second code path: planner, converter, collector and
+assembler are those of `stereospot up`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json as jsonlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from services.cli.app import DEFAULTS, QUIET, Common, Failed
+from stereospot import errors
+from stereospot.options import Container, Options
+
+LayoutName = Literal[
+    "half-sbs", "full-sbs", "half-tb", "full-tb", "cross-eyed", "anaglyph", "anaglyph-green-magenta",
+    "anaglyph-amber-blue", "anaglyph-half-colour", "anaglyph-grey", "2d-depth", "left",
+]  # fmt: skip
+CodecName = Literal["x264", "x265", "svtav1", "nvenc-h264", "nvenc-hevc"]
+
+SUFFIXES: dict[str, Container] = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "mkv"}
+SERVICES = frozenset({"planner", "converter", "collector", "assembler"})
+PERMANENT = frozenset({"permanent"})
+
+
+async def convert(
+    file: Path,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    layout: LayoutName = "half-sbs",
+    engine: str | None = None,
+    divergence: float | None = None,
+    convergence: float = 0.5,
+    codec: CodecName | None = None,
+    crf: int = 20,
+    preset: str = "veryfast",
+    segment_seconds: float | None = None,
+    swap_eyes: Annotated[bool, Parameter(negative="")] = False,
+    synthesise: Literal["both", "left", "right"] = "both",
+    tone_map: Annotated[bool, Parameter(negative="")] = False,
+    depth: Path | None = None,
+    backend: Literal["local", "stub"] = "local",
+    workers: int | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = DEFAULTS,
+) -> int:
+    """Convert one film; the same command again goes on where an interrupted one stopped.
+
+    Parameters
+    ----------
+    file
+        the 2D film
+    output
+        the 3D film; its suffix chooses mp4, mov or mkv; default: a name beside FILE that 3D players understand
+    layout
+        how both eyes share the picture
+    engine
+        where depth comes from: relief, cues, flat, depth-anything, iw3, user (default: relief)
+    divergence
+        strength: total parallax over the depth range in percent of the width (default: the engine's)
+    convergence
+        which depth lies at the screen, 0 the farthest to 1 the nearest
+    codec
+        video codec (default: x264; svtav1 for HDR)
+    crf
+        quality, lower is better and larger; 0 is lossless
+    preset
+        speed preset of the encoder
+    segment_seconds
+        length of a segment (default: 4 to 6 s after a quick start)
+    swap_eyes
+        right eye first
+    synthesise
+        which eyes are made; the other one is the source itself
+    tone_map
+        turn HDR into SDR
+    depth
+        depth of your own for --engine user: a folder of 16-bit PNGs or a video, one picture a frame
+    backend
+        local, or stub (copies pixels; for tests)
+    workers
+        how many segments at a time
+    overwrite
+        replace OUTPUT if it exists
+    """
+    options = _options(
+        {
+            "engine": engine, "layout": layout, "divergence": divergence, "convergence": convergence, "codec": codec,
+            "crf": crf, "preset": preset, "segment_seconds": segment_seconds, "swap_eyes": swap_eyes,
+            "synthesise": synthesise, "tone_map": tone_map, "backend": backend,
+            "depth_key": _real(depth),
+            "container": _container(output),
+        }
+    )  # fmt: skip
+    settings = common.settings(log_level=None if common.verbose else QUIET, slots=workers)
+    from services import submit
+
+    source = await submit.local_source(file, None)
+    target = (output or _beside(file, options)).expanduser().absolute()
+    if target.exists() and not overwrite:
+        raise errors.error("CONFLICT", f"{target} exists; --overwrite replaces it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(
+        f"{source.path}|{source.size_bytes}|{source.digest}|{options.model_dump_json()}".encode()
+    ).hexdigest()[:20]
+    folder = settings.data_dir / "convert" / key
+    private = settings.model_copy(
+        update={"data_dir": folder, "nats_url": None, "nats_port": -1, "storage": "local", "pool": _pool(options)}
+    )
+    result = await _run(private, source, options, f"C{key}", target, quiet=common.json)
+    # Only now, with the film in its place and synced, may what it was made from go.
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    if common.json:
+        print(jsonlib.dumps(result))
+    else:
+        print(target)
+        print(f"{result['frames']} frames in {result['seconds']:.1f} s ({result['fps']:.1f} fps), {result['engine']}")
+        for warning in result["warnings"]:
+            print(f"warning {warning['code']}: {warning['text']}")
+    return 0
+
+
+async def _run(
+    settings: Any, source: Any, options: Options, job_id: str, target: Path, *, quiet: bool
+) -> dict[str, Any]:
+    """Start the services, run (or resume) the job, move the film; the folder stays unless the input is hopeless."""
+    from services import daemon, follow, operations, submit
+    from services.cli.progress import Bar
+    from stereospot import records
+    from stereospot.jobs import Phase
+
+    started = time.monotonic()
+    hopeless = False
+    try:
+        async with daemon.running(settings, SERVICES) as context:
+            found = await records.get_job(context.bus, job_id)
+            if found is not None and found[0].phase in (Phase.FAILED, Phase.CANCELLED):
+                await operations.retry(context.bus, job_id)
+            else:
+                await submit.create(context, source, options, job_id=job_id, title=target.stem)
+            bar = Bar(target.name, quiet=quiet)
+            try:
+                async for snapshot in follow.follow(context, job_id):
+                    bar.show(snapshot)
+                    job = snapshot.job
+                    if not job.is_active:
+                        break
+                else:
+                    raise errors.error("INTERNAL", "The job's record went away.")
+            finally:
+                bar.close()
+            if job.phase is not Phase.COMPLETED or job.film is None:
+                failure = job.failure
+                hopeless = failure is not None and errors.entry(failure.code).kind in PERMANENT
+                raise Failed(failure) if failure else errors.error("CANCELLED")
+            film = context.store.local_path(job.film.key)
+            assert film is not None, "a private store is local"
+            await asyncio.to_thread(_deliver, film, target)
+    finally:
+        if hopeless:
+            await asyncio.to_thread(shutil.rmtree, settings.data_dir, ignore_errors=True)
+    seconds = time.monotonic() - started
+    return {
+        "output": str(target),
+        "frames": job.film.frames,
+        "seconds": round(seconds, 3),
+        "fps": round(job.film.frames / seconds, 3),
+        "duration_seconds": job.film.duration_seconds,
+        "engine": str(job.engine.get("name", options.engine)),
+        "model_sha256": job.engine.get("model_sha256"),
+        "layout": str(options.layout),
+        "sha256": job.film.sha256,
+        "warnings": [{"code": item.code, "text": item.text} for item in job.warnings],
+        "report": job.report,
+    }
+
+
+def _options(values: dict[str, Any]) -> Options:
+    from pydantic import ValidationError
+
+    try:
+        return Options(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "--" + str(first["loc"][0] if first["loc"] else "options").replace("_", "-")
+        raise errors.error("INVALID_OPTIONS", f"{name}: {first['msg']}.") from None
+
+
+def _real(path: Path | None) -> str | None:
+    return None if path is None else str(path.expanduser().resolve())
+
+
+def _container(output: Path | None) -> Container:
+    if output is None:
+        return "mp4"
+    container = SUFFIXES.get(output.suffix.lower())
+    if container is None:
+        raise errors.error("INVALID_OPTIONS", f"The output must end in .mp4, .mov or .mkv, not {output.suffix!r}.")
+    return container
+
+
+def _beside(file: Path, options: Options) -> Path:
+    from stereospot.media import naming
+
+    return file.with_name(naming.film_name(file.stem, options.layout, options.container))
+
+
+def _pool(options: Options) -> str:
+    return "stub" if options.backend == "stub" else "cpu"
+
+
+def _deliver(film: Path, target: Path) -> None:
+    """Put the film at `target` at once and for good: rename where it is one file system, else copy beside it first."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        os.link(film, part)
+    except OSError:
+        with film.open("rb") as reader, part.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.flush()
+            os.fsync(writer.fileno())
+    part.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

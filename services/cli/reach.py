@@ -1,0 +1,50 @@
+"""How operator commands reach a StereoSpot that runs: its broker and its storage, without starting anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from pydantic import SecretStr
+
+from services.context import Context
+from stereospot import errors
+from stereospot.bus import Bus
+from stereospot.settings import Settings
+
+
+def resolve(settings: Settings) -> Settings:
+    """Settings that name a broker: the given one, or the embedded one of this data folder with its token."""
+    if settings.nats_url is not None:
+        return settings
+    token = settings.data_dir / "broker" / "token"
+    if not token.exists():
+        raise errors.error("BROKER_UNAVAILABLE", f"Nothing was ever started in {settings.data_dir}.")
+    return settings.model_copy(
+        update={
+            "nats_url": f"nats://127.0.0.1:{settings.nats_port}",
+            "nats_token": SecretStr(token.read_text().strip()),
+        }
+    )
+
+
+@asynccontextmanager
+async def reach(settings: Settings, *, seconds: float = 5.0) -> AsyncGenerator[Context]:
+    """A context on the running broker; raises BROKER_UNAVAILABLE when none answers within `seconds`."""
+    from stereospot.storage import open_store
+
+    found = resolve(settings)
+    try:
+        async with asyncio.timeout(seconds):
+            bus = await Bus.connect(found, name="cli")
+    except (TimeoutError, OSError):
+        raise errors.error(
+            "BROKER_UNAVAILABLE", f"{found.nats_url} does not answer; is `stereospot up` running?"
+        ) from None
+    store = open_store(found)
+    try:
+        yield Context(found, bus, store)
+    finally:
+        await store.close()
+        await bus.drain()

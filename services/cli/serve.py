@@ -1,0 +1,88 @@
+"""`stereospot up` and `stereospot run`: services in this process until it is told to stop."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from services.cli.app import DEFAULTS, Common
+from services.context import Context
+from stereospot.settings import Settings
+
+
+async def up(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    slots: int | None = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Start everything on this host: broker, services, page and API; Ctrl-C stops it, work goes on at the next start.
+
+    Parameters
+    ----------
+    host
+        address to listen on (default 127.0.0.1; any other demands API keys)
+    port
+        port of page and API (default 8666)
+    slots
+        segments at a time (default: half the cores)
+    """
+    from services import daemon
+
+    settings = common.settings(host=host, port=port, slots=slots)
+
+    async def ready(context: Context) -> None:
+        _greet(context.settings, common.json)
+
+    return await daemon.run(daemon.ALL, settings, ready=ready)
+
+
+async def run(
+    service: str,
+    /,
+    *more: str,
+    slots: int | None = None,
+    pool: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Run some services on this host against a broker that exists (--nats or STEREOSPOT_NATS_URL).
+
+    Parameters
+    ----------
+    service
+        planner, converter, audio, collector, assembler, submit, gateway, janitor, dead-letters, delete
+    slots
+        converter: segments at a time
+    pool
+        converter: the pool it takes from (cpu, gpu, remote, stub, or a label of yours)
+    host
+        gateway: address to listen on
+    port
+        gateway: port
+    """
+    from services import daemon
+    from stereospot import errors
+
+    names = frozenset((service, *more))
+    unknown = names - daemon.ALL
+    if unknown:
+        raise errors.error("INVALID_OPTIONS", f"No service is called {', '.join(sorted(unknown))}.")
+    settings = common.settings(slots=slots, pool=pool, host=host, port=port)
+    if settings.nats_url is None:
+        raise errors.error(
+            "INVALID_OPTIONS", "Say which broker with --nats URL; `stereospot up` starts one of its own."
+        )
+    return await daemon.run(names, settings)
+
+
+def _greet(settings: Settings, as_json: Annotated[bool, Parameter(parse=False)]) -> None:
+    address = settings.public_url or f"http://{settings.host}:{settings.port}/"
+    if as_json:
+        print(jsonlib.dumps({"url": address, "data_dir": str(settings.data_dir)}), flush=True)
+        return
+    print(f"StereoSpot is up at {address}\n  data in {settings.data_dir}; Ctrl-C stops it", flush=True)

@@ -1,0 +1,65 @@
+"""The command line's own duties: usage and exit codes, names that match the options, no heavy imports for --help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from services.cli import clip, convert, main
+from stereospot.options import Codec, Layout
+
+
+def test_the_command_line_offers_exactly_the_layouts_and_codecs_that_exist() -> None:
+    assert set(get_args(convert.LayoutName)) == {str(layout) for layout in Layout}
+    assert set(get_args(convert.CodecName)) == {str(codec) for codec in Codec}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["convert"], ["convert", "x", "--crf", "many"], ["frobnicate"], ["convert", "x", "--layout", "sideways"]],
+)
+def test_usage_errors_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "stereospot:" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_told_with_code_and_advice(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["convert", str(tmp_path / "no.mp4"), "--json", "--data", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "error SOURCE_MISSING" in said.err
+    error = json.loads(said.out)["error"]
+    assert (error["code"], bool(error["advice"])) == ("SOURCE_MISSING", True)
+
+
+def test_options_out_of_range_name_the_flag(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["convert", str(tmp_path / "no.mp4"), "--crf", "99"]) == 1
+    assert "--crf" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "no.mp4"), "-o", "x.avi"]) == 1
+    assert ".avi" in capsys.readouterr().err
+
+
+def test_help_does_not_import_what_only_work_needs() -> None:
+    code = (
+        "import sys; from services.cli import main; main(['--help']);"
+        "heavy = {'numba', 'av', 'onnxruntime', 'litestar', 'aioboto3', 'torch', 'nats'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_demo_clip_has_picture_and_sound_of_one_length(tmp_path: Path) -> None:
+    import av
+
+    path = tmp_path / "clip.mp4"
+    clip.write_clip(path, 1.0)
+    with av.open(str(path)) as film:
+        assert sum(1 for _ in film.decode(video=0)) == clip.RATE
+    with av.open(str(path)) as film:
+        samples = sum(frame.samples for frame in film.decode(audio=0))
+    assert abs(samples - clip.SAMPLE_RATE) < 2 * 1024

@@ -105,6 +105,8 @@ class Actor:
                     beat.cancel()
                     for lane in self._lanes:
                         await lane.close()
+            if not self._stopping:
+                raise errors.error("BROKER_UNAVAILABLE", "The connection was closed.")
         except asyncio.CancelledError:
             reason = "cancelled"
             raise
@@ -117,28 +119,25 @@ class Actor:
     # ---- fetching --------------------------------------------------------------------------------------------
     async def _loop(self, group: asyncio.TaskGroup) -> None:
         faults = 0
-        while not self._stopping:
-            if self.bus.is_closed:
-                raise errors.error("BROKER_UNAVAILABLE", "The connection was closed.")
+        while not self._stopping and not self.bus.is_closed:
             self._wake.clear()
             try:
-                worked = self._start(group, await self._take())
-                if not worked:
+                if not await self._fetch(group):
                     await self._rest()
                 faults = 0
             except (PullError, nats.errors.Error, errors.StereoSpotError) as problem:
                 faults += 1
-                self._log.warning("fetch failed", action="retry", reason=str(problem))
-                await self._pause(min(0.1 * 2**faults, 1.0))
+                if faults <= 3 or faults % 30 == 0:
+                    self._log.warning("fetch failed", action="retry", reason=str(problem), faults=faults)
+                await self._pause(min(0.1 * 2 ** min(faults, 5), 1.0))
 
-    async def _take(self) -> list[Received]:
-        """What is there now, most urgent lane first, never more than there are free slots."""
-        free = self._room()
-        taken: list[Received] = []
+    async def _fetch(self, group: asyncio.TaskGroup) -> bool:
+        """Start what is there now, most urgent lane first, never more than there are free slots."""
+        before = len(self._running)
         for lane in self._lanes:
-            if free > len(taken):
-                taken += await lane.take(free - len(taken))
-        return taken
+            if self._room() > 0:
+                self._start(group, await lane.take(self._room()))
+        return len(self._running) > before
 
     async def _rest(self) -> None:
         """Nothing to do: wait for a slot, or for a message on any lane."""
@@ -162,13 +161,12 @@ class Actor:
     def _room(self) -> int:
         return self.slots - len(self._running)
 
-    def _start(self, group: asyncio.TaskGroup, taken: list[Received]) -> bool:
-        for group_of in self._portions(taken):
+    def _start(self, group: asyncio.TaskGroup, taken: list[Received]) -> None:
+        for portion in self._portions(taken):
             crash.point("actor.fetched")
-            task = group.create_task(self._process(group_of))
-            self._running[task] = group_of
+            task = group.create_task(self._process(portion))
+            self._running[task] = portion
             task.add_done_callback(self._ended)
-        return bool(taken)
 
     def _portions(self, taken: list[Received]) -> list[list[Received]]:
         """How what was fetched is given to handlers."""

@@ -1,0 +1,103 @@
+"""Jobs under concurrent change."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from stereospot import errors, jobs, records, subjects
+from stereospot.bus import Bus, Conflict
+from stereospot.completion import Completion
+from stereospot.jobs import Job, Phase
+from stereospot.messages import SourceRef
+
+
+def a_job(job_id: str = "a") -> Job:
+    now = time.time()
+    return Job(job_id=job_id, created_at=now, updated_at=now, source=SourceRef(key=f"input/{job_id}/source.mp4"))
+
+
+async def test_create_read_list(bus: Bus) -> None:
+    first, second = a_job("a"), a_job("b")
+    revision = await records.create_job(bus, first)
+    await records.create_job(bus, second)
+    assert await records.get_job(bus, "a") == (first, revision)
+    assert await records.get_job(bus, "nobody") is None
+    assert await records.get_job(bus, "not a token") is None
+    await bus.bucket(subjects.JOBS).put("broken", b"{")
+    assert [job.job_id for job, _ in await records.list_jobs(bus)] == ["a", "b"]
+
+
+async def test_creating_again_is_fine_for_the_same_record_only(bus: Bus) -> None:
+    job = a_job()
+    revision = await records.create_job(bus, job)
+    assert await records.create_job(bus, job) == revision
+    with pytest.raises(Conflict):
+        await records.create_job(bus, job.model_copy(update={"title": "other"}))
+
+
+async def test_forty_writers_lose_no_change(bus: Bus) -> None:
+    await records.create_job(bus, a_job())
+
+    async def warn(index: int) -> None:
+        await records.change_job(bus, "a", lambda job: job.with_warning("TEST", str(index)))
+
+    await asyncio.gather(*(warn(index) for index in range(40)))
+    found = await records.get_job(bus, "a")
+    assert found is not None
+    assert {notice.text for notice in found[0].warnings} == {str(index) for index in range(40)}
+
+
+async def test_only_one_of_many_makes_a_transition(bus: Bus) -> None:
+    await records.create_job(bus, a_job())
+    outcomes = await asyncio.gather(
+        *(
+            records.change_job(bus, "a", lambda job: jobs.advance(job, Phase.CANCELLED, at=time.time()))
+            for _ in range(10)
+        ),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(outcome, Job) for outcome in outcomes) == 1
+    refused = [outcome for outcome in outcomes if isinstance(outcome, errors.StereoSpotError)]
+    assert {problem.code for problem in refused} == {"CONFLICT"}
+    assert len(refused) == 9
+
+
+async def test_nothing_to_change_writes_nothing(bus: Bus) -> None:
+    revision = await records.create_job(bus, a_job())
+    await records.change_job(bus, "a", lambda job: None)
+    await records.change_job(bus, "a", lambda job: job)
+    found = await records.get_job(bus, "a")
+    assert found is not None
+    assert found[1] == revision
+
+
+async def test_if_match(bus: Bus) -> None:
+    revision = await records.create_job(bus, a_job())
+
+    def retitle(job: Job) -> Job:
+        return job.model_copy(update={"title": job.title + "!"})
+
+    await records.change_job(bus, "a", retitle, expected_revision=revision)
+    with pytest.raises(errors.Permanent) as raised:
+        await records.change_job(bus, "a", retitle, expected_revision=revision)
+    assert raised.value.code == "PRECONDITION_FAILED"
+    with pytest.raises(errors.Permanent) as raised:
+        await records.change_job(bus, "b", retitle)
+    assert raised.value.code == "NOT_FOUND"
+
+
+async def test_a_deleted_job_is_not_found(bus: Bus) -> None:
+    await records.create_job(bus, a_job())
+    await records.delete_job(bus, "a")
+    assert await records.get_job(bus, "a") is None
+    assert await records.list_jobs(bus) == []
+
+
+async def test_state_is_read_with_its_revision(bus: Bus) -> None:
+    assert await records.get_state(bus, "a", 1) is None
+    state = Completion(job_id="a", generation=1, total=3, done=0b101)
+    revision = await bus.bucket(subjects.STATE).create(subjects.state_key("a", 1), state)
+    assert await records.get_state(bus, "a", 1) == (state, revision)

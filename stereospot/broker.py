@@ -16,6 +16,7 @@ import fcntl
 import importlib.metadata
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -238,7 +239,7 @@ class Embedded:
         said = next((line for line in reversed(lines) if "[FTL]" in line or "[ERR]" in line or "error" in line), "")
         if "address already in use" in said:
             return errors.error("PORT_TAKEN", f"Port {self.port} on 127.0.0.1.", port=self.port)
-        return errors.error("BROKER_FAILED", said)
+        return errors.error("BROKER_FAILED", re.sub(r"^.*?\[(FTL|ERR)\] ", "", said))
 
     # ---- supervision -------------------------------------------------------------------------------------------
     async def _keep(self) -> None:

@@ -36,5 +36,5 @@ def configure(level: str = "info", style: Literal["auto", "json", "console"] = "
 
 
 def get(service: str, **values: Any) -> Logger:
-    """A logger bound to a service's name."""
-    return structlog.get_logger().bind(service=service, **values)
+    """A logger with a service's name; modules ask for theirs at import, so it reads the set-up when it is used."""
+    return structlog.get_logger(service=service, **values)

@@ -10,31 +10,39 @@ writes under a name made of the film's hash, so nobody who wakes up late can put
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future as ConcurrentFuture
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from stereospot.media.probe import Limits
 
-from services import operations, plans, reports, sources, space
+from services import alias, operations, plans, reports, sources, space
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
 from stereospot import crash, errors, jobs, keys, log, records
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media import assemble as joining
+from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal
 from stereospot.messages import Failure, Film, Trigger
 from stereospot.outcome import Ack, Outcome, Reject, Retry
+from stereospot.storage.base import ObjectStore
 
 _log = log.get("assembler")
 
 crash.declare(
     "assembler.begun", "assembler.written", "assembler.film_stored", "assembler.completed", "assembler.alias_written",
 )  # fmt: skip
+
+AHEAD = 4
+"""Fragments fetched before they are needed; a fragment of 6 s has some megabytes."""
+
+FETCH_SECONDS = 120.0
 
 PHASES = frozenset({Phase.CONVERTING, Phase.ASSEMBLING})
 
@@ -43,6 +51,7 @@ class Assembler:
     """Handles triggers; one film a slot."""
 
     def __init__(self, context: Context, *, slots: int = 1) -> None:
+        self.slots = slots
         self._context = context
         self._bus = context.bus
         self._store = context.store
@@ -114,10 +123,12 @@ class Assembler:
             async with watching(self._bus, job.job_id, job.generation, PHASES, attempt=job.attempt) as stop:
                 source = await sources.open_source(self._store, job.source)
                 try:
-                    fragments = await self._fragments(job, total)
+                    names = [keys.segment(job.job_id, job.generation, index) for index in range(total.segments)]
+                    fragments = Fragments(self._store, names, asyncio.get_running_loop())
                     report = await self._threads.run(
-                        joining.assemble, head, total, fragments, source, path, limits=self._limits, stop=stop
-                    )
+                        joining.assemble, head, total, fragments, source, path,
+                        init=await self._init(job), limits=self._limits, stop=stop,
+                    )  # fmt: skip
                 finally:
                     await asyncio.to_thread(source.close)
                 crash.point("assembler.written")
@@ -148,14 +159,14 @@ class Assembler:
         await operations.announce(self._bus, done, "completed", film=film.model_dump(mode="json"))
         _log.info("completed", action="done", job_id=job.job_id, generation=job.generation, frames=film.frames)
 
-    async def _record(self, job: Job, head: Plan, film: Film, comfort: dict[str, Any], warnings: Any) -> Job:
+    async def _record(self, job: Job, head: Plan, film: Film, comfort: dict[str, Any], warnings: Sequence[str]) -> Job:
         """The compare-and-set that makes this the film."""
 
         def complete(found: Job) -> Job | None:
             if not is_wanted(found, job.generation, {Phase.ASSEMBLING}, job.attempt):
                 return None
-            for warning in warnings:
-                found = found.with_warning(warning.code, warning.text)
+            for text in warnings:
+                found = found.with_warning("FILM", text)
             return jobs.advance(
                 found, Phase.COMPLETED, at=time.time(), film=film, report=comfort, failure=None,
                 engine=comfort.get("engine") or {"name": head.stereo.engine, "model": head.stereo.model},
@@ -165,24 +176,48 @@ class Assembler:
 
     async def _after(self, job: Job) -> None:
         """What readers who know only the job's id expect; and the end of older generations."""
-        await write_alias(self._context, job)
+        await alias.write_alias(self._context, job)
         crash.point("assembler.alias_written")
         for generation in range(1, job.generation):
             await self._store.delete_prefix(keys.generation_prefix(job.job_id, generation))
 
-    async def _fragments(self, job: Job, total: PlanTotal) -> Any:
-        """Where the fragments are, in order, for the child that joins them."""
+    async def _init(self, job: Job) -> bytes:
+        """The header that all fragments share."""
         found = await records.get_state(self._bus, job.job_id, job.generation)
-        if found is None or found[0].init is None:
-            raise errors.error("ASSEMBLY_FAILED", "The completion set is gone.")
-        raise NotImplementedError
+        init = found[0].init if found else None
+        body = await self._store.get(keys.init(job.job_id, job.generation, init)) if init else None
+        if body is None:
+            raise errors.error("ASSEMBLY_FAILED", "The header of the fragments is gone.")
+        return body
 
 
-async def write_alias(context: Context, job: Job) -> None:
-    """Make `jobs/{job}/final.mp4` the recorded film, where that is an mp4."""
-    if job.film is not None and job.film.container == "mp4":
-        with contextlib.suppress(errors.Permanent):  # deleted in the meantime
-            await context.store.copy(job.film.key, keys.film_alias(job.job_id))
+class Fragments:
+    """The media of all segments in order, fetched a little ahead; iterated by the blocking side, in its thread."""
+
+    def __init__(self, store: ObjectStore, names: Sequence[str], loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._names = iter(names)
+        self._loop = loop
+        self._ahead: deque[tuple[str, ConcurrentFuture[bytes | None]]] = deque()
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            while True:
+                while len(self._ahead) < AHEAD and (name := next(self._names, None)) is not None:
+                    fetched = asyncio.run_coroutine_threadsafe(self._store.get(name), self._loop)
+                    self._ahead.append((name, fetched))
+                if not self._ahead:
+                    return
+                name, fetched = self._ahead.popleft()
+                body = fetched.result(FETCH_SECONDS)
+                if body is None:
+                    raise errors.error("ASSEMBLY_FAILED", f"{name} is gone.")
+                yield body
+        except TimeoutError as error:
+            raise errors.error("STORAGE_UNAVAILABLE", f"A fragment did not come within {FETCH_SECONDS:g} s.") from error
+        finally:
+            for _, fetched in self._ahead:
+                fetched.cancel()
 
 
 def _remove(path: Path) -> None:

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
-from stereospot.media.probe import Limits
 
 from services import plans, sources
 from services.context import Context
@@ -23,6 +22,7 @@ from stereospot import crash, errors, keys, log, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media import audio as cutting
+from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
 from stereospot.messages import AudioDone, AudioWork, Failure
 from stereospot.outcome import Ack, Outcome, Reject, Retry
@@ -41,6 +41,7 @@ class Audio:
     """Handles `work.audio`; one job a slot."""
 
     def __init__(self, context: Context, *, slots: int = 2) -> None:
+        self.slots = slots
         self._bus = context.bus
         self._store = context.store
         self._plans = plans.Plans(context.store)

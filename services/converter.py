@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from inference import backends
-from services import operations, plans, sources
+from services import engines, operations, plans, sources
 from services.context import Context
 from services.decoders import Decoders, Lease
 from services.watch import Threads, is_wanted, watching
@@ -68,6 +68,8 @@ class Converter:
         self._decoders = Decoders(context, capacity=slots)
         self._backends = backends.Backends(context.settings)
         self._unfit: set[tuple[str, int]] = set()
+        self.engines = engines.available()
+        self.device = engines.device()
         self.busy: set[str] = set()
         self.fps: float | None = None
 
@@ -81,9 +83,14 @@ class Converter:
         """Close decoders that nobody has used for a while."""
         await self._decoders.expire()
 
-    async def warm(self, engine: str) -> None:
-        """Load an engine and compile its kernels before the first segment asks for them."""
-        await self._threads.run(self._backends.warm, engine)
+    async def warm(self) -> None:
+        """Load the default engine and compile its kernels before the first segment asks for them."""
+        engine = engines.default(self._context.settings)
+        try:
+            await self._threads.run(self._backends.warm, engine)
+        except errors.StereoSpotError as error:
+            # A segment that needs it will say so to its job; others may do without.
+            _log.warning("not warm", action="ready", engine=engine, code=error.code, detail=error.detail)
 
     # ---- the handler ------------------------------------------------------------------------------------
     async def handle(self, delivery: Delivery) -> Outcome:

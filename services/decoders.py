@@ -12,11 +12,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from stereospot.media.frames import Decoder
-from stereospot.media.probe import Limits
-
 from services.context import Context
 from stereospot.jobs import Job
+from stereospot.media.frames import Decoder
+from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
 from stereospot.media.source import Source
 

@@ -21,12 +21,14 @@ _log = log.get("operations")
 
 
 # ---- messages --------------------------------------------------------------------------------------------
-async def publish_plan(bus: Bus, job: Job) -> None:
-    """Have this generation planned, or, on a retry, its missing segments offered again."""
+async def publish_plan(bus: Bus, job: Job, *, again: bool = False) -> None:
+    """Have this generation planned, or, on a retry, its missing segments offered again.
+
+    again: also if the same was published a moment ago; for work that is known to have got lost.
+    """
     work = PlanWork(job_id=job.job_id, generation=job.generation, attempt=job.attempt, redecode=job.redecoded)
-    await bus.publish(
-        subjects.work("plan", job.job_id), work, msg_id=f"plan.{job.job_id}.{job.generation}.{job.attempt}"
-    )
+    msg_id = None if again else f"plan.{job.job_id}.{job.generation}.{job.attempt}"
+    await bus.publish(subjects.work("plan", job.job_id), work, msg_id=msg_id)
 
 
 async def announce(bus: Bus, job: Job, name: str, **data: Any) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -29,6 +29,7 @@ from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media import plan as planning
 from stereospot.media import probe
+from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal, Segment
 from stereospot.media.source import Source
 from stereospot.messages import AudioWork, Failure, PartDone, PlanWork, TotalDone
@@ -54,12 +55,13 @@ class Planner:
     """Handles `work.plan`; one scan a slot."""
 
     def __init__(self, context: Context, *, slots: int = 2) -> None:
+        self.slots = slots
         self._context = context
         self._bus = context.bus
         self._store = context.store
         self._plans = plans.Plans(context.store)
         self._threads = Threads(slots, "plan")
-        self._limits = probe.Limits.of(context.settings)
+        self._limits = Limits.of(context.settings)
 
     def close(self) -> None:
         self._threads.close()
@@ -258,11 +260,11 @@ def _next(items: Iterator[T]) -> T | None:
 
 def _close(batches: Iterator[planning.FrameBatch], stop: threading.Event) -> None:
     """End a scan, also one whose thread is still in the middle of a step: the stop event lets that end first."""
-    close = getattr(batches, "close", None)
-    while close is not None:
+    while isinstance(batches, Generator):
         try:
-            return close()
-        except ValueError:  # the generator is executing
+            batches.close()
+            break
+        except ValueError:  # it is executing
             stop.set()
             time.sleep(0.02)
 

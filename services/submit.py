@@ -98,12 +98,14 @@ async def create(
 
 async def local_source(path: Path, roots: tuple[Path, ...] | None) -> SourceRef:
     """The reference to a local file; with `roots`, only to one that lies under one of them after all links."""
-    real = await asyncio.to_thread(path.expanduser().resolve)
-    if roots is not None:
-        allowed = [await asyncio.to_thread(root.expanduser().resolve) for root in roots]
-        if not any(real.is_relative_to(root) for root in allowed):
-            raise errors.error("SOURCE_MISSING", "The path is not under one of the configured roots.")
-    return await asyncio.to_thread(sources.identify, real)
+    return await asyncio.to_thread(_identify, path, roots)
+
+
+def _identify(path: Path, roots: tuple[Path, ...] | None) -> SourceRef:
+    real = path.expanduser().resolve()
+    if roots is not None and not any(real.is_relative_to(root.expanduser().resolve()) for root in roots):
+        raise errors.error("SOURCE_MISSING", "The path is not under one of the configured roots.")
+    return sources.identify(real)
 
 
 async def source_of(context: Context, work: SubmitWork) -> SourceRef:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from stereospot.options import Codec, Container, Layout
+from stereospot.options import Backend, Codec, Container, Layout
 
 
 def _fraction(value: object) -> Fraction:
@@ -145,6 +145,11 @@ class DecodeSpec(Model):
         description="PTS are frame numbers from the start of the stream, since the source's own are wrong",
     )
     frame_ticks: int = Field(default=1, description="synthesised only: duration of one frame in ticks of the time base")
+    frame_seconds: Rational | None = Field(
+        default=None,
+        description="synthesised only: exact duration of a frame; frame i is at first_pts + floor(i x this / time base)",
+    )
+    first_pts: int = Field(default=0, description="synthesised only: PTS of frame 0, so that the sound stays in step")
 
 
 class EncodeSpec(Model):
@@ -217,6 +222,7 @@ class Plan(Model):
     stereo: StereoSpec
     encode: EncodeSpec
     container: Container
+    backend: Backend = "local"
     target_seconds: float = Field(description="TARGETDURATION of the playlists: no segment is longer")
     created_at: float = Field(description="seconds since the epoch")
 

@@ -36,8 +36,9 @@ async def rig(tmp_path: Path, *, provisioned: bool = True, **settings: object) -
 
 def a_job(job_id: str = "J1", *, phase: Phase = Phase.CONVERTING, created_at: float = 1.0, **values: object) -> Job:
     """A record in a phase, as if it had come there in the ordinary way."""
-    job = Job(job_id=job_id, created_at=created_at, updated_at=created_at, source=SourceRef(key=f"input/{job_id}/source.mp4"),
-              options=Options(), **values)  # type: ignore[arg-type]  # fmt: skip
+    source = SourceRef(key=f"input/{job_id}/source.mp4")
+    given = {"created_at": created_at, "updated_at": created_at, "source": source, "options": Options(), **values}
+    job = Job(job_id=job_id, **given)  # type: ignore[arg-type]
     way = {
         Phase.CREATED: [],
         Phase.PLANNING: [Phase.PLANNING],

@@ -1,0 +1,207 @@
+"""Any set of services in one process: one broker connection, one store, one way to start and to end.
+
+    Embedded broker (unless a server is named) ─> Bus ─> provision ─> store ─> services ─> ready … stop ─> drain
+
+`running` is the composition as a context manager (`stereospot convert` lives in it), `run` adds what a process needs:
+signals, the ready callback, a logged reason for its end. The first SIGTERM or SIGINT lets work finish or hands it over
+and ends within ten seconds; the second ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from services import parts, workers
+from services.context import Context
+from stereospot import errors, log
+from stereospot.broker import Embedded
+from stereospot.bus import Bus
+from stereospot.settings import Settings
+from stereospot.storage import open_store
+from streams_config.provision import Refusal, Unreachable, provision
+
+_log = log.get("daemon")
+
+Ready = Callable[[Context], Coroutine[Any, Any, None]]
+
+ALL = frozenset(parts.BUILDERS)
+"""Every service that `run` knows."""
+
+STOP_SECONDS = 8.0
+"""How long services get to finish or hand over; with the broker's end that stays under ten seconds."""
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, services: Collection[str], *, processes: int = 0, provisioned: bool | None = None
+) -> AsyncGenerator[Context]:
+    """Services at work around the block; what ends one of them ends the block with that error.
+
+    processes: so many converter processes of one slot each, instead of a converter in this one.
+    provisioned: whether to create streams and consumers first; None: only on a broker of our own.
+    """
+    async with AsyncExitStack() as stack:
+        own = settings.nats_url is None
+        if own:
+            port = settings.nats_port if settings.nats_port > 0 else None
+            broker = await stack.enter_async_context(Embedded(settings.data_dir, port=port))
+            settings = broker.settings(settings)
+        closed = asyncio.Event()
+        bus = await Bus.connect(settings, name=f"{_role(services)}-{os.getpid()}", on_closed=closed.set)
+        stack.push_async_callback(bus.drain)
+        if own if provisioned is None else provisioned:
+            await _provision(bus, settings)
+        listener: socket.socket | None = None
+        if "gateway" in services:
+            listener = stack.enter_context(contextlib.closing(_listen(settings)))
+            settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+        store = open_store(settings)
+        stack.push_async_callback(store.close)
+        context = Context(settings, bus, store)
+        names = set(services)
+        if processes:
+            names.discard("converter")
+        chosen = [parts.BUILDERS[name](context, listener) for name in sorted(names)]
+        if processes:
+            chosen.append(workers.supervised(context, processes))
+        async with _at_work(chosen, closed):
+            yield context
+
+
+async def run(
+    services: Collection[str],
+    settings: Settings,
+    *,
+    ready: Ready | None = None,
+    until: asyncio.Event | None = None,
+    processes: int = 0,
+    provisioned: bool | None = None,
+) -> int:
+    """Run services until SIGTERM, SIGINT, `until` or a failure; returns the exit code 0 or raises what went wrong.
+
+    ready: called once everything listens; it may take as long as it likes.
+    """
+    stop = until or asyncio.Event()
+    reason = "finished"
+    loop = asyncio.get_running_loop()
+    signals = 0
+
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal reason, signals
+        signals += 1
+        if signals > 1:
+            os._exit(130)  # asked twice: now
+        reason = number.name
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # not on Windows
+            loop.add_signal_handler(number, on_signal, number)
+    try:
+        async with running(settings, services, processes=processes, provisioned=provisioned) as context:
+            _log.info("ready", action="ready", services=sorted(services))
+            async with asyncio.TaskGroup() as group:
+                told = group.create_task(_tell(ready, context))
+                await stop.wait()
+                told.cancel()
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+        _log.info("ended", action="stop", reason=reason)
+    return 0
+
+
+async def _tell(ready: Ready | None, context: Context) -> None:
+    if ready is not None:
+        await ready(context)
+
+
+@asynccontextmanager
+async def _at_work(chosen: list[parts.Part], closed: asyncio.Event) -> AsyncGenerator[None]:
+    """Start all parts; at the end stop all, wait, cancel what is left, and close them."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_end_with(closed))
+            tasks = {group.create_task(part.run(), name=part.name): part for part in chosen}
+            try:
+                yield
+            finally:
+                watch.cancel()
+                for task, part in tasks.items():
+                    if part.stop is None:
+                        task.cancel()
+                    else:
+                        part.stop()
+                if tasks:
+                    _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+                    for task in late:
+                        _log.warning("does not stop", action="stop", service=tasks[task].name)
+                        task.cancel()
+    except BaseExceptionGroup as group_error:
+        raise _first(group_error) from group_error
+    finally:
+        for part in chosen:
+            if part.close is not None:
+                await part.close()
+
+
+async def _end_with(closed: asyncio.Event) -> None:
+    """A connection that ended for good ends the process: its supervisor starts a fresh one."""
+    await closed.wait()
+    raise errors.error("BROKER_UNAVAILABLE", "The connection was closed and will not come back.")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of nested groups: what a person is to read."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+async def _provision(bus: Bus, settings: Settings) -> None:
+    try:
+        report = await provision(
+            bus.nc,
+            replicas=settings.replicas,
+            pools=(settings.pool,),
+            ack_wait_seconds=settings.ack_wait_seconds,
+            max_attempts=settings.max_attempts,
+        )
+    except Refusal as error:
+        raise errors.error("BROKER_CONFLICT", str(error)) from error
+    except Unreachable as error:
+        raise errors.error("BROKER_UNAVAILABLE", str(error)) from error
+    if report.changed:
+        _log.info("provisioned", action="ready", created=len(report.created), updated=report.updated)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The gateway's socket, bound before anything starts: a port that is taken is said at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+        listener.listen(1024)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise errors.error("PORT_TAKEN", f"{settings.host}:{settings.port}: {error.strerror}.") from error
+    return listener
+
+
+def _role(services: Collection[str]) -> str:
+    """The connection's name on the server: the service, or `daemon` for several."""
+    return next(iter(services)) if len(services) == 1 else "daemon"

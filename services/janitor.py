@@ -1,0 +1,246 @@
+"""The janitor: finds what a crash between two writes left unfinished, and finishes it; in a healthy run it has no work.
+
+Each check compares what is recorded with what is stored or queued, and acts only on a contradiction that no order of
+events in a running system explains: it reads the record, then the queue, then the record once more. Two are safe.
+Retention is here too, and is counted apart: it mends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from services import alias, operations
+from services.context import Context
+from services.states import States
+from stereospot import completion, errors, keys, log, records, subjects
+from stereospot.bus import Conflict
+from stereospot.completion import Completion
+from stereospot.jobs import Job, Phase
+from stereospot.messages import DeleteWork, Trigger
+
+_log = log.get("janitor")
+
+SETTLED_SECONDS = 30.0
+"""A record that changed within this time is left alone: whoever changed it may be about to go on."""
+
+STALE_SECONDS = 24 * 3600.0
+"""Temporary files and orphaned objects of this age belong to nobody who lives."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What one sweep mended, by kind, with the ids; and what it removed because its time had come."""
+
+    mended: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    expired: dict[str, int] = field(default_factory=dict[str, int])
+
+    def add(self, kind: str, what: str) -> None:
+        self.mended.setdefault(kind, []).append(what)
+        _log.warning(kind, action="mend", what=what)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.mended.values()))
+
+
+class Janitor:
+    """Sweeps every `every_seconds`, and storage every `storage_seconds`."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        every_seconds: float = 60.0,
+        storage_seconds: float = 3600.0,
+        settled_seconds: float = SETTLED_SECONDS,
+        stale_seconds: float = STALE_SECONDS,
+    ) -> None:
+        self._context = context
+        self._bus = context.bus
+        self._store = context.store
+        self._every = every_seconds
+        self._storage_every = storage_seconds
+        self._settled = settled_seconds
+        self._stale = stale_seconds
+        self._states = States(context.bus)
+
+    async def run(self) -> None:
+        """Sweep until cancelled; what fails is tried again at the next sweep."""
+        storage_at = 0.0
+        while True:
+            try:
+                await self.sweep()
+                if time.monotonic() >= storage_at:
+                    await self.sweep_storage()
+                    storage_at = time.monotonic() + self._storage_every
+            except (errors.StereoSpotError, OSError) as error:
+                _log.warning("sweep cut short", action="retry", reason=str(error))
+            await asyncio.sleep(self._every)
+
+    async def sweep(self) -> Findings:
+        """Records against queues and completion sets; returns what was mended."""
+        findings = Findings()
+        now = time.time()
+        found = await records.list_jobs(self._bus)
+        if not found:
+            return findings
+        planned = await self._queued_jobs("plan")
+        deleted = await self._queued_jobs("delete")
+        for job, revision in found:
+            if job.updated_at > now - self._settled:
+                continue
+            if job.phase in (Phase.CREATED, Phase.PLANNING) and job.job_id not in planned:
+                await self._mend_plan(findings, job, revision)
+            elif job.phase in (Phase.CONVERTING, Phase.ASSEMBLING):
+                await self._mend_state(findings, job, revision, job.job_id in planned)
+            elif job.phase is Phase.DELETED and job.job_id not in deleted:
+                await self._bus.publish(subjects.work("delete", job.job_id), DeleteWork(job_id=job.job_id))
+                findings.add("delete", job.job_id)
+            elif job.phase is Phase.COMPLETED:
+                await self._mend_alias(findings, job)
+                await self._expire(findings, job, now)
+        return findings
+
+    # ---- records and queues -----------------------------------------------------------------------------
+    async def _queued_jobs(self, kind: subjects.WorkKind) -> set[str]:
+        """Jobs that have work of this kind in the queue or in hand: a work queue keeps what is not acknowledged."""
+        pattern = f"{subjects.PREFIX}.work.{kind}.>"
+        return {subject.split(".")[3] for subject in await self._subjects(subjects.WORK, pattern)}
+
+    async def _subjects(self, stream: str, pattern: str) -> dict[str, int]:
+        info = await self._bus.stream_info(stream, subjects_filter=pattern)
+        return info["state"].get("subjects") or {}
+
+    async def _unchanged(self, job: Job, revision: int) -> bool:
+        found = await records.get_job(self._bus, job.job_id)
+        return found is not None and found[1] == revision
+
+    async def _mend_plan(self, findings: Findings, job: Job, revision: int) -> None:
+        """A job that waits for a plan that nobody was asked for."""
+        if not await self._unchanged(job, revision):
+            return
+        await operations.publish_plan(self._bus, job, again=True)
+        findings.add("plan", job.job_id)
+
+    async def _mend_state(self, findings: Findings, job: Job, revision: int, planning: bool) -> None:
+        """Segments that went missing, a complete set without a trigger, a trigger that nobody followed."""
+        key = subjects.state_key(job.job_id, job.generation)
+        bucket = self._bus.bucket(subjects.STATE)
+        entry = await bucket.get(key)
+        state = completion.decode(entry.value) if entry else None
+        if entry is None or state is None or state.total is None or state.attempt != job.attempt:
+            done = await self._subjects(subjects.DONE, f"{subjects.PREFIX}.done.{job.job_id}.>")
+            if not planning and not done and await self._unchanged(job, revision):
+                await operations.publish_plan(self._bus, job, again=True)
+                findings.add("total", job.job_id)
+            return
+        if state.is_complete:
+            await self._mend_trigger(findings, job, revision, state)
+            return
+        sent = completion.bitmap_of(await self._convert_indices(job))
+        done = await self._subjects(subjects.DONE, f"{subjects.PREFIX}.done.{job.job_id}.{job.generation}.>")
+        lost = list(completion.bits(state.sent & ~state.done & ~sent))
+        lost = [index for index in lost if subjects.done_segment(job.job_id, job.generation, index) not in done]
+        after = await bucket.get(key)
+        if not lost or after is None or after.revision != entry.revision or not await self._unchanged(job, revision):
+            return
+        await self._states.change(job.job_id, job.generation, lambda value: value.with_reoffer(lost))
+        findings.add("segments", f"{job.job_id}.{job.generation}: {lost[:20]}")
+
+    async def _convert_indices(self, job: Job) -> list[int]:
+        pattern = subjects.convert_filter(job_id=job.job_id).replace(".>", f".{job.generation}.>")
+        return [int(subject.rsplit(".", 1)[-1]) for subject in await self._subjects(subjects.CONVERT, pattern)]
+
+    async def _mend_trigger(self, findings: Findings, job: Job, revision: int, state: Completion) -> None:
+        bucket = self._bus.bucket(subjects.STATE)
+        key = subjects.trigger_key(job.job_id, job.generation)
+        entry = await bucket.get(key)
+        body = Trigger(job_id=job.job_id, generation=job.generation, total=state.total or 0, attempt=state.attempt)
+        if entry is not None and Trigger.model_validate_json(entry.value).attempt == state.attempt:
+            info = await self._bus.consumer_info(subjects.kv_stream(subjects.STATE), "assembler")
+            if entry.revision > int(info["ack_floor"]["stream_seq"]) or not await self._unchanged(job, revision):
+                return  # still waiting for its assembler, or in its hands
+            kind = "assembly"
+        else:
+            kind = "trigger"
+        try:
+            await bucket.update(key, body, entry.revision if entry else 0)
+        except Conflict:
+            return
+        findings.add(kind, f"{job.job_id}.{job.generation}")
+
+    # ---- storage ----------------------------------------------------------------------------------------
+    async def _mend_alias(self, findings: Findings, job: Job) -> None:
+        if job.film is None or job.film.container != "mp4":
+            return
+        present = await self._store.head(keys.film_alias(job.job_id))
+        if present is not None and present.size == job.film.size_bytes:
+            return
+        if await self._store.head(job.film.key) is None:
+            _log.error("film missing", action="mend", job_id=job.job_id, key=job.film.key)
+            return
+        await alias.write_alias(self._context, job)
+        findings.add("alias", job.job_id)
+
+    async def _expire(self, findings: Findings, job: Job, now: float) -> None:
+        """Fragments of films that were finished long ago; playback then uses the film."""
+        days = self._context.settings.keep_fragments_days
+        if job.updated_at > now - days * 86400 or job.updated_at < now - (days + 2) * 86400:
+            return
+        prefix = keys.generation_prefix(job.job_id, job.generation)
+        for folder in ("segments/", "audio/"):
+            removed = await self._store.delete_prefix(prefix + folder)
+            findings.expired["fragments"] = findings.expired.get("fragments", 0) + removed
+
+    async def sweep_storage(self) -> Findings:
+        """Temporary files of dead writers, and objects whose job is gone; both only when they are old."""
+        findings = Findings()
+        removed = await self._store.sweep(self._stale)
+        removed += await asyncio.to_thread(_remove_old, self._context.settings.data_dir / "scratch", self._stale)
+        if removed:
+            findings.add("temporary", str(removed))
+        before = time.time() - self._stale
+        known = {job.job_id for job, _ in await records.list_jobs(self._bus)}
+        orphans: set[str] = set()
+        for top in ("input", "jobs"):
+            async for prefix, modified in self._folders(top):
+                job_id = prefix.split("/")[1]
+                if job_id not in known and modified < before:
+                    orphans.add(prefix)
+        for prefix in sorted(orphans):
+            if await records.get_job(self._bus, prefix.split("/")[1]) is None:
+                await self._store.delete_prefix(prefix)
+                findings.add("orphan", prefix)
+        return findings
+
+    async def _folders(self, top: str) -> AsyncIterator[tuple[str, float]]:
+        """`input/{job}/` or `jobs/{job}/` of every job that has objects, with its newest change."""
+        present: tuple[str, float] | None = None
+        async for item in self._store.list(f"{top}/"):
+            parts = item.key.split("/")
+            if len(parts) < 3:
+                continue
+            prefix = f"{parts[0]}/{parts[1]}/"
+            if present is not None and present[0] != prefix:
+                yield present
+                present = None
+            present = (prefix, max(item.modified, present[1] if present else 0.0))
+        if present is not None:
+            yield present
+
+
+def _remove_old(folder: Path, older_than_seconds: float) -> int:
+    """Remove scratch files of assemblers that died; returns how many."""
+    removed = 0
+    before = time.time() - older_than_seconds
+    entries: list[Any] = list(folder.iterdir()) if folder.is_dir() else []
+    for path in entries:
+        if path.is_file() and path.stat().st_mtime < before:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed

@@ -1,0 +1,132 @@
+"""Converters as processes of their own, watched by the daemon: they die with it, and are started again when they die.
+
+A process for each slot keeps one segment's Python apart from another's, and a segment that kills its process kills no
+other. Settings travel by environment, so a child is what `stereospot run converter` would be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from services.context import Context
+from services.parts import Part
+from stereospot import log
+from stereospot.settings import Settings
+
+_log = log.get("daemon")
+
+PARENT = "STEREOSPOT_PARENT"
+"""Process id of the daemon that a child belongs to."""
+
+BACKOFF_SECONDS = 0.5
+BACKOFF_CAP_SECONDS = 30.0
+STEADY_SECONDS = 30.0
+"""A child that lived so long is started again without a pause."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What makes another process's `Settings()` equal to these."""
+    found = {name: value for name, value in os.environ.items() if not name.startswith("STEREOSPOT_")}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if isinstance(value, SecretStr):
+            text = value.get_secret_value()
+        elif isinstance(value, tuple):
+            text = json.dumps([str(item) for item in value])
+        elif isinstance(value, Path):
+            text = str(value.absolute())
+        else:
+            text = str(value)
+        found[f"STEREOSPOT_{name.upper()}"] = text
+    for name in ("STEREOSPOT_CRASHPOINT",):
+        if name in os.environ:
+            found[name] = os.environ[name]
+    return found
+
+
+def supervised(context: Context, count: int) -> Part:
+    """`count` converter processes of one slot each, as one part of the daemon."""
+    settings = context.settings.model_copy(update={"slots": 1})
+    stopping = asyncio.Event()
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(_keep(settings, stopping))
+
+    return Part("workers", run, stopping.set)
+
+
+async def _keep(settings: Settings, stopping: asyncio.Event) -> None:
+    """One child, again and again, until `stopping`; then SIGTERM, and its end is waited for."""
+    pause = BACKOFF_SECONDS
+    while not stopping.is_set():
+        started = time.monotonic()
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.workers",
+            stdin=asyncio.subprocess.DEVNULL, env=environment(settings) | {PARENT: str(os.getpid())},
+        )  # fmt: skip
+        try:
+            code = await _end(child, stopping)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            raise
+        if stopping.is_set():
+            return
+        pause = BACKOFF_SECONDS if time.monotonic() - started > STEADY_SECONDS else min(pause * 2, BACKOFF_CAP_SECONDS)
+        _log.error("worker process ended", action="retry", pid=child.pid, code=code, delay_seconds=pause)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await stopping.wait()
+
+
+async def _end(child: asyncio.subprocess.Process, stopping: asyncio.Event) -> int:
+    """Exit status of the child, which is asked to end once `stopping` is set."""
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(stopping.wait())
+        ended = group.create_task(child.wait())
+        await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+        asked.cancel()
+        return await ended
+
+
+def die_with_parent() -> None:
+    """SIGKILL this process when the daemon that started it ends, however it ends (Linux)."""
+    parent = os.environ.get(PARENT)
+    if parent is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        raise SystemExit("the daemon is gone")
+
+
+def main() -> None:
+    """The child: a converter and nothing else."""
+    die_with_parent()
+    from services import daemon
+
+    settings = Settings()
+    log.configure(settings.log_level, settings.log_format)
+    asyncio.run(daemon.run({"converter"}, settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""What surrounds the pipeline, on a real broker: submitting, deleting, dead letters, the janitor's mends."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from services import daemon, dead_letters, delete, operations, submit
+from services.context import Context
+from services.janitor import Janitor
+from stereospot import completion, errors, jobs, keys, records, subjects
+from stereospot.completion import Completion
+from stereospot.jobs import Job, Phase
+from stereospot.messages import DeadLetter, Film, PlanWork, SegmentTask, SourceRef, Trigger
+from stereospot.options import Options
+from tests.support import eventually
+from tests.system.rig import a_job, rig
+
+
+async def phase_of(context: Context, job_id: str) -> Phase | None:
+    found = await records.get_job(context.bus, job_id)
+    return found[0].phase if found else None
+
+
+async def has_phase(context: Context, job_id: str, phases: Collection[Phase]) -> Job | None:
+    found = await records.get_job(context.bus, job_id)
+    return found[0] if found and found[0].phase in phases else None
+
+
+async def messages(context: Context, stream: str) -> int:
+    return (await context.bus.stream_info(stream))["state"]["messages"]
+
+
+# ---- submitting ------------------------------------------------------------------------------------------
+def test_ids_sort_by_time_and_are_tokens() -> None:
+    ids = [submit.new_id(at) for at in (0.0, 1.5, 1_800_000_000.0, 1_800_000_000.001)]
+    assert ids == sorted(ids)
+    assert all(len(item) == 26 and subjects.is_token(item) for item in ids)
+    assert len({submit.new_id(5.0) for _ in range(100)}) == 100
+
+
+async def test_a_job_is_created_once_for_one_id(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        source = SourceRef(key="input/a/source.mp4", name="A.mp4")
+        first = await submit.create(context, source, Options(backend="stub"), job_id="J1")
+        again = await submit.create(context, source, Options(crf=1), job_id="J1")
+        assert again == first
+        assert (first.phase, first.pool, first.title) == (Phase.CREATED, "stub", "A.mp4")
+        assert await messages(context, subjects.WORK) == 1
+
+
+async def test_anyone_who_speaks_nats_can_submit(tmp_path: Path) -> None:
+    root = tmp_path / "films"
+    root.mkdir()
+    (root / "a.mp4").write_bytes(b"x" * 100)
+    (tmp_path / "outside.mp4").write_bytes(b"x")
+    (root / "link.mp4").symlink_to(tmp_path / "outside.mp4")
+    async with rig(tmp_path, roots=(root,)) as context:
+        await context.store.put("input/up/source.mkv", b"y")
+
+        async def send(name: str, body: object) -> None:
+            text = body if isinstance(body, bytes) else json.dumps(body).encode()
+            await context.bus.nc.publish(f"stereospot.work.submit.{name}", text)
+
+        async with daemon.running(context.settings, {"submit"}):
+            await send("good", {"path": str(root / "a.mp4"), "options": {"layout": "full-sbs"}, "priority": 7})
+            await send("stored", {"key": "input/up/source.mkv", "title": "Up"})
+            refused = {
+                "outside": ({"path": str(tmp_path / "outside.mp4")}, "SOURCE_MISSING"),
+                "linked": ({"path": str(root / "link.mp4")}, "SOURCE_MISSING"),
+                "twice": ({"path": "a", "key": "input/up/source.mkv"}, "INVALID_REQUEST"),
+                "nokey": ({"key": "jobs/a/final.mp4"}, "INVALID_REQUEST"),
+                "gone": ({"key": "input/none/source.mp4"}, "SOURCE_MISSING"),
+                "url": ({"url": "https://example.org/a.mp4"}, "NOT_AVAILABLE"),
+                "text": (b"not json", "INVALID_REQUEST"),
+                "option": ({"path": str(root / "a.mp4"), "options": {"crf": 99}}, "INVALID_REQUEST"),
+            }
+            for name, (body, _) in refused.items():
+                await send(name, body)
+
+            async def letters() -> list[DeadLetter]:
+                found = await dead_letters.letters(context.bus)
+                return found if len(found) == len(refused) else []
+
+            found = {item.subject.rsplit(".", 1)[-1]: item for item in await eventually(letters, what="the refusals")}
+            good = await eventually(lambda: has_phase(context, "good", [Phase.CREATED]), what="the job")
+        assert {name: item.failure.code for name, item in found.items()} == {
+            name: code for name, (_, code) in refused.items()
+        }
+        assert (good.options.layout, good.priority, good.source.size_bytes) == ("full-sbs", 7, 100)
+        stored = await has_phase(context, "stored", [Phase.CREATED])
+        assert stored is not None
+        assert (stored.title, stored.source.key) == ("Up", "input/up/source.mkv")
+
+
+# ---- operations ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("phase", [Phase.CREATED, Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING])
+async def test_an_active_job_is_cancelled_retried_and_changed(tmp_path: Path, phase: Phase) -> None:
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job(phase=phase))
+        assert (await operations.cancel(context.bus, "J1")).phase is Phase.CANCELLED
+        assert (await operations.cancel(context.bus, "J1")).phase is Phase.CANCELLED
+        retried = await operations.retry(context.bus, "J1")
+        assert (retried.phase, retried.generation, retried.attempt) == (Phase.PLANNING, 1, 2)
+        changed = await operations.change(context.bus, "J1", options=Options(crf=30))
+        assert (changed.phase, changed.generation, changed.attempt) == (Phase.PLANNING, 2, 1)
+        assert await operations.change(context.bus, "J1", options=Options(crf=30)) == changed
+        with pytest.raises(errors.Permanent, match="planning"):
+            await operations.retry(context.bus, "J1")
+        work = await context.bus.last(subjects.WORK, subjects.work("plan", "J1"))
+        assert work is not None
+        assert PlanWork.model_validate_json(work.data).generation == 2
+
+
+async def test_a_job_is_replanned_once(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job())
+        assert await operations.replan(context.bus, "J1", 1, "times go back")
+        assert await operations.replan(context.bus, "J1", 1, "times go back"), "a repeated call changes nothing"
+        found = await records.get_job(context.bus, "J1")
+        assert found is not None
+        job = found[0]
+        assert (job.generation, job.redecoded, [item.code for item in job.warnings]) == (2, True, ["PTS_SYNTHESISED"])
+        assert not await operations.replan(context.bus, "J1", 2, "again"), "the second time is a failure"
+
+
+async def test_a_failure_of_an_old_generation_or_attempt_is_nobodys(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, jobs.renew(a_job(), at=2.0, note="changed"))
+        failure = dead_letters.Failure.of(errors.error("CORRUPT_INPUT"))
+        assert not await operations.fail(context.bus, "J1", 1, failure)
+        assert not await operations.fail(context.bus, "J1", 2, failure, attempt=2)
+        assert not await operations.fail(context.bus, "nobody", 1, failure)
+        assert await operations.fail(context.bus, "J1", 2, failure, attempt=1)
+        assert await phase_of(context, "J1") is Phase.FAILED
+
+
+async def test_delete_removes_everything_and_the_record_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delete, "SETTLE_SECONDS", 0.5)
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job())
+        await records.create_job(context.bus, a_job("J10"))
+        for key in ("input/J1/source.mp4", keys.segment("J1", 1, 0), keys.film_alias("J1"), keys.segment("J10", 1, 0)):
+            await context.store.put(key, b"x")
+        state = context.bus.bucket(subjects.STATE)
+        for job_id in ("J1", "J10"):
+            await state.put(subjects.state_key(job_id, 1), Completion(job_id=job_id, generation=1))
+        async with daemon.running(context.settings, {"delete"}):
+            await operations.delete(context.bus, "J1")
+            await eventually(lambda: _gone(context, keys.segment("J1", 1, 0)), what="the first sweep")
+            assert await phase_of(context, "J1") is Phase.DELETED, "the record goes last"
+            late = keys.segment("J1", 1, 7)
+            await context.store.put(late, b"a worker that had not noticed")
+            await eventually(lambda: _no_record(context, "J1"), what="the second sweep")
+            assert await _gone(context, late)
+        assert not [item async for item in context.store.list("input/J1/")]
+        assert await state.keys("state") == ["state.J10.1"]
+        assert await context.store.head(keys.segment("J10", 1, 0)) is not None
+
+
+async def _gone(context: Context, key: str) -> bool:
+    return await context.store.head(key) is None
+
+
+async def _no_record(context: Context, job_id: str) -> bool:
+    return await records.get_job(context.bus, job_id) is None
+
+
+# ---- dead letters ----------------------------------------------------------------------------------------
+async def test_a_message_that_kills_every_worker_is_buried_and_fails_its_job(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job())
+        task = SegmentTask(job_id="J1", generation=1, attempt=1, index=4, part=0)
+        sequence = await context.bus.publish(subjects.convert("cpu", "normal", "J1", 1, 4), task)
+        advisory = {
+            "stream": subjects.CONVERT,
+            "consumer": "convert-cpu-normal",
+            "stream_seq": sequence,
+            "deliveries": 6,
+        }
+        subject = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{subjects.CONVERT}.convert-cpu-normal"
+        async with daemon.running(context.settings, {"dead-letters"}):
+            for _ in range(2):
+                await context.bus.nc.publish(subject, json.dumps(advisory).encode())
+            job = await eventually(lambda: has_phase(context, "J1", [Phase.FAILED]), what="the failed job")
+            await eventually(lambda: _empty(context, subjects.ADVISORY), what="both advisories handled")
+        assert job.failure is not None
+        assert (job.failure.code, job.failure.segment_index, job.failure.attempts) == ("ATTEMPTS_EXHAUSTED", 4, 6)
+        assert await messages(context, subjects.CONVERT) == 0, "it is out of the queue"
+        (letter,) = await dead_letters.letters(context.bus)
+        assert (letter.kind, letter.job_id, letter.attempts) == ("convert", "J1", 6)
+
+        retried = await dead_letters.retry(context.bus, letter.dead_id)
+        assert retried == letter
+        assert await phase_of(context, "J1") is Phase.PLANNING, "a retry goes on with the job"
+        assert await dead_letters.letters(context.bus) == []
+        with pytest.raises(errors.Permanent, match="no dead letter"):
+            await dead_letters.retry(context.bus, letter.dead_id)
+
+
+async def _empty(context: Context, stream: str) -> bool:
+    info = await context.bus.consumer_info(stream, "dead-letters")
+    return info["num_pending"] == 0 and info["num_ack_pending"] == 0
+
+
+# ---- the janitor -----------------------------------------------------------------------------------------
+async def put_state(context: Context, state: Completion) -> None:
+    await context.bus.bucket(subjects.STATE).put(subjects.state_key(state.job_id, state.generation), state)
+
+
+async def test_the_janitor_mends_each_thing_that_a_crash_can_leave(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        film = Film(
+            key=keys.film("film", 1, "mp4"), sha256="0", size_bytes=4, frames=1, duration_seconds=1, container="mp4",
+            file_name="f.mp4",
+        )  # fmt: skip
+        finished = jobs.advance(a_job("film", phase=Phase.ASSEMBLING), Phase.COMPLETED, at=time.time() - 40, film=film)
+        await context.store.put(film.key, b"film")
+        deleted = jobs.advance(a_job("deleted"), Phase.DELETED, at=1.0)
+        made = [
+            a_job("unplanned", phase=Phase.PLANNING),
+            a_job("untold"),
+            a_job("untriggered"),
+            a_job("lost"),
+            a_job("healthy"),
+            finished,
+            deleted,
+        ]
+        for job in made:
+            await records.create_job(context.bus, job)
+        whole = Completion(job_id="untriggered", generation=1, total=2, planned=2, done=0b11, sent=0b11)
+        await put_state(context, whole)
+        lost = Completion(job_id="lost", generation=1, total=3, planned=3, done=0b001, sent=0b111)
+        await put_state(context, lost)
+        await put_state(context, lost.model_copy(update={"job_id": "healthy"}))
+        for job_id, index in (("lost", 1), ("healthy", 1), ("healthy", 2)):
+            task = SegmentTask(job_id=job_id, generation=1, attempt=1, index=index, part=0)
+            await context.bus.publish(subjects.convert("cpu", "normal", job_id, 1, index), task)
+
+        janitor = Janitor(context)
+        found = await janitor.sweep()
+        assert found.mended == {
+            "plan": ["unplanned"],
+            "total": ["untold"],
+            "trigger": ["untriggered.1"],
+            "segments": ["lost.1: [2]"],
+            "alias": ["film"],
+            "delete": ["deleted"],
+        }
+        assert await context.store.get(keys.film_alias("film")) == b"film"
+        entry = await context.bus.bucket(subjects.STATE).get(subjects.state_key("lost", 1))
+        assert entry is not None
+        assert completion.decode(entry.value).sent == 0b011
+        assert (await janitor.sweep()).mended == {}, "what was mended stays mended"
+
+        # An assembly that was acknowledged and did not happen.
+        async with daemon.running(context.settings, {"dead-letters"}):
+            puller = context.bus.nc.jetstream()
+            subscription = await puller.pull_subscribe_bind("assembler", subjects.kv_stream(subjects.STATE))
+            (message,) = await subscription.fetch(1, timeout=5)
+            await message.ack_sync()
+        assert (await janitor.sweep()).mended == {"assembly": ["untriggered.1"]}
+        trigger = await context.bus.bucket(subjects.STATE).get(subjects.trigger_key("untriggered", 1))
+        assert trigger is not None
+        assert Trigger.model_validate_json(trigger.value).total == 2
+
+
+async def test_the_janitor_removes_only_old_orphans(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job())
+        for key in ("input/J1/source.mp4", "input/gone/source.mp4", keys.segment("gone", 1, 0)):
+            await context.store.put(key, b"x")
+        assert (await Janitor(context).sweep_storage()).mended == {}, "a young object may be an upload"
+        found = await Janitor(context, stale_seconds=0.0).sweep_storage()
+        assert found.mended["orphan"] == ["input/gone/", "jobs/gone/"]
+        assert [item.key async for item in context.store.list("input/")] == ["input/J1/source.mp4"]

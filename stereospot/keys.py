@@ -72,6 +72,16 @@ def segment_report(job_id: str, generation: int, index: int) -> str:
     return f"jobs/{job_id}/{generation}/segments/{index:05d}.json"
 
 
+def remote(job_id: str, generation: int, index: int, exchange: str, name: str) -> str:
+    """What is handed to a remote endpoint for one segment, and its answer; removed when the exchange ends."""
+    return f"jobs/{job_id}/{generation}/remote/{index:05d}-{exchange}/{name}"
+
+
+def curve_window(job_id: str, generation: int, index: int) -> str:
+    """Samples of near and far depth in one window of a learned engine's curve; windows before time zero have `m`."""
+    return f"jobs/{job_id}/{generation}/curves/{'m' if index < 0 else ''}{abs(index):06d}.json"
+
+
 def audio_init(job_id: str, generation: int, track: int) -> str:
     return f"jobs/{job_id}/{generation}/audio/{track}/init.mp4"
 

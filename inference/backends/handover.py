@@ -1,0 +1,355 @@
+"""Handing one exact range of a film to another machine and taking its answer back, trusting nothing.
+
+    decoder ─ range and padding ─> lossless H.264 in MP4, the source's own times ──> remote ──> a film of one segment
+    ──> decoded in the jail ─> count, size, order of pictures checked ─> source times restored ─> our own fragment
+
+A stream-copied cut loses frames wherever a GOP is open or an edit list hides some; a re-encoded range cannot. The
+answer is untrusted input like any upload. Whatever is wrong with it is Transient("REMOTE_INVALID"): the segment goes
+back to the pool, no other segment is touched.
+
+On the wire a handover is one line of JSON (`Handover`) and then the video; so is the answer (`Answer`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from inference import convert, geometry, report
+from stereospot import errors
+from stereospot.media import frames, probe
+from stereospot.media.cmaf import Fragment, FragmentEncoder
+from stereospot.media.limits import Limits
+from stereospot.media.model import DecodeSpec, EncodeSpec, Model, Plan, Segment, SourceInfo
+from stereospot.media.source import FileSource
+from stereospot.options import Codec, Layout
+
+WIRE_TYPE = "application/vnd.stereospot.segment"
+
+THUMBNAIL = (9, 16)
+ORDER_REACH = 3
+"""Frames before and after in which an answer's picture is looked for."""
+
+ORDER_CODES = 4.0
+"""Mean difference of luma codes under which two pictures count as the same: still scenes have no order to check."""
+
+STRANGE_CODES = 48.0
+"""Mean difference over a whole answer from which on it shows something else than the segment."""
+
+
+class Handover(Model):
+    """What goes with the video: the plan's head and the segment; the video holds `before` + frames + `after` frames."""
+
+    plan: Plan
+    segment: Segment
+    before: int = 0
+    after: int = 0
+
+
+class Answer(Model):
+    """What comes back with the video."""
+
+    status: str = "ok"
+    report: dict[str, Any] = Field(default={}, description="the remote's segment report")
+
+
+class Frames(Protocol):
+    """The part of a decoder that is used here."""
+
+    def frames(
+        self, start: int | None, end: int | None, *, before: int = 0, after: int = 0
+    ) -> Iterator[convert.Frame]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A range ready to be sent; `pts` and `thumbnails` are the segment's own frames, without the padding."""
+
+    handover: Handover
+    video: bytes
+    pts: list[int]
+    thumbnails: list[NDArray[np.float32]] = field(repr=False)
+
+
+def pack(decoder: Frames, plan: Plan, segment: Segment, *, padding: int, stop: threading.Event | None = None) -> Packed:
+    """Decode a segment with its padding and encode it without loss; blocking.
+
+    Raises what the decoder raises, SEGMENT_MISMATCH when the frames are not the plan's, CANCELLED.
+    """
+    video = plan.source.video
+    spec = EncodeSpec(
+        codec=Codec.X264,
+        pixel_format=plan.decode.pixel_format,
+        width=video.width + video.width % 2,
+        height=video.height + video.height % 2,
+        time_base=video.time_base,
+        rate=video.average_rate,
+        sample_aspect=video.sample_aspect,
+        crf=0,
+        preset="ultrafast",
+        key_seconds=1.0,
+        colour=video.colour,
+        layout=Layout.LEFT,
+    )
+    encoder = FragmentEncoder(spec)
+    pts: list[int] = []
+    thumbnails: list[NDArray[np.float32]] = []
+    counts = {-1: 0, 0: 0, 1: 0}
+    last = segment.start
+    for frame in decoder.frames(segment.start, segment.end, before=padding, after=padding):
+        try:
+            _check(stop)
+            encoder.write([_even(plane, spec, index) for index, plane in enumerate(frame.planes)], frame.pts)
+            counts[frame.pad] += 1
+            last = frame.pts
+            if frame.pad == 0:
+                pts.append(frame.pts)
+                thumbnails.append(thumbnail(frame.planes[0], plan.decode.pixel_format))
+        finally:
+            frame.release()
+    if len(pts) != segment.frames:
+        raise errors.error(
+            "SEGMENT_MISMATCH",
+            f"Segment {segment.index}: the plan has {segment.frames} frames, {len(pts)} were decoded.",
+            expected=segment.frames,
+            found=len(pts),
+        )
+    length = max(1, round(1 / (video.average_rate * video.time_base)))
+    fragment = encoder.finish(last + length)
+    handover = Handover(plan=plan, segment=segment, before=counts[-1], after=counts[1])
+    return Packed(handover, fragment.init + fragment.media, pts, thumbnails)
+
+
+def received(path: Path, handover: Handover, *, limits: Limits) -> tuple[SourceInfo, Plan, Segment]:
+    """On the remote side: the plan and segment in the terms of the video that came, which is probed in the jail.
+
+    The answer is lossless, since it will be encoded once more. Raises INVALID_REQUEST when plan and video do not fit.
+    """
+    source = FileSource(path)
+    try:
+        info = probe.probe(source, limits=limits)
+    finally:
+        source.close()
+    plan, video = handover.plan, info.video
+    wanted = plan.source.video
+    even = (wanted.width + wanted.width % 2, wanted.height + wanted.height % 2)
+    if (video.width, video.height) != even or video.pixel_format != plan.decode.pixel_format:
+        raise errors.error(
+            "INVALID_REQUEST",
+            f"The video is {video.width}x{video.height} {video.pixel_format}, the plan has "
+            f"{even[0]}x{even[1]} {plan.decode.pixel_format}.",
+        )
+    ticks = wanted.time_base / video.time_base
+    if ticks.denominator != 1:
+        raise errors.error("INVALID_REQUEST", f"The video counts in {video.time_base}, the plan in {wanted.time_base}.")
+    decode = decode_spec(info)
+    encode = plan.encode.model_copy(
+        update={"codec": Codec.X264, "crf": 0, "preset": "ultrafast", "time_base": video.time_base, "level": None}
+    )
+    found = plan.model_copy(update={"source": info, "decode": decode, "encode": encode})
+    return info, found, rescaled(handover.segment, ticks.numerator)
+
+
+def rescaled(segment: Segment, ticks: int) -> Segment:
+    """The segment in a time base that is `ticks` times as fine."""
+    return segment.model_copy(
+        update={
+            "start": segment.start * ticks,
+            "end": None if segment.end is None else segment.end * ticks,
+            "last": segment.last * ticks,
+            "duration": segment.duration * ticks,
+        }
+    )
+
+
+def decode_spec(info: SourceInfo) -> DecodeSpec:
+    """How a whole small film is decoded."""
+    video = info.video
+    return DecodeSpec(
+        stream_index=video.stream_index,
+        pixel_format=video.pixel_format,
+        rotation=video.rotation,
+        mirrored=video.mirrored,
+        interlaced=video.interlaced,
+    )
+
+
+def unpack(
+    path: Path,
+    packed: Packed,
+    *,
+    limits: Limits,
+    stop: threading.Event | None = None,
+    on_frame: Callable[[int], None] | None = None,
+) -> Fragment:
+    """Decode an answer in the jail, check it, and encode it as the plan says; blocking.
+
+    Raises Transient("REMOTE_INVALID") for anything that is not this segment, whole and in order; CANCELLED.
+    """
+    plan, segment = packed.handover.plan, packed.handover.segment
+    encoder = FragmentEncoder(plan.encode)
+    order = Order(packed.thumbnails)
+    arrangement = geometry.arrange(
+        plan.source.video.width,
+        plan.source.video.height,
+        plan.stereo.layout,
+        engine=plan.stereo.engine,
+        swap_eyes=plan.stereo.swap_eyes,
+    )
+    count = 0
+    for planes in _decoded(path, plan, limits, stop):
+        _check(stop)
+        if count == segment.frames:
+            raise _invalid(f"It has more than the segment's {segment.frames} frames.")
+        left, top = arrangement.left
+        eye = planes[0][top : top + arrangement.eye_height, left : left + arrangement.eye_width]
+        order.add(thumbnail(eye, plan.encode.pixel_format))
+        encoder.write(planes, packed.pts[count])
+        count += 1
+        if on_frame is not None:
+            on_frame(count)
+    if count != segment.frames:
+        raise _invalid(f"It has {count} of the segment's {segment.frames} frames.")
+    order.check()
+    return encoder.finish(segment.start + segment.duration)
+
+
+def _decoded(
+    path: Path, plan: Plan, limits: Limits, stop: threading.Event | None
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """The answer's pictures; what a decoder says of a bad file becomes REMOTE_INVALID."""
+    try:
+        source = FileSource(path)
+        try:
+            info = probe.probe(source, limits=limits, stop=stop)
+            video, wanted = info.video, plan.encode
+            if (video.width, video.height) != (wanted.width, wanted.height):
+                raise _invalid(f"It is {video.width}x{video.height}, not {wanted.width}x{wanted.height}.")
+            if video.pixel_format != wanted.pixel_format:
+                raise _invalid(f"It is {video.pixel_format}, not {wanted.pixel_format}.")
+            with frames.Decoder(source, decode_spec(info), info, limits=limits, stop=stop) as decoder:
+                for frame in decoder.frames(None, None):
+                    try:
+                        yield frame.planes
+                    finally:
+                        frame.release()
+        finally:
+            source.close()
+    except errors.Permanent as failure:
+        if failure.code == "CANCELLED":
+            raise
+        raise _invalid(f"It cannot be read: {failure}") from failure
+
+
+class Order:
+    """Whether the pictures of an answer come in the segment's order, as far as they differ."""
+
+    def __init__(self, expected: list[NDArray[np.float32]]) -> None:
+        self._expected = expected
+        self._own: list[float] = []
+        self._misplaced: list[int] = []
+
+    def add(self, found: NDArray[np.float32]) -> None:
+        """The next picture's thumbnail."""
+        index = len(self._own)
+        low, high = max(0, index - ORDER_REACH), min(len(self._expected), index + ORDER_REACH + 1)
+        away = {i: float(np.abs(found - self._expected[i]).mean()) for i in range(low, high)}
+        self._own.append(away[index])
+        best = min(away, key=lambda i: (away[i], abs(i - index)))
+        if best != index and away[index] > ORDER_CODES and away[best] < 0.5 * away[index]:
+            self._misplaced.append(index)
+
+    def check(self) -> None:
+        """Raise REMOTE_INVALID when pictures are misplaced, or are of something else."""
+        if len(self._misplaced) > max(1, len(self._own) // 20):
+            raise _invalid(f"{len(self._misplaced)} of its pictures are out of order, first {self._misplaced[0]}.")
+        strangeness = float(np.mean(self._own)) if self._own else 0.0
+        if strangeness > STRANGE_CODES:
+            raise _invalid(f"It shows something else: pictures differ by {strangeness:.0f} codes on average.")
+
+
+def thumbnail(luma: NDArray[Any], pixel_format: str) -> NDArray[np.float32]:
+    """THUMBNAIL float32 means of 8-bit luma codes, from every other row."""
+    rows, columns = THUMBNAIL
+    half = luma[::2]
+    tops = np.arange(rows) * half.shape[0] // rows
+    lefts = np.arange(columns) * half.shape[1] // columns
+    across = np.add.reduceat(half, lefts, axis=1, dtype=np.uint32)
+    sums = np.add.reduceat(across, tops, axis=0, dtype=np.uint64)
+    heights, widths = np.diff(tops, append=half.shape[0]), np.diff(lefts, append=half.shape[1])
+    scale = 4 if pixel_format.endswith("10le") else 1
+    return (sums / np.maximum(np.outer(heights, widths), 1) / scale).astype(np.float32)
+
+
+class Exchange(Protocol):
+    """Sends a packed range and writes the answer's video to `target`; blocking. Returns the remote's report."""
+
+    def __call__(self, packed: Packed, target: Path, stop: threading.Event | None) -> dict[str, Any]: ...
+
+
+def converted(
+    decoder: Frames,
+    plan: Plan,
+    segment: Segment,
+    exchange: Exchange,
+    *,
+    folder: Path,
+    padding: int,
+    limits: Limits,
+    stop: threading.Event | None = None,
+    on_frame: Callable[[int], None] | None = None,
+) -> convert.Converted:
+    """One segment by a remote: pack, exchange, unpack; `folder` is empty, exists, and is the caller's to remove."""
+    clock = [time.perf_counter()]
+    packed = pack(decoder, plan, segment, padding=padding, stop=stop)
+    clock.append(time.perf_counter())
+    target = folder / "answer.mp4"
+    told = exchange(packed, target, stop)
+    clock.append(time.perf_counter())
+    fragment = unpack(target, packed, limits=limits, stop=stop, on_frame=on_frame)
+    clock.append(time.perf_counter())
+    stages = {"pack": clock[1] - clock[0], "remote": clock[2] - clock[1], "unpack": clock[3] - clock[2]}
+    return convert.Converted(fragment, _report(told, segment, plan, stages, clock[-1] - clock[0]))
+
+
+def _report(
+    told: dict[str, Any], segment: Segment, plan: Plan, stages: dict[str, float], seconds: float
+) -> report.SegmentReport:
+    """The remote's report under our own clock; one that does not parse is left out."""
+    base = report.SegmentReport(
+        index=segment.index,
+        frames=segment.frames,
+        seconds=round(seconds, 4),
+        engine=report.EngineUsed(name=plan.stereo.engine, version="remote"),
+    )
+    with contextlib.suppress(ValueError):
+        base = report.SegmentReport.model_validate({**base.model_dump(), **told})
+    own = {"index": segment.index, "frames": segment.frames, "seconds": round(seconds, 4)}
+    rounded = {name: round(value, 4) for name, value in stages.items()}
+    return base.model_copy(update={**own, "stages": {**base.stages, **rounded}})
+
+
+def _even(plane: NDArray[Any], spec: EncodeSpec, index: int) -> NDArray[Any]:
+    """A plane of the encoder's size: the last row and column repeated where the source is odd."""
+    height, width = geometry.plane_sizes(spec.width, spec.height, spec.pixel_format)[min(index, 1)]
+    if plane.shape == (height, width):
+        return plane
+    return np.pad(plane, ((0, height - plane.shape[0]), (0, width - plane.shape[1])), mode="edge")
+
+
+def _check(stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise errors.error("CANCELLED")
+
+
+def _invalid(detail: str) -> errors.StereoSpotError:
+    return errors.error("REMOTE_INVALID", detail)

@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference import anaglyph, geometry, warp
+from inference.contract import Planes
 from inference.warp import cpu, disparity
 from stereospot.media.model import Colour, StereoSpec
 from stereospot.options import Layout
 
-Planes = tuple[NDArray[Any], ...]
-
 
 class Compositor:
     """Makes the pictures of one plan, one at a time; keeps scratch memory and the warp's counts. Not thread-safe.
+
+    stretch: [2] int64, see `cpu.invert`; mean_percent: mean parallax of the last picture, % of the width.
 
     width, height, pixel_format: of the displayed source, as the jail hands it over.
     """
@@ -34,6 +35,7 @@ class Compositor:
         self.field = warp.Field.of(width, height, stereo)
         self.disparity = disparity.Disparity(self.field)
         self.stretch = np.zeros(2, np.int64)
+        self.mean_percent = 0.0
         self._sizes = geometry.plane_sizes(width, height, pixel_format)
         self._shifts = geometry.subsampling(pixel_format)
         self._eyes = warp.eyes(stereo)
@@ -71,8 +73,10 @@ class Compositor:
             self._beside_depth(source, depth, target)
             return target
         place = self.arrangement
+        moved = self.disparity.convert(depth)
+        self.mean_percent = float(moved.mean(dtype=np.float64)) / 655.36 / self.field.width
         cpu.invert(
-            self.disparity.convert(depth), self.field.grid.step, self.field.width, self._knot,
+            moved, self.field.grid.step, self.field.width, self._knot,
             self._eyes.left, self._eyes.right, self._moves, self.stretch,
         )  # fmt: skip
         if self._mixer is None:

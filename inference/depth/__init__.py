@@ -54,7 +54,7 @@ _MODULES = {
     "relief": "inference.depth.relief",
     "cues": "inference.depth.cues",
     "flat": "inference.depth.flat",
-    "identity": "inference.depth.flat",
+    "identity": "inference.depth.identity",
     "depth-anything": "inference.depth.depth_anything",
     "iw3": "inference.depth.iw3",
     "user": "inference.depth.user",

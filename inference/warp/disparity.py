@@ -11,7 +11,10 @@ from inference import warp
 from inference.jit import F32, F64, I32, I64, VOID, array, compiled, view
 
 BINS = 1201
-"""Bins of the histogram: hundredths of a percent of the picture's width, from -6 % to +6 %, clamped."""
+"""Bins of the histogram of parallax, from -6 % to +6 % of the picture's width; beyond is counted at the ends."""
+
+BIN_PERCENT = 0.01
+LOWEST_PERCENT = -6.005
 
 EDGE_PERCENT = 0.25
 """Parallax in front of the screen beside the left or right border that counts as a window violation, % of the width."""

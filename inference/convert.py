@@ -1,0 +1,309 @@
+"""One segment from the decoder's frames to an encoded fragment: four stages, each in a thread, joined by short queues.
+
+    decode, small pictures ─> depth, smoothing, upsampling ─> warp, layout ─> encode
+
+A segment converted alone equals the same frames of a serial run bit for bit before encoding: `padding(plan)` frames are
+decoded on each side for the depth window (`inference.window`), and nothing else has a memory. Engine `identity` copies
+the pictures, engine `flat` needs no small pictures and no padding.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference import layouts, prepare, report, upsample, window
+from inference.channel import Channel, Halt
+from inference.contract import Converted, Frame, Frames, Planes
+from inference.depth import DepthEngine
+from inference.recent import Recent
+from inference.warp import disparity
+from stereospot import errors
+from stereospot.media.cmaf import Fragment, FragmentEncoder
+from stereospot.media.model import Plan, Segment
+
+__all__ = ["STILL", "Converted", "Frame", "Frames", "convert_segment", "held_frames", "padding"]
+
+STILL = frozenset({"flat", "identity"})
+"""Engines whose depth does not depend on the picture."""
+
+_QUEUE = 2
+_BUFFERS = 3
+
+
+def padding(plan: Plan) -> int:
+    """Frames that have to be decoded on each side of a segment."""
+    return 0 if plan.stereo.engine in STILL else window.PADDING
+
+
+def held_frames(plan: Plan, engine: DepthEngine) -> int:
+    """How many full frames a conversion holds at once; the decoder needs a few slots more than that."""
+    return padding(plan) + engine.info.batch + 2 * _QUEUE + 3
+
+
+def convert_segment(
+    *,
+    decoder: Frames,
+    plan: Plan,
+    segment: Segment,
+    engine: DepthEngine,
+    stop: threading.Event | None = None,
+    on_frame: Callable[[int], None] | None = None,
+    recent: Recent | None = None,
+) -> Converted:
+    """Convert one segment; blocking, with three threads of its own.
+
+    stop: ends the work within a frame, CANCELLED is raised. on_frame: called with the number of frames encoded so far.
+    recent: depth of frames that the segment before had as padding; changes nothing but the time.
+    Raises what the decoder raises, and SEGMENT_MISMATCH when the frames are not those of the plan.
+    """
+    return _Conversion(decoder, plan, segment, engine, stop, recent).run(on_frame)
+
+
+@dataclass(slots=True, eq=False)
+class _Taken:
+    """A frame with its small picture, and its depth where that is known already."""
+
+    pts: int
+    frame: Frame | None
+    small: prepare.Small
+    depth: NDArray[np.float32] | None
+
+
+class _Conversion:
+    def __init__(
+        self,
+        decoder: Frames,
+        plan: Plan,
+        segment: Segment,
+        engine: DepthEngine,
+        stop: threading.Event | None,
+        recent: Recent | None,
+    ) -> None:
+        video, stereo = plan.source.video, plan.stereo
+        self._decoder, self._plan, self._segment, self._engine = decoder, plan, segment, engine
+        self._recent = recent
+        self._halt = Halt(stop)
+        self._compositor = layouts.Compositor(video.width, video.height, plan.decode.pixel_format, stereo, video.colour)
+        place = self._compositor.arrangement
+        if (place.width, place.height) != (plan.encode.width, plan.encode.height):
+            raise errors.error(
+                "INTERNAL",
+                f"The plan encodes {plan.encode.width}x{plan.encode.height}, {stereo.layout} gives "
+                f"{place.width}x{place.height}.",
+            )
+        size = (engine.info.width, engine.info.height)
+        self._still = stereo.engine in STILL
+        if not self._still:
+            self._preparer = prepare.Preparer(
+                video.width, video.height, plan.decode.pixel_format, video.colour, stereo.bars, *size
+            )
+            self._upsampler = upsample.Upsampler(video.width, video.height, stereo.bars, *size)
+        self._taken: Channel[_Taken] = Channel(_QUEUE, self._halt)
+        self._settled: Channel[tuple[Frame, NDArray[np.float32] | None, bool]] = Channel(_QUEUE, self._halt)
+        self._composed: Channel[tuple[int, Planes]] = Channel(_BUFFERS, self._halt)
+        self._spare: Channel[Planes] = Channel(_BUFFERS, self._halt)
+        self._seconds: dict[str, float] = {}
+        self._not_finite = 0
+        self._cuts: list[bool] = []
+        self._means: list[float] = []
+        self._open: set[Frame] = set()
+
+    def run(self, on_frame: Callable[[int], None] | None) -> Converted:
+        started = time.perf_counter()
+        work = [self._decode_still, self._warp] if self._still else [self._decode, self._estimate, self._warp]
+        threads = [
+            threading.Thread(target=self._halt.run, args=(part,), name=f"convert-{part.__name__[1:]}") for part in work
+        ]
+        for thread in threads:
+            thread.start()
+        fragment: Fragment | None = None
+        try:
+            fragment = self._encode(on_frame)
+        except BaseException as error:
+            self._halt.fail(error)
+        finally:
+            for thread in threads:
+                thread.join()
+            for frame in list(self._open):
+                self._release(frame)
+        if fragment is None or self._halt.is_set:
+            self._halt.reraise()
+            raise errors.error("INTERNAL", "A conversion ended without a fragment.")
+        return Converted(fragment, self._report(time.perf_counter() - started))
+
+    # ---- the stages ---------------------------------------------------------------------------------------
+    def _frames(self, pad: int) -> Iterator[Frame]:
+        found = self._decoder.frames(self._segment.start, self._segment.end, before=pad, after=pad)
+        try:
+            for frame in found:
+                self._open.add(frame)
+                self._halt.check()
+                yield frame
+        finally:
+            close = getattr(found, "close", None)
+            if close is not None:
+                close()
+
+    def _release(self, frame: Frame) -> None:
+        self._open.discard(frame)
+        frame.release()
+
+    def _decode(self) -> None:
+        """Take frames from the decoder and make their small pictures."""
+        clock = _Clock(self._seconds)
+        for frame in self._frames(window.PADDING):
+            clock.lap("decode")
+            known = self._recent.get(frame.pts) if self._recent is not None else None
+            small, depth = known if known is not None else (self._preparer.prepare(frame.planes), None)
+            item = _Taken(frame.pts, frame if frame.pad == 0 else None, small, depth)
+            if frame.pad != 0:
+                self._release(frame)
+            clock.lap("prepare")
+            self._taken.put(item)
+        self._taken.close()
+
+    def _decode_still(self) -> None:
+        """Frames that need no depth of their own."""
+        clock = _Clock(self._seconds)
+        grid = self._compositor.field.grid
+        depth = None
+        if self._plan.stereo.engine != "identity":
+            depth = np.full((grid.rows, grid.columns), self._engine.infer(np.zeros((1, 1, 1, 3), np.uint8))[0, 0, 0])
+        for frame in self._frames(0):
+            clock.lap("decode")
+            self._settled.put((frame, depth, False))
+        self._settled.close()
+
+    def _estimate(self) -> None:
+        """Depth in batches of a constant shape, then the window."""
+        clock = _Clock(self._seconds)
+        found: window.DepthWindow[Frame] = window.DepthWindow(self._upsampler)
+        batch: list[_Taken] = []
+        for item in self._taken:
+            batch.append(item)
+            if sum(entry.depth is None for entry in batch) < self._engine.info.batch and item.depth is None:
+                continue
+            self._push(found, batch, clock)
+            batch = []
+        self._push(found, batch, clock)
+        self._settle(found.finish())
+        clock.lap("smooth")
+        self._settled.close()
+
+    def _push(self, found: window.DepthWindow[Frame], batch: list[_Taken], clock: _Clock) -> None:
+        missing = [item for item in batch if item.depth is None]
+        if missing:
+            pictures = [item.small.rgb for item in missing]
+            pictures += [pictures[-1]] * (self._engine.info.batch - len(pictures))
+            depths = self._engine.infer(np.stack(pictures))
+            for item, depth in zip(missing, depths, strict=False):
+                item.depth = self._finite(depth)
+                if self._recent is not None:
+                    self._recent.put(item.pts, item.small, item.depth)
+        clock.lap("depth")
+        for item in batch:
+            assert item.depth is not None
+            self._settle(found.push(item.small, item.depth, item.frame))
+        clock.lap("smooth")
+
+    def _settle(self, ready: list[window.Ready[Frame]]) -> None:
+        for item in ready:
+            self._settled.put((item.payload, item.depth, item.cut))
+
+    def _finite(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Depth that is no number lies at the screen; what is beyond the scale is brought to its end."""
+        good = np.isfinite(depth)
+        if not good.all():
+            self._not_finite += int(depth.size - np.count_nonzero(good))
+            depth = np.where(good, depth, np.float32(self._plan.stereo.convergence))
+        return np.ascontiguousarray(np.clip(depth, 0, 1), dtype=np.float32)
+
+    def _warp(self) -> None:
+        """Both eyes of each frame into the layout."""
+        for _ in range(_BUFFERS):
+            self._spare.put(self._compositor.empty())
+        clock = _Clock(self._seconds)
+        spare = iter(self._spare)
+        for frame, depth, cut in self._settled:
+            out = next(spare)
+            clock.lap("wait")
+            self._compositor.compose(frame.planes, depth, out)
+            self._cuts.append(cut)
+            self._means.append(self._compositor.mean_percent)
+            pts = frame.pts
+            self._release(frame)
+            clock.lap("warp")
+            self._composed.put((pts, out))
+        self._composed.close()
+
+    def _encode(self, on_frame: Callable[[int], None] | None) -> Fragment:
+        encoder = FragmentEncoder(self._plan.encode)
+        count, spent = 0, 0.0
+        for pts, planes in self._composed:
+            started = time.perf_counter()
+            encoder.write(planes, pts)
+            spent += time.perf_counter() - started
+            self._spare.put(planes)
+            count += 1
+            if on_frame is not None:
+                on_frame(count)
+        if count != self._segment.frames:
+            raise errors.error(
+                "SEGMENT_MISMATCH",
+                f"Segment {self._segment.index}: the plan has {self._segment.frames} frames, {count} were decoded.",
+                expected=self._segment.frames,
+                found=count,
+            )
+        started = time.perf_counter()
+        fragment = encoder.finish(self._segment.start + self._segment.duration)
+        self._seconds["encode"] = spent + time.perf_counter() - started
+        return fragment
+
+    def _report(self, seconds: float) -> report.SegmentReport:
+        counts = self._compositor.disparity
+        fine = counts.histogram
+        info = self._engine.info
+        below, at, above = (
+            report.percentile(fine, part, lowest=disparity.LOWEST_PERCENT, width=disparity.BIN_PERCENT)
+            for part in (0.01, 0.5, 0.99)
+        )
+        steps = [abs(b - a) for a, b, cut in zip(self._means, self._means[1:], self._cuts[1:], strict=False) if not cut]
+        stretched, intervals = (int(value) for value in self._compositor.stretch)
+        return report.SegmentReport(
+            index=self._segment.index,
+            frames=len(self._means),
+            seconds=round(seconds, 4),
+            stages={name: round(value, 4) for name, value in self._seconds.items() if name != "wait"},
+            engine=report.EngineUsed(name=info.name, version=info.version, model_sha256=info.model_sha256),
+            disparity_p1=below,
+            disparity_p50=at,
+            disparity_p99=above,
+            histogram=tuple(int(value) for value in report.merged(fine)) if fine.any() else (),
+            violation_ratio=round(int(counts.tally[0]) / max(1, int(counts.tally[2])), 5),
+            stretch_ratio=round(stretched / max(1, intervals), 5),
+            not_finite=self._not_finite,
+            cuts=sum(self._cuts),
+            cut_at_start=bool(self._cuts and self._cuts[0]),
+            first_mean=round(self._means[0], 4) if self._means else 0.0,
+            last_mean=round(self._means[-1], 4) if self._means else 0.0,
+            step_p95=round(float(np.percentile(steps, 95)), 5) if steps else 0.0,
+        )
+
+
+class _Clock:
+    """CPU time of the present thread, by what it was spent on."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self._last = time.thread_time()
+
+    def lap(self, name: str) -> None:
+        now = time.thread_time()
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
+        self._last = now

@@ -1,0 +1,38 @@
+"""Depth of the last few frames of one generation, kept from one segment to the next.
+
+The end of a segment and its padding are the padding and the beginning of the next. Where a worker converts both, their
+small pictures and raw depth need not be computed again; they depend on the frame alone, so the result is the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference import window
+from inference.prepare import Small
+
+CAPACITY = 2 * window.PADDING + 2
+
+
+class Recent:
+    """By presentation time; one for each generation. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[int, tuple[Small, NDArray[np.float32]]] = OrderedDict()
+
+    def get(self, pts: int) -> tuple[Small, NDArray[np.float32]] | None:
+        """Small picture and raw depth of a frame, if they are known."""
+        with self._lock:
+            return self._known.get(pts)
+
+    def put(self, pts: int, small: Small, depth: NDArray[np.float32]) -> None:
+        """Remember a frame; the oldest goes."""
+        with self._lock:
+            self._known[pts] = (small, depth)
+            while len(self._known) > CAPACITY:
+                self._known.popitem(last=False)

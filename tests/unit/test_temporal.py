@@ -1,0 +1,45 @@
+"""Smoothing over time: still pixels keep still, moving ones keep their own depth."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from inference import temporal
+
+
+def test_noise_of_the_engine_is_averaged_where_the_picture_stands_still() -> None:
+    rng = np.random.default_rng(0)
+    luma = temporal.soften(rng.integers(0, 255, (40, 60), dtype=np.uint8))
+    raw = [(0.5 + 0.05 * rng.standard_normal((40, 60))).astype(np.float32) for _ in range(40)]
+    smooth = [temporal.smooth(raw[i - 6 : i + 7], [luma] * 13, 6) for i in range(6, 34)]
+    before = np.mean([np.abs(a - b).mean() for a, b in itertools.pairwise(raw)])
+    after = np.mean([np.abs(a - b).mean() for a, b in itertools.pairwise(smooth)])
+    assert after < before / 10
+
+
+def test_what_moves_keeps_its_own_depth() -> None:
+    lumas, depths = [], []
+    for index in range(13):
+        luma = np.full((40, 80), 60, np.uint8)
+        depth = np.full((40, 80), 0.2, np.float32)
+        luma[10:30, 4 * index : 4 * index + 16] = 200
+        depth[10:30, 4 * index : 4 * index + 16] = 0.9
+        lumas.append(temporal.soften(luma))
+        depths.append(depth)
+    found = temporal.smooth(depths, lumas, 6)
+    assert np.abs(found - depths[6]).max() < 0.02
+
+
+def test_a_lone_frame_is_itself() -> None:
+    depth = np.random.default_rng(1).random((9, 7), np.float32)
+    luma = temporal.soften(np.zeros((9, 7), np.uint8))
+    assert np.array_equal(temporal.smooth([depth], [luma], 0), depth)
+
+
+def test_softening_is_the_mean_of_nine() -> None:
+    luma = np.random.default_rng(2).integers(0, 255, (6, 5), dtype=np.uint8)
+    wide = np.pad(luma.astype(float), 1, mode="edge")
+    expected = sum(wide[y : y + 6, x : x + 5] for y in range(3) for x in range(3)) / 9
+    assert np.allclose(temporal.soften(luma), expected, atol=1e-3)

@@ -43,14 +43,16 @@ async def move(gateway: Served, job_id: str, *phases: Phase, **changes: Any) -> 
     job = None
     for number, phase in enumerate(phases, 1):
         last = changes if number == len(phases) else {}
-        job = await records.change_job(
-            gateway.context.bus, job_id, lambda job, p=phase, c=last: advance(job, p, at=job.updated_at + 1, **c)
-        )
+
+        def step(job: Job, phase: Phase = phase, last: dict[str, Any] = last) -> Job:
+            return advance(job, phase, at=job.updated_at + 1, **last)
+
+        job = await records.change_job(gateway.context.bus, job_id, step)
     assert job is not None
     return job
 
 
-FILM = {
+FILM: dict[str, Any] = {
     "sha256": "0" * 64, "size_bytes": 1000, "frames": 24, "duration_seconds": 1.0, "container": "mp4",
     "file_name": "Holiday.3D.HSBS.LR.mp4",
 }  # fmt: skip
@@ -62,10 +64,7 @@ async def test_health(gateway: Served) -> None:
     ready = await gateway.client.get("/readyz")
     assert ready.json() == {"ready": True, "checks": {"broker": "ok", "index": "ok", "store": "ok", "gateway": "ok"}}
     await asyncio.to_thread(gateway.server.kill)
-    away = await eventually(
-        lambda: gateway.client.get("/readyz").__await__ and _status(gateway, "/readyz", 503), what="not ready"
-    )
-    assert away
+    assert await eventually(lambda: _status(gateway, "/readyz", 503), what="not ready")
     gateway.server.restart()
     assert await eventually(lambda: _status(gateway, "/readyz", 200), seconds=20, what="ready again")
 
@@ -79,7 +78,7 @@ async def test_metrics_have_bounded_labels(gateway: Served) -> None:
     await asyncio.gather(*(gateway.client.get(f"/nowhere/{number}") for number in range(20)))
     text = (await gateway.client.get("/metrics")).text
     lines = [line for line in text.splitlines() if line.startswith("stereospot_http_requests_total")]
-    assert any('route="/api/v1/jobs/{job_id:str}"' in line and line.endswith(" 20.0") for line in lines), lines
+    assert any('route="/api/v1/jobs/{job_id}"' in line and line.endswith(" 20.0") for line in lines), lines
     assert len(lines) < 10
     assert 'stereospot_jobs{phase="completed"} 0.0' in text
 
@@ -220,7 +219,7 @@ async def test_a_refused_upload_leaves_nothing(
 
 
 async def test_a_broken_upload_leaves_nothing(gateway: Served, tmp_path: Path) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(gateway.url).port)
+    _, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(gateway.url).port)
     head = (
         "POST /upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
@@ -233,7 +232,6 @@ async def test_a_broken_upload_leaves_nothing(gateway: Served, tmp_path: Path) -
     writer.close()
     await writer.wait_closed()
     await eventually(lambda: not list(storage.rglob("*.*")), what="the upload is gone")
-    assert reader.at_eof() or True
 
 
 async def test_a_body_that_ends_early_is_told(gateway: Served) -> None:
@@ -495,7 +493,8 @@ async def test_playlists_and_play_lead_to_the_film(gateway: Served) -> None:
     data = random.Random(5).randbytes(1_200_000)
     film_key = keys.film(job_id, 1, "mp4")
     await gateway.context.store.put(film_key, data)
-    film = Film(key=film_key, **(FILM | {"size_bytes": len(data)}))
+    values: dict[str, Any] = FILM | {"size_bytes": len(data)}
+    film = Film(key=film_key, **values)
     await move(gateway, job_id, Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING, Phase.COMPLETED, film=film)
     lines = (await gateway.client.get(f"/playlist/{job_id}.m3u")).text.splitlines()
     assert lines[:2] == ["#EXTM3U", "#EXTINF:1,Holiday.mp4"]

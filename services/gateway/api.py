@@ -1,0 +1,388 @@
+"""`/api/v1`: jobs, uploads, segments, workers, dead letters, numbers, and what this version can do."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from typing import Annotated, Any
+
+from litestar import Request, Response, delete, get, patch, post, route
+from litestar.params import FromPath, JSONBody, QueryParameter
+
+import stereospot
+from services import dead_letters, operations
+from services.gateway import resources, uploads
+from services.gateway.requests import JobChanges, NewJob, Seek, create
+from services.gateway.state import Gateway, Given
+from services.gateway.strip import segments_of
+from services.gateway.table import VISIBLE, Row, decode_cursor
+from stereospot import errors
+from stereospot.jobs import ACTIVE, PUBLIC_STATE, Phase
+from stereospot.options import ENGINES, Codec, Layout
+
+MAX_WAIT_SECONDS = 60.0
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})", re.ASCII)
+
+JobId = FromPath[str]
+Limit = Annotated[int, QueryParameter(ge=1, le=200)]
+
+
+# ---- jobs ------------------------------------------------------------------------------------------------
+def resource(gateway: Gateway, row: Row) -> dict[str, Any]:
+    live = gateway.index.live(row.job.job_id, row.job.generation)
+    return resources.job_resource(row, live, gateway.token(row))
+
+
+def job_answer(
+    gateway: Gateway, row: Row, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response[dict[str, Any]]:
+    """A job's resource with its ETag."""
+    named = {"ETag": f'"{row.revision}"', "Cache-Control": "no-cache", **(headers or {})}
+    return Response(resource(gateway, row), status_code=status, headers=named)
+
+
+def if_match(request: Request[Any, Any, Any]) -> int | None:
+    """The revision that a change is for, from If-Match; raises PRECONDITION_FAILED for what cannot be one."""
+    given = request.headers.get("if-match", "").strip()
+    if given in ("", "*"):
+        return None
+    text = given.strip('"')
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise errors.error("PRECONDITION_FAILED", f"{given[:40]} is no ETag of a job.")
+    return int(text)
+
+
+async def expect(gateway: Gateway, job_id: str, revision: int | None) -> Row:
+    """The present record; raises NOT_FOUND, or PRECONDITION_FAILED when it has another revision."""
+    row = await gateway.index.fresh(job_id)
+    if revision is not None and revision != row.revision:
+        raise errors.error("PRECONDITION_FAILED", f"The job is at revision {row.revision}.", revision=row.revision)
+    return row
+
+
+@post("/jobs", status_code=201)
+async def create_job(
+    request: Request[Any, Any, Any], gateway: Given, data: JSONBody[NewJob]
+) -> Response[dict[str, Any]]:
+    """Make a job of an upload or of a file under a configured root."""
+    created = await create(gateway, data, idempotency_key=request.headers.get("idempotency-key"))
+    row = await gateway.index.fresh(created.job.job_id)
+    headers = {"Location": f"/api/v1/jobs/{row.job.job_id}"}
+    if created.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return job_answer(gateway, row, status=200 if created.replayed else 201, headers=headers)
+
+
+@get("/jobs")
+async def list_jobs(
+    gateway: Given,
+    status: Annotated[
+        str | None, QueryParameter(description="queued, processing, completed, failed, or a phase")
+    ] = None,
+    q: Annotated[str, QueryParameter(max_length=200, description="looked for in titles")] = "",
+    cursor: Annotated[str | None, QueryParameter(max_length=200)] = None,
+    limit: Limit = 50,
+) -> dict[str, Any]:
+    """Jobs, newest first, with the numbers of every state."""
+    after = None
+    if cursor is not None:
+        after = decode_cursor(cursor)
+        if after is None:
+            raise errors.error("INVALID_REQUEST", "This cursor did not come from an earlier answer.")
+    page, counts = await asyncio.gather(
+        gateway.index.page(phases_of(status), text=q, after=after, limit=limit), gateway.index.counts()
+    )
+    return {
+        "jobs": [resource(gateway, row) for row in page.rows],
+        "next": page.next_cursor,
+        "counts": public_counts(counts),
+        "phases": counts,
+    }
+
+
+def phases_of(status: str | None) -> tuple[Phase, ...]:
+    """The phases that a filter names; `active` are all that go on by themselves."""
+    if not status or status == "all":
+        return VISIBLE
+    if status == "active":
+        return tuple(ACTIVE)
+    if status in VISIBLE:
+        return (Phase(status),)
+    found = tuple(phase for phase in VISIBLE if PUBLIC_STATE[phase] == status)
+    if not found:
+        raise errors.error("INVALID_REQUEST", f"There is no state {status[:40]!r}.")
+    return found
+
+
+def public_counts(counts: dict[str, int]) -> dict[str, int]:
+    totals: dict[str, int] = dict.fromkeys(("queued", "processing", "completed", "failed"), 0)
+    for phase in VISIBLE:
+        totals[PUBLIC_STATE[phase]] += counts.get(phase, 0)
+    return totals
+
+
+@get("/jobs/{job_id:str}")
+async def get_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> Response[Any]:
+    """One job. With `If-None-Match` and `Prefer: wait=30` the answer waits for a change."""
+    row = await gateway.index.fresh(job_id)
+    known = request.headers.get("if-none-match", "").strip().removeprefix("W/").strip('"')
+    wanted = _WAIT.search(request.headers.get("prefer", ""))
+    if wanted is not None:
+        row = await _wait(gateway, row, known, min(float(wanted[1]), MAX_WAIT_SECONDS))
+    if known == str(row.revision):
+        return Response(None, status_code=304, headers={"ETag": f'"{row.revision}"', "Cache-Control": "no-cache"})
+    headers = {"Preference-Applied": f"wait={wanted[1]}"} if wanted is not None else {}
+    return job_answer(gateway, row, headers=headers)
+
+
+async def _wait(gateway: Gateway, row: Row, known: str, seconds: float) -> Row:
+    """Until the record differs from `known`; without a known one, until the job is finished."""
+    deadline = time.monotonic() + seconds
+    job_id = row.job.job_id
+    with gateway.index.watch(job_id) as watch:
+        while (left := deadline - time.monotonic()) > 0 and not gateway.stopping.is_set():
+            row = await gateway.index.fresh(job_id)
+            if str(row.revision) != known if known else not row.job.is_active:
+                break
+            await watch.wait(min(left, 5.0))
+    return row
+
+
+@patch("/jobs/{job_id:str}")
+async def edit_job(
+    request: Request[Any, Any, Any], gateway: Given, job_id: JobId, data: JSONBody[JobChanges]
+) -> Response[dict[str, Any]]:
+    """Change the title or the priority; `If-Match` guards against changes of others."""
+    await expect(gateway, job_id, if_match(request))
+    await operations.edit(gateway.context.bus, job_id, title=data.title, priority=data.priority)
+    return job_answer(gateway, await gateway.index.fresh(job_id))
+
+
+@post("/jobs/{job_id:str}/cancel", status_code=200)
+async def cancel_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> Response[dict[str, Any]]:
+    """Stop spending compute on a job; what is done stays, a retry goes on from there."""
+    await expect(gateway, job_id, if_match(request))
+    await operations.cancel(gateway.context.bus, job_id)
+    return job_answer(gateway, await gateway.index.fresh(job_id))
+
+
+@post("/jobs/{job_id:str}/retry", status_code=200)
+async def retry_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> Response[dict[str, Any]]:
+    """Go on with a failed or cancelled job: only what is missing is converted."""
+    await expect(gateway, job_id, if_match(request))
+    await operations.retry(gateway.context.bus, job_id)
+    return job_answer(gateway, await gateway.index.fresh(job_id))
+
+
+@delete("/jobs/{job_id:str}", status_code=204)
+async def delete_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> None:
+    """Delete a job with everything that was stored for it."""
+    await expect(gateway, job_id, if_match(request))
+    await operations.delete(gateway.context.bus, job_id)
+
+
+@post("/jobs/{job_id:str}/delete", status_code=204)
+async def delete_job_by_post(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> None:
+    """The same as DELETE, for clients that only POST."""
+    await expect(gateway, job_id, if_match(request))
+    await operations.delete(gateway.context.bus, job_id)
+
+
+@post("/jobs/{job_id:str}/seek", status_code=200)
+async def seek_job(gateway: Given, job_id: JobId, data: JSONBody[Seek]) -> dict[str, Any]:
+    """Say where somebody watches; those segments are converted first. Answers with the anchor to play from."""
+    row = await gateway.index.fresh(job_id)
+    job = row.job
+    index = data.segment_index
+    start = None
+    if index is not None or data.seconds is not None:
+        found = [item async for item in segments_of(gateway, job)]
+        if not found:
+            raise errors.error("CONFLICT", "The film is not planned that far yet.")
+        if index is None:
+            seconds = data.seconds or 0.0
+            index = max((item.index for item in found if item.start_seconds <= seconds + 1e-6), default=0)
+        if index >= len(found):
+            raise errors.error("INVALID_REQUEST", f"The film has {len(found)} segments as far as it is planned.")
+        start = found[index].start_seconds
+    await operations.seek(gateway.context.bus, job_id, index)
+    base = f"/v/{gateway.token(row)}/{job.generation}"
+    return {
+        "segment_index": index,
+        "start_seconds": start,
+        "hls": f"{base}/from/{index}/master.m3u8" if index is not None else None,
+    }
+
+
+@get("/jobs/{job_id:str}/segments")
+async def list_segments(gateway: Given, job_id: JobId) -> dict[str, Any]:
+    """The segment strip: every segment that is planned, with its times and its state."""
+    row = await gateway.index.fresh(job_id)
+    job = row.job
+    state = await gateway.index.completion(job.job_id, job.generation)
+    live = gateway.index.live(job.job_id, job.generation)
+    cells = live.cells if live is not None else {}
+    found: list[dict[str, Any]] = []
+    async for item in segments_of(gateway, job):
+        done = state is not None and state.is_done(item.index)
+        entry = {
+            "index": item.index,
+            "start_seconds": item.start_seconds,
+            "duration_seconds": item.duration_seconds,
+            "frames": item.frames,
+            "state": "done" if done else "waiting",
+        }
+        if not done and item.index in cells:
+            entry |= resources.cell(cells[item.index])
+        found.append(entry)
+    return {"job_id": job.job_id, "generation": job.generation, "segments": found}
+
+
+# ---- uploads ---------------------------------------------------------------------------------------------
+@route("/uploads", http_method=["POST", "PUT"], status_code=201, request_max_body_size=None)
+async def upload(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    name: Annotated[str, QueryParameter(max_length=200, description="the file's name, for display")] = "film.mp4",
+    sha256: Annotated[
+        str | None, QueryParameter(pattern="^[0-9a-fA-F]{64}$", description="compared with what came")
+    ] = None,
+) -> Response[dict[str, Any]]:
+    """Store the request's body as it is; answers with the key to make jobs of."""
+    stored = await uploads.store_raw(request, gateway, uploads.display_name(name))
+    if sha256 is not None and sha256.lower() != stored.sha256:
+        await gateway.context.store.delete(stored.key)
+        raise errors.error("CHECKSUM_MISMATCH", f"The bytes that came have {stored.sha256}.")
+    body = {
+        "upload": stored.key,
+        "upload_id": stored.upload_id,
+        "name": stored.name,
+        "size_bytes": stored.size_bytes,
+        "sha256": stored.sha256,
+    }
+    return Response(body, status_code=201)
+
+
+# ---- workers, dead letters, numbers ----------------------------------------------------------------------
+@get("/workers")
+async def list_workers(gateway: Given) -> dict[str, Any]:
+    """Converters that were heard of in the last seconds."""
+    now = time.time()
+    return {"workers": [resources.worker(item, now) for item in gateway.index.workers()]}
+
+
+@get("/dead-letters")
+async def list_dead_letters(gateway: Given) -> dict[str, Any]:
+    """Messages that will not be tried again by themselves, newest first."""
+    letters = await dead_letters.letters(gateway.context.bus)
+    return {"dead_letters": [letter_resource(item) for item in reversed(letters)]}
+
+
+def letter_resource(item: Any) -> dict[str, Any]:
+    return {
+        "dead_id": item.dead_id,
+        "kind": item.kind,
+        "job_id": item.job_id,
+        "at": resources.timestamp(item.at),
+        "attempts": item.attempts,
+        "worker_id": item.worker_id,
+        "error": resources.failure(item.failure),
+        "subject": item.subject,
+        "original": item.original[:4096],
+    }
+
+
+@get("/dead-letters/{dead_id:str}")
+async def get_dead_letter(gateway: Given, dead_id: FromPath[str]) -> dict[str, Any]:
+    found = await dead_letters.find(gateway.context.bus, dead_id)
+    if found is None:
+        raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
+    return letter_resource(found)
+
+
+@post("/dead-letters/{dead_id:str}/retry", status_code=200)
+async def retry_dead_letter(gateway: Given, dead_id: FromPath[str]) -> dict[str, Any]:
+    """Try the work once more."""
+    return letter_resource(await dead_letters.retry(gateway.context.bus, dead_id))
+
+
+@delete("/dead-letters/{dead_id:str}", status_code=204)
+async def drop_dead_letter(gateway: Given, dead_id: FromPath[str]) -> None:
+    if not await dead_letters.drop(gateway.context.bus, dead_id):
+        raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
+
+
+async def numbers(gateway: Gateway) -> dict[str, Any]:
+    """What `/stats` of the pipeline seed tells, from the index."""
+    counts = await gateway.index.counts()
+    letters = await gateway.context.bus.stream_info("DEAD")
+    page = await gateway.index.page((Phase.COMPLETED,), limit=200)
+    recent = [row for row in page.rows if row.job.updated_at > time.time() - 600]
+    queued = public_counts(counts)
+    return {
+        "queue_depth": queued["queued"] + queued["processing"],
+        "dlq_depth": int(letters["state"]["messages"]),
+        "total_jobs": sum(counts.get(phase, 0) for phase in VISIBLE),
+        "jobs_by_status": queued,
+        "processing_rate_per_minute": round(len(recent) / 10, 2),
+        "workers": len(gateway.index.workers()),
+    }
+
+
+@get("/stats")
+async def stats(gateway: Given) -> dict[str, Any]:
+    """Depths, counts and the rate of the last ten minutes."""
+    return await numbers(gateway)
+
+
+# ---- what this version can do ----------------------------------------------------------------------------
+@get("/capabilities")
+async def capabilities(gateway: Given) -> dict[str, Any]:
+    """Limits and options, for clients that build forms of them."""
+    settings = gateway.context.settings
+    workers = gateway.index.workers()
+    return {
+        "version": stereospot.__version__,
+        "layouts": [item.value for item in Layout],
+        "codecs": [item.value for item in Codec],
+        "engines": list(ENGINES),
+        "engines_present": sorted({name for item in workers for name in item.engines}),
+        "containers": ["mp4", "mov", "mkv"],
+        "max_upload_bytes": settings.max_upload_bytes,
+        "max_pixels": settings.max_pixels,
+        "max_duration_seconds": settings.max_duration_seconds if math.isfinite(settings.max_duration_seconds) else None,
+        "inputs": ["upload", *(["path"] if settings.roots else [])],
+    }
+
+
+@get("/errors")
+async def list_errors() -> dict[str, Any]:
+    """The catalogue of everything that can go wrong."""
+    return {"errors": [error_resource(code) for code in errors.CATALOGUE]}
+
+
+@get("/errors/{code:str}")
+async def get_error(code: FromPath[str]) -> dict[str, Any]:
+    if code not in errors.CATALOGUE:
+        raise errors.error("NOT_FOUND", f"There is no error {code[:64]}.")
+    return error_resource(code)
+
+
+def error_resource(code: str) -> dict[str, Any]:
+    entry = errors.CATALOGUE[code]
+    return {
+        "code": entry.code,
+        "title": entry.sentence,
+        "advice": entry.advice,
+        "status": entry.status,
+        "retryable": entry.kind in ("transient", "resource"),
+    }
+
+
+HANDLERS = (
+    create_job, list_jobs, get_job, edit_job, cancel_job, retry_job, delete_job, delete_job_by_post, seek_job,
+    list_segments, upload, list_workers, list_dead_letters, get_dead_letter, retry_dead_letter, drop_dead_letter,
+    stats, capabilities, list_errors, get_error,
+)  # fmt: skip

@@ -1,0 +1,145 @@
+"""The gateway as one ASGI application: `create_app(context)`; `serve(context)` runs it with uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import uvicorn
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp
+
+import stereospot
+from services.context import Context
+from services.gateway import api, events, health, pages, playback, problems, roots
+from services.gateway.guard import Guard
+from services.gateway.index import Index
+from services.gateway.metrics import Metrics
+from services.gateway.state import Gateway
+from services.gateway.tokens import Tokens, load_secret
+from services.plans import Plans
+from stereospot import errors, log
+
+_log = log.get("gateway")
+
+GRACE_SECONDS = 5
+"""How long open answers may go on after a stop; event streams end at once."""
+
+MAX_JSON_BYTES = 1 << 20
+
+
+def create_app(context: Context) -> Litestar:
+    """The application; its lifespan builds the index and keeps it fed.
+
+    The guard is its outermost layer, so that a test which calls the app sees what a browser sees.
+    """
+    secret = load_secret(context.settings.data_dir / "gateway.secret")
+    metrics = Metrics()
+    gateway = Gateway(context, Index(context.bus), Plans(context.store), Tokens(secret), metrics)
+    snapshots = events.Snapshots(gateway)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncGenerator[None]:
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(gateway.index.run())
+            try:
+                yield
+            finally:
+                gateway.stopping.set()
+                feeding.cancel()
+
+    def guarded(app: ASGIApp) -> ASGIApp:
+        return Guard(app, context.settings, metrics)
+
+    app = Litestar(
+        route_handlers=[
+            Router("/api/v1", route_handlers=list(api.HANDLERS)),
+            *events.HANDLERS,
+            *roots.HANDLERS,
+            *playback.HANDLERS,
+            *pages.HANDLERS,
+            *health.HANDLERS,
+        ],
+        dependencies={
+            "gateway": Provide(lambda: gateway, sync_to_thread=False),
+            "snapshots": Provide(lambda: snapshots, sync_to_thread=False),
+        },
+        exception_handlers=problems.HANDLERS,
+        lifespan=[lifespan],
+        openapi_config=OpenAPIConfig(
+            title="StereoSpot",
+            version=stereospot.__version__,
+            description="2D films in, stereoscopic 3D films out.",
+            path="/api/v1",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        ),
+        request_max_body_size=MAX_JSON_BYTES,
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+    app.asgi_handler = guarded(app.asgi_handler)
+    app.state.gateway = gateway
+    return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; raises PORT_TAKEN."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as problem:
+        bound.close()
+        raise errors.error("PORT_TAKEN", f"{host}:{port}: {problem.strerror}.") from problem
+    return bound
+
+
+async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket | None = None) -> None:
+    """Serve until `stop` is set, then end: streams at once, other answers within a few seconds."""
+    settings = context.settings
+    app = create_app(context)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=64 << 10,
+        lifespan="on",
+        ws="none",
+    )
+    server = _Server(config)
+    sock = bound or listen(settings.host, settings.port)
+    gateway: Gateway = app.state.gateway
+
+    async def end() -> None:
+        await stop.wait()
+        gateway.stopping.set()
+        _log.info("stopping", action="stop")
+        server.should_exit = True
+
+    async with asyncio.TaskGroup() as group:
+        ending = group.create_task(end())
+        try:
+            _log.info("listening", action="start", address=":".join(map(str, sock.getsockname()[:2])))
+            await server.serve(sockets=[sock])
+        finally:
+            ending.cancel()
+            sock.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the daemon has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield

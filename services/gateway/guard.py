@@ -1,0 +1,155 @@
+"""Who may ask at all, decided before any route: an ASGI layer around the application.
+
+A browser lets every page on the web send requests to loopback. So a request must name a host that is ours (a page whose
+own name was pointed at 127.0.0.1 does not), and one that changes something must come from our own pages: `Origin` and
+`Sec-Fetch-Site` say where it comes from; programs send neither. Reading across sites is refused by the browser, since
+no answer here carries CORS headers; cross-site embedding is refused by us.
+
+The layer also names each request, counts it, sets the security headers, and serves HEAD by GET without the body.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from services.gateway.metrics import Metrics
+from services.gateway.problems import PROBLEM, problem_body
+from stereospot import errors, log
+from stereospot.settings import Settings
+
+_log = log.get("gateway")
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9_-]{8,64}$")
+
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data: blob:",
+        "media-src 'self' blob:",
+        "connect-src 'self'",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+
+HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), xr-spatial-tracking=(self)"),
+)
+
+
+def allowed_hosts(settings: Settings) -> frozenset[str]:
+    """Host names (no port) under which this gateway is reached."""
+    names = {*LOOPBACK, settings.host.lower(), *(host.lower() for host in settings.allowed_hosts)}
+    if settings.public_url:
+        names.add((urlsplit(settings.public_url).hostname or "").lower())
+    return frozenset(names - {"", "0.0.0.0", "::"})
+
+
+def host_name(host: str) -> str | None:
+    """The name of a Host header without its port; None for what is not one."""
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+    except ValueError:
+        return None
+    if parts.username is not None or parts.path or parts.query or parts.fragment:
+        return None
+    return parts.hostname.lower().rstrip(".") if parts.hostname else None
+
+
+def refusal(method: str, headers: dict[str, str], hosts: frozenset[str]) -> str | None:
+    """Why a request is refused, or None. `headers` have lower-case names."""
+    host = headers.get("host", "")
+    name = host_name(host)
+    if name is None or name not in hosts:
+        return f"The host {host[:100]!r} is not one of this server's names."
+    site = headers.get("sec-fetch-site")
+    if method in SAFE:
+        embedded = site in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate"
+        return "Another site may link to this server, but not embed it." if embedded else None
+    if site not in (None, "same-origin", "none"):
+        return f"The request was sent by another site ({site})."
+    origin = headers.get("origin")
+    if origin is None:
+        return None
+    parts = urlsplit(origin)
+    if parts.scheme not in ("http", "https") or parts.netloc.lower() != host.lower():
+        return f"The request was sent by {origin[:100]!r}."
+    return None
+
+
+class Guard:
+    """The outermost ASGI layer."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self.app = app
+        self.hosts = allowed_hosts(settings)
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(8)
+        extra: dict[str, Any] = scope  # type: ignore[assignment]
+        extra["stereospot_request_id"] = request_id
+        method = scope["method"]
+        head = method == "HEAD"
+        if head:
+            extra["stereospot_head"] = True
+            extra["method"] = "GET"
+        begun = time.perf_counter()
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                present = {name.lower() for name, _ in message["headers"]}
+                added = [pair for pair in HEADERS if pair[0] not in present]
+                message["headers"] = [*message["headers"], *added, (b"x-request-id", request_id.encode())]
+            elif head and message["type"] == "http.response.body":
+                message["body"] = b""
+            await send(message)
+
+        refused = refusal(method, headers, self.hosts)
+        try:
+            if refused is not None:
+                await _refuse(scope, answer, refused, request_id)
+            else:
+                await self.app(scope, receive, answer)
+        finally:
+            self.metrics.count(method, extra.get("path_template"), status, time.perf_counter() - begun)
+
+
+async def _refuse(scope: HTTPScope, send: Send, reason: str, request_id: str) -> None:
+    error = errors.error("FORBIDDEN_ORIGIN", reason)
+    _log.warning("refused", action="refuse", reason=reason, path=scope["path"], request_id=request_id)
+    body = json.dumps(problem_body(error, request_id, scope["path"])).encode()
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": error.entry.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,141 @@
+"""What the API takes, as models, and how a request becomes a job; shared by `/api/v1` and the older routes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services import submit
+from services.gateway.state import Gateway
+from services.gateway.uploads import Stored
+from stereospot import errors, keys, records, subjects
+from stereospot.bus import Conflict
+from stereospot.jobs import Job
+from stereospot.messages import SourceRef, Submission, SubmitWork
+from stereospot.options import Layout, Options
+
+IDEMPOTENCY_SECONDS = 86_400
+
+MODES = {"sbs": Layout.FULL_SBS, "anaglyph": Layout.ANAGLYPH}
+"""The two modes of the older web UI."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewJob(_Request):
+    """Exactly one input: `upload` (what an upload answered as `key`), `path` under a configured root, or `url`."""
+
+    upload: str | None = Field(default=None, max_length=512, examples=["input/01JD0000000000000000000000/source.mp4"])
+    path: str | None = Field(default=None, max_length=4096, examples=["/films/holiday.mp4"])
+    url: str | None = Field(default=None, max_length=4096)
+    title: str = Field(default="", max_length=500)
+    options: Options = Options()
+    priority: int = Field(default=4, ge=0, le=9, description="9 first")
+    passthrough: str = Field(default="", max_length=1000)
+
+
+class JobChanges(_Request):
+    """What may change without a new conversion."""
+
+    title: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    source_file_size_bytes: int | None = Field(default=None, description="accepted from older clients, ignored")
+
+
+class Seek(_Request):
+    """Where somebody watches: a time of the film, or a segment; neither means nobody does."""
+
+    seconds: Annotated[float, Field(ge=0)] | None = None
+    segment_index: Annotated[int, Field(ge=0)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    job: Job
+    replayed: bool = False
+
+
+async def create(gateway: Gateway, wanted: NewJob, *, idempotency_key: str | None = None) -> Created:
+    """Make the job, or find the one that the same request made before under the same Idempotency-Key."""
+    if idempotency_key is None:
+        return Created(await _create(gateway, wanted, None))
+    if not 1 <= len(idempotency_key) <= 255:
+        raise errors.error("INVALID_REQUEST", "An Idempotency-Key has 1 to 255 characters.")
+    bucket = gateway.context.bus.bucket(subjects.IDEMPOTENCY)
+    key = hashlib.sha256(idempotency_key.encode()).hexdigest()[:48]
+    body = hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()
+    # The id is fixed before anything is made: whoever repeats the request after a crash makes the same job.
+    mine = Submission(job_id=submit.new_id(), request_sha256=body)
+    replayed = False
+    try:
+        await bucket.create(key, mine)
+    except Conflict:
+        entry = await bucket.get(key)
+        if entry is None:
+            raise errors.error("BROKER_UNAVAILABLE", "The earlier request just expired; repeat.") from None
+        mine = Submission.model_validate_json(entry.value)
+        if mine.request_sha256 != body:
+            raise errors.error("CONFLICT", "This Idempotency-Key was used for another request.") from None
+        replayed = True
+    return Created(await _create(gateway, wanted, mine.job_id), replayed)
+
+
+async def _create(gateway: Gateway, wanted: NewJob, job_id: str | None) -> Job:
+    if job_id is not None:
+        found = await records.get_job(gateway.context.bus, job_id)
+        if found is not None:
+            return found[0]
+    if wanted.url is not None and wanted.upload is None and wanted.path is None:
+        raise errors.error("NOT_AVAILABLE", "Jobs from URLs come with the ingest service.")
+    work = SubmitWork(
+        key=wanted.upload, url=wanted.url, path=wanted.path, title=wanted.title, options=wanted.options,
+        priority=wanted.priority,
+    )  # fmt: skip
+    source = await submit.source_of(gateway.context, work)
+    if job_id is None and source.key is not None:
+        job_id = await _own_id(gateway, source.key)
+    return await submit.create(
+        gateway.context,
+        source,
+        wanted.options,
+        job_id=job_id,
+        title=wanted.title,
+        priority=wanted.priority,
+        passthrough=wanted.passthrough,
+    )
+
+
+async def _own_id(gateway: Gateway, key: str) -> str | None:
+    """The first job of an upload has the upload's id, so that its source lies under its own prefix."""
+    parsed = keys.parse_source(key)
+    if parsed is None or await records.get_job(gateway.context.bus, parsed.job_id) is not None:
+        return None
+    return parsed.job_id
+
+
+async def create_from_upload(
+    gateway: Gateway, stored: Stored, *, options: Options, title: str = "", priority: int = 4
+) -> Job:
+    """The job of an upload that has just been stored."""
+    source = SourceRef(key=stored.key, name=stored.name, size_bytes=stored.size_bytes, digest=stored.digest)
+    return await submit.create(
+        gateway.context, source, options, job_id=stored.upload_id, title=title or stored.name, priority=priority
+    )
+
+
+def options_of(fields: dict[str, str]) -> Options:
+    """Options from a form: `options` as JSON, or single fields by their names; `mode` as the older web UI has it."""
+    if fields.get("options"):
+        return Options.model_validate_json(fields["options"])
+    values: dict[str, Any] = {name: fields[name] for name in Options.model_fields if fields.get(name)}
+    mode = fields.get("mode")
+    if mode:
+        if mode not in MODES:
+            raise errors.error("INVALID_REQUEST", f"The mode is sbs or anaglyph, not {mode[:40]!r}.")
+        values.setdefault("layout", MODES[mode])
+    return Options.model_validate(values)

@@ -1,0 +1,229 @@
+"""The routes that clients of the older web UI and of the older pipeline call, at the root and with their manners.
+
+Where those two disagree about a path, the answer holds what both read. Routes of live sessions, URL ingest and web push
+say what is missing until they come.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from litestar import Request, Response, get, patch, post, route
+from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.response import Redirect
+
+from services import dead_letters, operations
+from services.gateway import api, uploads
+from services.gateway.requests import JobChanges, create_from_upload, options_of
+from services.gateway.resources import timestamp
+from services.gateway.state import Gateway, Given
+from services.gateway.table import Row
+from stereospot import errors, subjects
+from stereospot.jobs import Phase
+
+M3U = "application/x-mpegurl"
+
+
+# ---- submitting ------------------------------------------------------------------------------------------
+@post("/upload", status_code=200, request_max_body_size=None, include_in_schema=False)
+async def upload(request: Request[Any, Any, Any], gateway: Given) -> dict[str, Any]:
+    """multipart/form-data with the field `file` (and options as fields); the job is queued when all is stored."""
+    form = await uploads.store_form(request, gateway)
+    if form.stored is None:
+        raise errors.error("INVALID_REQUEST", "Send the film in the field `file`.")
+    try:
+        options = options_of(form.fields)
+    except BaseException:
+        await gateway.context.store.delete(form.stored.key)
+        raise
+    job = await create_from_upload(gateway, form.stored, options=options, title=form.fields.get("title", "")[:500])
+    return {
+        "job_id": job.job_id,
+        "filename": form.stored.name,
+        "status": "queued",
+        "message": "Video uploaded and queued for processing",
+        "created_at": timestamp(job.created_at),
+        "url": f"/jobs/{job.job_id}",
+    }
+
+
+@post("/jobs", request_max_body_size=None, include_in_schema=False)
+async def post_job(request: Request[Any, Any, Any], gateway: Given) -> Redirect:
+    """The form of the home page, which works without scripts: a film and its options; 303 to the job's page."""
+    form = await uploads.store_form(request, gateway)
+    if form.stored is None:
+        raise errors.error("INVALID_REQUEST", "Choose a film first.")
+    try:
+        options = options_of(form.fields)
+    except BaseException:
+        await gateway.context.store.delete(form.stored.key)
+        raise
+    job = await create_from_upload(gateway, form.stored, options=options)
+    return Redirect(f"/jobs/{job.job_id}", status_code=303)
+
+
+# ---- one job ---------------------------------------------------------------------------------------------
+@patch("/jobs/{job_id:str}", status_code=204, include_in_schema=False)
+async def patch_job(gateway: Given, job_id: FromPath[str], data: JSONBody[JobChanges]) -> None:
+    await gateway.index.fresh(job_id)
+    await operations.edit(gateway.context.bus, job_id, title=data.title, priority=data.priority)
+
+
+@post("/jobs/{job_id:str}/delete", include_in_schema=False)
+async def delete_job(gateway: Given, job_id: FromPath[str]) -> Redirect:
+    await gateway.index.fresh(job_id)
+    await operations.delete(gateway.context.bus, job_id)
+    return Redirect("/jobs?removed=1", status_code=303)
+
+
+@get("/jobs/{job_id:str}/play", include_in_schema=False)
+async def play(gateway: Given, job_id: FromPath[str]) -> Redirect:
+    """302 to the finished film."""
+    row = await finished(gateway, job_id)
+    return Redirect(film_path(gateway, row), status_code=302)
+
+
+async def finished(gateway: Gateway, job_id: str) -> Row:
+    row = await gateway.index.fresh(job_id)
+    if row.job.film is None:
+        raise errors.error("INVALID_REQUEST", f"The film is not finished; the job is {row.job.phase}.")
+    return row
+
+
+def film_path(gateway: Gateway, row: Row) -> str:
+    return f"/v/{gateway.token(row)}/{row.job.generation}/film"
+
+
+# ---- for players -----------------------------------------------------------------------------------------
+def _base_url(request: Request[Any, Any, Any], gateway: Gateway) -> str:
+    return (gateway.context.settings.public_url or str(request.base_url)).rstrip("/")
+
+
+def _playlist(request: Request[Any, Any, Any], gateway: Gateway, rows: list[Row], name: str) -> Response[str]:
+    lines = ["#EXTM3U"]
+    base = _base_url(request, gateway)
+    for row in rows:
+        film = row.job.film
+        seconds = round(film.duration_seconds) if film is not None else -1
+        title = " ".join(row.job.title.split())
+        lines += [f"#EXTINF:{seconds},{title}", base + film_path(gateway, row)]
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    return Response("\n".join(lines) + "\n", headers=headers, media_type=M3U)
+
+
+@get("/playlist.m3u", include_in_schema=False)
+async def playlist_all(request: Request[Any, Any, Any], gateway: Given, limit: FromQuery[int] = 50) -> Response[str]:
+    """The newest finished films, for any player."""
+    page = await gateway.index.page((Phase.COMPLETED,), limit=max(1, min(limit, 500)))
+    return _playlist(request, gateway, [row for row in page.rows if row.job.film is not None], "stereospot.m3u")
+
+
+@get("/playlist/{file_name:str}", include_in_schema=False)
+async def playlist_one(request: Request[Any, Any, Any], gateway: Given, file_name: FromPath[str]) -> Response[str]:
+    job_id, dot, extension = file_name.rpartition(".")
+    if not dot or extension != "m3u":
+        raise errors.error("NOT_FOUND", f"There is no playlist {file_name[:80]}.")
+    row = await finished(gateway, job_id)
+    return _playlist(request, gateway, [row], f"{job_id}.m3u")
+
+
+# ---- the pipeline's numbers ------------------------------------------------------------------------------
+@get("/stats", include_in_schema=False)
+async def stats(gateway: Given) -> dict[str, Any]:
+    return await api.numbers(gateway)
+
+
+@get("/queue", include_in_schema=False)
+async def queue(gateway: Given) -> dict[str, Any]:
+    """Messages that wait, by consumer."""
+    bus = gateway.context.bus
+    info = await bus.stream_info(subjects.CONVERT)
+    groups: list[dict[str, Any]] = []
+    pools = sorted({item.pool for item in gateway.index.workers()} | {gateway.context.settings.pool})
+    for pool in pools:
+        for lane in subjects.LANES:
+            found = await bus.consumer_info(subjects.CONVERT, subjects.convert_consumer(pool, lane))
+            groups.append(
+                {
+                    "name": found["name"],
+                    "consumers": sum(item.pool == pool for item in gateway.index.workers()),
+                    "pending": found["num_ack_pending"],
+                    "waiting": found["num_pending"],
+                    "last_delivered_id": str(found["delivered"]["stream_seq"]),
+                }
+            )
+    return {
+        "stream_length": info["state"]["messages"],
+        "consumer_groups": groups,
+        "pending_messages": sum(group["pending"] for group in groups),
+    }
+
+
+@get("/dlq", include_in_schema=False)
+async def dlq(gateway: Given, limit: FromQuery[int] = 100) -> dict[str, Any]:
+    letters = await dead_letters.letters(gateway.context.bus)
+    newest = [
+        {
+            "message_id": item.dead_id,
+            "job_id": item.job_id,
+            "original_message_id": item.dead_id,
+            "error": f"{item.failure.code}: {item.failure.sentence} {item.failure.detail}".strip(),
+            "timestamp": timestamp(item.at),
+        }
+        for item in reversed(letters)
+    ]
+    return {"messages": newest[: max(0, limit)], "count": len(letters)}
+
+
+@post("/dlq/{dead_id:str}/retry", status_code=200, include_in_schema=False)
+async def dlq_retry(gateway: Given, dead_id: FromPath[str]) -> dict[str, Any]:
+    letter = await dead_letters.retry(gateway.context.bus, dead_id)
+    return {"message": "Job requeued", "job_id": letter.job_id, "at": timestamp(time.time())}
+
+
+# ---- not yet ---------------------------------------------------------------------------------------------
+_MISSING = {
+    "ingest": "The ingest service, which fetches URLs, is not part of this version: upload the file.",
+    "live": "Live sessions are not part of this version.",
+    "push": "Web push is not part of this version.",
+    "setup": "The Windows launcher is not part of this version: open the playlist in your player.",
+}
+
+
+def _not_available(what: str) -> errors.StereoSpotError:
+    return errors.error("NOT_AVAILABLE", _MISSING[what])
+
+
+@post(
+    ["/upload-url", "/jobs/from-url", "/jobs/{job_id:str}/ingest-from-url"],
+    include_in_schema=False, request_max_body_size=1 << 20,
+)  # fmt: skip
+async def no_ingest() -> None:
+    raise _not_available("ingest")
+
+
+@post(["/stream_sessions", "/stream_sessions/{session_id:str}/end"], include_in_schema=False)
+async def no_live() -> None:
+    raise _not_available("live")
+
+
+@get("/stream/{session_id:str}/playlist.m3u8", include_in_schema=False)
+async def no_live_playlist() -> None:
+    raise _not_available("live")
+
+
+@route(["/api/vapid-public-key", "/api/push-subscriptions"], http_method=["GET", "POST"], include_in_schema=False)
+async def no_push() -> None:
+    raise _not_available("push")
+
+
+@get("/setup/windows", include_in_schema=False)
+async def no_setup() -> None:
+    raise _not_available("setup")
+
+
+HANDLERS = (
+    upload, post_job, patch_job, delete_job, play, playlist_all, playlist_one, stats, queue, dlq, dlq_retry,
+    no_ingest, no_live, no_live_playlist, no_push, no_setup,
+)  # fmt: skip

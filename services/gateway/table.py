@@ -1,0 +1,135 @@
+"""The read model's table: every job in a private SQLite file that dies with the process. Blocking; one thread's."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from stereospot.jobs import Job, Phase
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA temp_store = FILE;
+PRAGMA cache_size = -32768;
+CREATE TABLE jobs (
+    job_id TEXT PRIMARY KEY, revision INTEGER NOT NULL, phase TEXT NOT NULL, created REAL NOT NULL,
+    title TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX by_created ON jobs (created, job_id, phase, title);
+CREATE INDEX by_phase ON jobs (phase, created, job_id);
+"""
+
+VISIBLE = tuple(phase for phase in Phase if phase is not Phase.DELETED)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A job as it was last written; `revision` is its ETag."""
+
+    job: Job
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows, newest first, and the cursor of the page behind them."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+def encode_cursor(created: float, job_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{created!r} {job_id}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(text: str) -> tuple[float, str] | None:
+    """The place behind which a page begins; None for what is not a cursor of ours."""
+    try:
+        created, _, job_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
+        return float(created), job_id
+    except (ValueError, binascii.Error):
+        return None
+
+
+class Table:
+    """Jobs by creation, by phase and by title."""
+
+    def __init__(self) -> None:
+        # An empty name is SQLite's private temporary database: a file without a name, gone with the process.
+        self._db = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def apply(self, changes: Iterable[tuple[str, int, bytes | None, Job | None]]) -> None:
+        """Write (job id, revision, record, the same parsed) in one transaction; no record removes the job."""
+        self._db.execute("BEGIN")
+        for job_id, revision, body, job in changes:
+            if body is None or job is None:
+                self._db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+                continue
+            self._db.execute(
+                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET "
+                "revision = excluded.revision, phase = excluded.phase, title = excluded.title, body = excluded.body "
+                "WHERE excluded.revision > revision",
+                (job_id, revision, job.phase, job.created_at, job.title, body),
+            )
+        self._db.execute("COMMIT")
+
+    def get(self, job_id: str) -> Row | None:
+        found = self._db.execute("SELECT body, revision FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        return None if found is None else Row(Job.model_validate_json(found[0]), found[1])
+
+    def counts(self) -> dict[str, int]:
+        return dict(self._db.execute("SELECT phase, count(*) FROM jobs GROUP BY phase"))
+
+    def page(
+        self,
+        phases: Sequence[Phase] = VISIBLE,
+        *,
+        text: str = "",
+        after: tuple[float, str] | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Newest first; `text` is looked for in titles and at the start of ids."""
+        created, job_id = after or (1e18, "")
+        if text or len(phases) > 4:
+            found = self._scan(phases, text, created, job_id, limit + 1)
+        else:
+            found = self._merge(phases, created, job_id, limit + 1)
+        rows = [Row(Job.model_validate_json(body), revision) for body, revision, *_ in found[:limit]]
+        more = len(found) > limit
+        return Page(rows, encode_cursor(rows[-1].job.created_at, rows[-1].job.job_id) if more and rows else None)
+
+    def _scan(
+        self, phases: Sequence[Phase], text: str, created: float, job_id: str, limit: int
+    ) -> list[tuple[bytes, int, float, str]]:
+        """Along the creation index, which also holds phase and title."""
+        escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        marks = ",".join("?" * len(phases))
+        return self._db.execute(
+            "SELECT body, revision, created, job_id FROM jobs INDEXED BY by_created "
+            f"WHERE (created, job_id) < (?, ?) AND phase IN ({marks}) "
+            "AND (? = '' OR title LIKE ? ESCAPE '\\' OR job_id LIKE ? ESCAPE '\\') "
+            "ORDER BY created DESC, job_id DESC LIMIT ?",
+            (created, job_id, *phases, text, f"%{escaped}%", f"{escaped}%", limit),
+        ).fetchall()
+
+    def _merge(
+        self, phases: Sequence[Phase], created: float, job_id: str, limit: int
+    ) -> list[tuple[bytes, int, float, str]]:
+        """The newest of each phase, merged: a rare phase costs no walk over all others."""
+        found: list[tuple[bytes, int, float, str]] = []
+        for phase in phases:
+            found += self._db.execute(
+                "SELECT body, revision, created, job_id FROM jobs INDEXED BY by_phase "
+                "WHERE phase = ? AND (created, job_id) < (?, ?) ORDER BY created DESC, job_id DESC LIMIT ?",
+                (phase, created, job_id, limit),
+            ).fetchall()
+        found.sort(key=lambda row: (row[2], row[3]), reverse=True)
+        return found[:limit]

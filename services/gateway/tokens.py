@@ -1,0 +1,67 @@
+"""Playback tokens: who may fetch a job's pictures, as a part of the path.
+
+Players drop headers and, for what a playlist names, queries; a path is inherited. A token is
+`<job>.<expiry, hex>.<mac>`: HMAC-SHA256 over the first two, 128 bits of it. Expiry is rounded up to whole days, so
+that the same URL is given out for a day and caches work.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from pathlib import Path
+
+from stereospot.subjects import is_token
+
+DAY = 86_400
+LIFETIME_DAYS = 7
+SECRET_BYTES = 32
+
+
+def load_secret(path: Path) -> bytes:
+    """The secret of this data folder, made once and readable by its owner only. Blocking."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        if not path.exists():
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(SECRET_BYTES))
+            with contextlib.suppress(FileExistsError):  # another process was first: its secret counts
+                os.link(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return path.read_bytes()
+
+
+class Tokens:
+    """Make and check playback tokens."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < SECRET_BYTES:
+            raise ValueError("a secret has at least 32 bytes")
+        self._secret = secret
+
+    def issue(self, job_id: str, *, now: float | None = None) -> str:
+        """A token for one job, good for seven to eight days."""
+        at = time.time() if now is None else now
+        expiry = (int(at) // DAY + 1 + LIFETIME_DAYS) * DAY
+        text = f"{job_id}.{expiry:x}"
+        return f"{text}.{self._mac(text)}"
+
+    def check(self, token: str, *, now: float | None = None) -> str | None:
+        """The job that a token is for; None for one that is forged, damaged or expired."""
+        text, _, mac = token.rpartition(".")
+        job_id, _, expiry = text.partition(".")
+        if not hmac.compare_digest(mac.encode(), self._mac(text).encode()) or not is_token(job_id):
+            return None
+        return job_id if int(expiry, 16) > (time.time() if now is None else now) else None
+
+    def _mac(self, text: str) -> str:
+        digest = hmac.digest(self._secret, text.encode(), hashlib.sha256)[:16]
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -1,0 +1,196 @@
+"""Bodies that are streamed to storage: never whole in memory, never a file that is not complete.
+
+    request ─blocks─> [multipart parser] ─> count, limit, sha256 ─> ObjectStore.put ─> what is stored
+
+The multipart parser is fed block by block; only the one file part goes to storage, small fields are kept as text. A
+body that ends early, exceeds the limit, or stops arriving stores nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from litestar import Request
+from litestar.exceptions import HTTPException
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+
+from services import submit
+from services.gateway.state import Gateway
+from stereospot import errors, keys, log
+from stereospot.storage.base import ObjectStore
+
+_log = log.get("gateway")
+
+IDLE_SECONDS = 60.0
+"""A sender that is silent for so long has gone."""
+
+MAX_FIELDS = 32
+MAX_FIELD_BYTES = 64 << 10
+RESERVE_BYTES = 256 << 20
+"""Kept free beside an upload: the broker's store and the film's fragments need room, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An upload that is complete: its id names a job that may be made of it."""
+
+    upload_id: str
+    key: str
+    name: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self.sha256}"
+
+
+@dataclass(slots=True)
+class Form:
+    """A multipart body: its fields, and the file that was stored on the way (None if it held none)."""
+
+    fields: dict[str, str] = field(default_factory=dict[str, str])
+    stored: Stored | None = None
+    complete: bool = False
+
+
+async def body(request: Request[Any, Any, Any], limit: int) -> AsyncGenerator[bytes]:
+    """The request's body as it comes; raises UPLOAD_INCOMPLETE, or TOO_LARGE beyond `limit` bytes."""
+    announced = request.headers.get("content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limit:
+        raise errors.error("TOO_LARGE", f"{int(announced)} bytes; the limit is {limit}.")
+    blocks = request.stream()
+    size = 0
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                block = await anext(blocks, None)
+        except TimeoutError:
+            raise errors.error("UPLOAD_INCOMPLETE", f"Nothing came for {IDLE_SECONDS:.0f} s.") from None
+        except HTTPException as problem:
+            raise errors.error("UPLOAD_INCOMPLETE", "The connection ended.") from problem
+        if block is None:
+            return
+        size += len(block)
+        if size > limit:
+            raise errors.error("TOO_LARGE", f"The limit is {limit} bytes.")
+        yield block
+
+
+async def check_space(store: ObjectStore, request: Request[Any, Any, Any]) -> None:
+    """Refuse before the first byte what cannot fit; raises STORAGE_FULL."""
+    free = await store.free_bytes()
+    announced = request.headers.get("content-length", "")
+    wanted = int(announced) if announced.isdigit() else 0
+    if free is not None and wanted + RESERVE_BYTES > free:
+        raise errors.error("STORAGE_FULL", f"{wanted} bytes are announced, {max(0, free - RESERVE_BYTES)} are free.")
+
+
+async def store_stream(gateway: Gateway, name: str, blocks: AsyncIterator[bytes]) -> Stored:
+    """Store one file's bytes under a new upload id; raises EMPTY_INPUT for none."""
+    upload_id = submit.new_id()
+    key = keys.source(upload_id, name.rpartition(".")[2] if "." in name else "")
+    digest = hashlib.sha256()
+    size = 0
+
+    async def hashed() -> AsyncIterator[bytes]:
+        nonlocal size
+        async for block in blocks:
+            # Hashing 64 KiB takes 40 us with the CPU's own instructions: not worth a thread's way there and back.
+            digest.update(block)
+            size += len(block)
+            yield block
+        if size == 0:
+            raise errors.error("EMPTY_INPUT", name)
+
+    try:
+        await gateway.context.store.put(key, hashed())
+    except BaseException:
+        gateway.metrics.uploads.labels("failed").inc()
+        raise
+    gateway.metrics.uploads.labels("stored").inc()
+    gateway.metrics.upload_bytes.inc(size)
+    _log.info("upload stored", action="store", upload_id=upload_id, size_bytes=size)
+    return Stored(upload_id, key, name, size, digest.hexdigest())
+
+
+async def store_raw(request: Request[Any, Any, Any], gateway: Gateway, name: str) -> Stored:
+    """The whole body is the file."""
+    await check_space(gateway.context.store, request)
+    blocks = body(request, gateway.context.settings.max_upload_bytes)
+    return await store_stream(gateway, name, blocks)
+
+
+async def store_form(request: Request[Any, Any, Any], gateway: Gateway) -> Form:
+    """A multipart/form-data body: the first part that is a file is stored, fields are kept; raises INVALID_REQUEST."""
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get("boundary")
+    if kind != "multipart/form-data" or not boundary:
+        raise errors.error("INVALID_REQUEST", "Send the file as multipart/form-data in the field `file`.")
+    await check_space(gateway.context.store, request)
+    # The fields and the envelope are not the file: leave them room above its limit.
+    limit = gateway.context.settings.max_upload_bytes + MAX_FIELDS * MAX_FIELD_BYTES
+    form = Form()
+    events = _events(body(request, limit), str(boundary))
+    try:
+        await _read_parts(events, form, gateway)
+    except MultipartError as problem:
+        code = "UPLOAD_INCOMPLETE" if "unexpected end" in str(problem).lower() else "INVALID_REQUEST"
+        raise errors.error(code, f"{problem}.") from problem
+    finally:
+        await events.aclose()
+        if not form.complete and form.stored is not None:
+            await gateway.context.store.delete(form.stored.key)
+    return form
+
+
+async def _events(blocks: AsyncGenerator[bytes], boundary: str) -> AsyncGenerator[MultipartSegment | bytes | None]:
+    """Parser events: a segment's head, its payload, None at its end."""
+    with PushMultipartParser(boundary, max_segment_count=MAX_FIELDS, strict=False) as parser:
+        async for block in blocks:
+            for event in parser.parse(block):
+                yield bytes(event) if isinstance(event, (bytes, bytearray)) else event
+
+
+async def _read_parts(events: AsyncGenerator[MultipartSegment | bytes | None], form: Form, gateway: Gateway) -> None:
+    async for event in events:
+        if not isinstance(event, MultipartSegment):
+            continue
+        if event.filename is not None:
+            if form.stored is not None:
+                raise errors.error("INVALID_REQUEST", "One file at a time, please.")
+            if not event.filename:
+                await _skip(events)  # an empty file input of a browser's form
+                continue
+            form.stored = await store_stream(gateway, display_name(event.filename), _payload(events))
+            continue
+        name = (event.name or "")[:40]
+        value = b""
+        async for block in _payload(events):
+            value += block
+            if len(value) > MAX_FIELD_BYTES:
+                raise errors.error("INVALID_REQUEST", f"The field {name!r} is too long.")
+        form.fields[name] = value.decode(errors="replace")
+    form.complete = True
+
+
+async def _payload(events: AsyncIterator[MultipartSegment | bytes | None]) -> AsyncIterator[bytes]:
+    async for event in events:
+        if not isinstance(event, bytes):
+            return
+        yield event
+
+
+async def _skip(events: AsyncIterator[MultipartSegment | bytes | None]) -> None:
+    async for _ in _payload(events):
+        pass
+
+
+def display_name(text: str) -> str:
+    """What a browser says the file is called, as display text: no folders, no control characters, at most 200."""
+    name = text.replace("\\", "/").rpartition("/")[2]
+    return "".join(letter for letter in name if letter.isprintable())[:200] or "film"

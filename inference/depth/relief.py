@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,15 +38,14 @@ class ReliefEngine:
         rgb: [n, height, width, 3] uint8, display-referred. Returns [n, height, width] float32. The graph takes one
         frame at a time, so a frame's answer cannot depend on its neighbours or on n.
         """
-        out = np.empty(rgb.shape[:3], np.float32)
-        for index in range(len(rgb)):
-            out[index] = self._session.run(["relief"], {"rgb": rgb[index : index + 1]})[0][0]
-        return out
+        return np.concatenate([self._run("relief", rgb[index : index + 1]) for index in range(len(rgb))])
 
     def trust(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """How much of the network's relief was kept, 0 to 1, for blocks of 8 x 8 pixels: [n, height / 8, width / 8]."""
-        blocks = [self._session.run(["trust"], {"rgb": rgb[i : i + 1]})[0] for i in range(len(rgb))]
-        return np.concatenate(blocks).astype(np.float32)
+        return np.concatenate([self._run("trust", rgb[index : index + 1]) for index in range(len(rgb))])
+
+    def _run(self, output: str, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return cast(NDArray[np.float32], self._session.run([output], {"rgb": np.ascontiguousarray(frame)})[0])
 
     def close(self) -> None:
         """Let the session's memory go."""

@@ -72,6 +72,10 @@ def clean(model: onnx.ModelProto) -> None:
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
     del model.graph.value_info[:]
+    used = {node.domain for node in model.graph.node}
+    kept = [(o.domain, o.version) for o in model.opset_import if o.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in kept)
 
 
 def write_float(network: ReliefNet, path: Path) -> None:
@@ -116,7 +120,7 @@ def _kept_float(model: onnx.ModelProto) -> list[str]:
     return sorted(keep)
 
 
-def calibration_pictures(count: int = 192) -> NDArray[np.uint8]:
+def calibration_pictures(count: int) -> NDArray[np.uint8]:
     atlas, rng = make_atlas(CALIBRATION_SEED, 96), np.random.default_rng(CALIBRATION_SEED)
     return np.stack([still(rng, atlas).rgb for _ in range(count)])
 
@@ -157,12 +161,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the model file; a .json card lands beside it")
     parser.add_argument("--precision", choices=("int8", "float"), default="int8")
     parser.add_argument("--also", type=Path, help="keep the other precision here")
+    parser.add_argument("--calibration", type=int, default=192, help="rendered pictures to set the 8-bit ranges by")
     given = parser.parse_args(arguments)
     state = torch.load(given.checkpoint, weights_only=True, map_location="cpu")
     network = ReliefNet()
     network.load_state_dict(state["average"])
     network.eval()
-    pictures = calibration_pictures()
+    pictures = calibration_pictures(given.calibration)
     with tempfile.TemporaryDirectory() as folder:
         exact, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         write_float(network, exact)

@@ -21,7 +21,7 @@ def _card(w: World, low: float, high: float, contrast: float) -> None:
     w.add(QUAD, (0, w.eye[1], 3.0), (50, 50, 1), material=back, casts=False)
 
 
-@kind(0.7)
+@kind(1.3)
 def caption_card(w: World) -> None:
     """Letters on black or on one colour."""
     dark = w.chance(0.7)
@@ -29,7 +29,7 @@ def caption_card(w: World) -> None:
     w.overlay = "card"
 
 
-@kind(0.6)
+@kind(0.8)
 def title_card(w: World) -> None:
     """Shapes and letters on a pattern or a gradient."""
     rng = w.rng

@@ -147,8 +147,8 @@ def plain_ground(w: World) -> None:
             0.03 + 0.004 * spot,
         )
     for _ in range(int(rng.choice([0, 0, 1, 1, 1, 2, 3]))):
-        z = reach * rng.uniform(0.6, 2.2)
-        at, draw = (w.across(z, 0.9), 0, z), rng.random()
+        z = reach * rng.uniform(0.5, 2.4)
+        at, draw = (w.across(z, 1.1), 0, z), rng.random()
         if draw < 0.4:
             props.car(w, at, 1.0, rng.uniform(0, 6.3))
         elif draw < 0.75:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from inference.training import kernel, overlay, scenes, shading
 from inference.training.film import Film
 from inference.training.kernel import CENTRE, OPACITY, Light, View
+from inference.training.people import person
 from inference.training.textures import Atlas
 from inference.training.world import World, turn_x, turn_y, turn_z
 
@@ -175,9 +176,51 @@ def clip(rng: np.random.Generator, atlas: Atlas, kind: str | None = None, *, hel
     rows = np.minimum((np.arange(HEIGHT) + 0.5) * SUPERSAMPLE, height - 1).astype(int)
     columns = np.minimum((np.arange(WIDTH) + 0.5) * SUPERSAMPLE, width - 1).astype(int)
     pick = np.ix_(rows, columns)
-    small = np.where(visible[pick][..., None], flow[..., :2][pick], 2.0)
+    # The displacement of the sampled ray is that of the small pixel's centre, a fraction of a pixel beside it.
+    shift = np.stack(
+        np.meshgrid(
+            (np.arange(WIDTH) + 0.5) / WIDTH * 2 - (columns + 0.5) / width * 2,
+            (np.arange(HEIGHT) + 0.5) / HEIGHT * 2 - (rows + 0.5) / height * 2,
+        ),
+        -1,
+    )
+    small = np.where(visible[pick][..., None], flow[..., :2][pick] + shift, 2.0)
     film, pen = Film(rng, flat=world.flat_truth), int(rng.integers(1 << 30))
     first = _frame(name, world, film, pen, rng, seen)
     second = _frame(name, world, film, pen, rng, then)
     first, second = _scaled(first, second)
     return Clip(first, second, small.astype(np.float16))
+
+
+def walk(rng: np.random.Generator, atlas: Atlas, kind: str, count: int) -> list[tuple[Frame, NDArray[np.bool_]]]:
+    """A fixed camera while someone or something crosses the scene: `count` frames and where the mover is in each.
+
+    The mover is a group of the scene, or a person when it has none; it starts and ends outside the picture. The last
+    frame is the scene without it.
+    """
+    name, world, light, _ = _scene(rng, atlas, kind, False)
+    if not world.groups:
+        person(world, (0.0, 0.0, rng.uniform(2.0, 5.0)))
+    rows = world.groups[int(rng.integers(len(world.groups)))]
+    still_rows, materials, view = world.object_rows(), world.material_rows(), world.view()
+    middle = still_rows[rows, CENTRE : CENTRE + 3].mean(0)
+    depth = max(0.8, float(view.rotation[:, 2] @ (middle - view.position)))
+    film, pen = Film(rng, flat=False), int(rng.integers(1 << 30))
+    film.focus, film.bars = None, (0, 0)
+    seen, where = [], []
+    for step in range(count):
+        now = still_rows.copy()
+        across = (-1.5 + 3.0 * step / max(1, count - 2)) * world.half_width * depth
+        now[rows, CENTRE : CENTRE + 3] += view.rotation[:, 0] * (
+            across - view.rotation[:, 0] @ (middle - view.position)
+        )
+        if step == count - 1:
+            now[rows, CENTRE + 1] -= 1e5
+        picture = _see(now, materials, atlas, view, light, world.cartoon)
+        inside = (picture.index >= rows.start) & (picture.index < rows.stop)
+        share = np.empty((HEIGHT, WIDTH, 1), np.float32)
+        shading.area_resize(inside[..., None].astype(np.float32), share)
+        seen.append(picture)
+        where.append(share[..., 0] > 0.5)
+    frames = [_frame(name, world, film, pen, rng, picture) for picture in seen]
+    return list(zip(_scaled(*frames), where, strict=True))

@@ -23,6 +23,7 @@ from inference.training.render import HEIGHT, WIDTH, Clip, Frame
 
 CHUNK_STILLS, CHUNK_CLIPS = 24, 4
 """A chunk is what a process sends at once; the same mix as a batch of the trainer."""
+STEADY_KINDS = ("plain_ground", "plain_ground", "above", "room", "wall")
 CHUNKS_PER_ATLAS = 160
 """Then the process paints new textures."""
 
@@ -40,7 +41,11 @@ def _render(seed: int, textures: int, nice: int, out: multiprocessing.Queue) -> 
         if chunk % CHUNKS_PER_ATLAS == 0:
             atlas = make_atlas(seed + 7919 * chunk, textures)
         stills = [render.still(rng, atlas) for _ in range(CHUNK_STILLS)]
-        clips = [render.clip(rng, atlas) for _ in range(CHUNK_CLIPS)]
+        # More often than by their weight: grounds that must not move when something enters.
+        clips = [
+            render.clip(rng, atlas, str(rng.choice(STEADY_KINDS)) if rng.random() < 0.35 else None)
+            for _ in range(CHUNK_CLIPS)
+        ]
         while os.getppid() == parent:
             try:
                 out.put((stills, clips), timeout=5)

@@ -21,7 +21,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +133,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
         self.step, self.progress = state["step"], state["progress"]
+        self.plan = replace(self.plan, edges_from=state["plan"]["edges_from"])
         self.started_at = self.progress
         self.rng = np.random.default_rng(self.plan.seed + self.step)
         self.log(action="resumed", step=self.step, progress=round(self.progress, 4))
@@ -274,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         trainer.log(
             action="started",
-            plan=asdict(plan),
+            plan=asdict(trainer.plan),
             parameters=parameters(trainer.network),
             pids=[os.getpid(), *(p.pid for p in stream.processes)],
         )

@@ -1,0 +1,318 @@
+"""How good the relief engine is: `python -m bench.relief [--prototype FILE]`; in pictures: `bench.relief_sheets`.
+
+In turn: rendered scenes of kinds that were never trained on, and of kinds that were (scores against exact truth, for a
+ramp, the cues, a prototype and relief); moving objects before a fixed camera, in a real clip and in rendered ones;
+flicker on static pixels, raw and after the shared temporal filter; title cards; time, bytes, import.
+
+The scenes come from `inference/training` (numba and Pillow, no torch); the real clips lie beside the checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from bench.measure import machine
+from inference import depth, temporal
+from inference.training import metrics, scenes
+from inference.training.render import HEIGHT, WIDTH, Frame, still, walk
+from inference.training.textures import Atlas, make_atlas
+from stereospot.errors import StereoSpotError
+
+MEDIA = Path(__file__).resolve().parents[2] / "shared" / "media"
+Pictures = NDArray[np.uint8]
+Reliefs = NDArray[np.float32]
+Method = Callable[[Pictures], Reliefs]
+"""rgb [n, 112, 192, 3] to relief [n, 112, 192], 0 far to 1 near."""
+
+SEED = 20_260
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+
+
+def _resized(values: Reliefs) -> Reliefs:
+    """To the bench's size, for engines that work at another."""
+    if values.shape[1:] == (HEIGHT, WIDTH):
+        return values
+    scaled = [np.asarray(Image.fromarray(v).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)) for v in values]
+    return np.stack(scaled)
+
+
+def _engine(name: str) -> Method:
+    engine = depth.load(name)
+
+    def run(rgb: Pictures) -> Reliefs:
+        info = engine.info
+        if (info.height, info.width) != (HEIGHT, WIDTH):
+            rgb = np.stack([np.asarray(Image.fromarray(p).resize((info.width, info.height))) for p in rgb])
+        return _resized(engine.infer(rgb))
+
+    return run
+
+
+def _prototype(path: Path) -> Method:
+    """The first prototype's file: float32 [1, 3, 112, 192] in 0..1 to [1, 112, 192]."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(rgb: Pictures) -> Reliefs:
+        scaled = rgb.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        return np.stack([np.asarray(session.run(None, {name: p[None]})[0])[0] for p in scaled])
+
+    return run
+
+
+def _ramp(rgb: Pictures) -> Reliefs:
+    column = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None]
+    return np.broadcast_to(column, (len(rgb), HEIGHT, WIDTH)).copy()
+
+
+def methods(prototype: Path | None) -> dict[str, Method]:
+    found: dict[str, Method] = {"ramp": _ramp}
+    try:
+        found["cues"] = _engine("cues")
+    except StereoSpotError as error:
+        print(f"cues: left out ({error})")
+    if prototype:
+        found["prototype"] = _prototype(prototype)
+    found["relief"] = _engine("relief")
+    return found
+
+
+def synthetic(found: dict[str, Method], atlas: Atlas, count: int) -> dict[str, object]:
+    """Scores on rendered scenes; held-out kinds first."""
+    result: dict[str, object] = {}
+    for title, held_out in (("held-out kinds", True), ("kinds trained on", False)):
+        rng = np.random.default_rng(SEED)
+        kinds = [k for k in scenes.names(held_out=held_out) if not k.endswith("_card")]
+        frames = [still(rng, atlas, kinds[i % len(kinds)]) for i in range(count)]
+        print(f"\n{title}: {count} rendered scenes    L1 inv   AbsRel   delta1   pair order")
+        for name, run in found.items():
+            scores = _scores(run, frames)
+            mean = metrics.mean(scores)
+            result[f"{title}/{name}"] = mean._asdict()
+            print(f"  {name:28s} {mean.error:8.4f} {mean.abs_rel:8.4f} {mean.delta1:8.4f} {mean.order:8.4f}")
+        orders: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for name, run in found.items():
+            for frame, score in zip(frames, _scores(run, frames), strict=True):
+                orders[frame.kind][name].append(score.order)
+        for kind, by_name in orders.items():
+            row = "  ".join(f"{name} {np.nanmean(values):.3f}" for name, values in by_name.items())
+            print(f"    order, {kind:14s} {row}")
+    return result
+
+
+def _scores(run: Method, frames: list[Frame]) -> list[metrics.Score]:
+    relief = run(np.stack([f.rgb for f in frames]))
+    return [
+        metrics.score(r, f.inverse, np.random.default_rng(i))
+        for i, (r, f) in enumerate(zip(relief, frames, strict=True))
+    ]
+
+
+def clip_frames(path: Path, every: int = 1) -> Pictures:
+    """A clip's frames at the network's size, area-averaged."""
+    frames: list[Pictures] = []
+    with av.open(str(path)) as file:
+        for number, frame in enumerate(file.decode(video=0)):
+            if number % every == 0:
+                small = frame.reformat(WIDTH, HEIGHT, "rgb24", interpolation="AREA")
+                frames.append(small.to_ndarray().astype(np.uint8, copy=False))
+    return np.stack(frames)
+
+
+def _grow(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    picture = Image.fromarray((mask * 255).astype(np.uint8))
+    return np.asarray(picture.filter(ImageFilter.MaxFilter(2 * pixels + 1))) > 127
+
+
+def _shrink(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    return ~_grow(~mask, pixels)
+
+
+def moving_masks(frames: Pictures) -> Iterator[NDArray[np.bool_]]:
+    """What differs from the median background and also moves (so no ghost of what stood there for long).
+
+    Each frame is first brought to the background's exposure: a camera's automatic exposure follows the objects.
+    """
+    grey = frames.astype(np.float32).mean(-1) + 1
+    background = np.median(grey[:: max(1, len(grey) // 80)], axis=0)
+    grey *= np.median(background / grey, axis=(1, 2))[:, None, None]
+    for t, picture in enumerate(grey):
+        away = np.abs(picture - background) > 16
+        moves = np.abs(picture - grey[max(0, t - 5)]) + np.abs(picture - grey[min(len(grey) - 1, t + 5)]) > 22
+        mask = away & _grow(_shrink(moves, 1), 9)
+        yield _grow(_shrink(mask, 3), 3)
+
+
+def margin(relief: Reliefs, mask: NDArray[np.bool_]) -> float | None:
+    """Mean relief inside the mask less that of a ring around it, in units of the frame's 2..98 % range."""
+    share = mask.mean()
+    if not 0.02 < share < 0.35:
+        return None
+    ring = _grow(mask, 8) & ~_grow(mask, 2)
+    if ring.sum() < 40:
+        return None
+    low, high = np.percentile(relief, (2, 98))
+    return float((relief[mask].mean() - relief[ring].mean()) / max(high - low, 1e-3))
+
+
+def moving_objects(
+    found: dict[str, Method], frames: Pictures, masks: list[NDArray[np.bool_]], title: str
+) -> dict[str, object]:
+    """The share of frames in which the mover is nearer than its surroundings, and by how much."""
+    result: dict[str, object] = {}
+    print(f"\nmoving object, {title}:    nearer   margin   10 % of margins    frames")
+    for name, run in found.items():
+        values = [m for r, mask in zip(run(frames), masks, strict=True) if (m := margin(r, mask)) is not None]
+        if not values:
+            continue
+        right, mean, low = (
+            float(np.mean(np.array(values) > 0)),
+            float(np.mean(values)),
+            float(np.percentile(values, 10)),
+        )
+        result[f"{title}/{name}"] = {"nearer": right, "margin": mean, "p10": low, "frames": len(values)}
+        print(f"  {name:28s} {right:8.3f} {mean:8.3f} {low:8.3f} {len(values):8d}")
+    return result
+
+
+def smoothed(relief: Reliefs, lumas: list[NDArray[np.float32]]) -> Reliefs:
+    """What the product's temporal filter makes of a shot's reliefs."""
+    out = np.empty_like(relief)
+    for t in range(len(relief)):
+        low, high = max(0, t - temporal.RADIUS), min(len(relief), t + temporal.RADIUS + 1)
+        out[t] = temporal.smooth(list(relief[low:high]), lumas[low:high], t - low)
+    return out
+
+
+def steadiness(
+    found: dict[str, Method], frames: Pictures, masks: list[NDArray[np.bool_]], title: str
+) -> dict[str, object]:
+    """Flicker of static pixels (mean change from frame to frame, x 100), raw and after the temporal filter, and how far
+    the background moves when an object is there (mean over background pixels, frames with against frames without)."""
+    result: dict[str, object] = {}
+    static = np.abs(np.diff(frames.astype(np.float32).mean(-1), axis=0)) < 2.5
+    occupied = np.array([m.mean() > 0.01 for m in masks])
+    print(f"\nsteadiness, {title}:    flicker x100   filtered   ground moves with an object x100")
+    lumas = [temporal.soften(np.ascontiguousarray(f @ LUMA).astype(np.uint8)) for f in frames]
+    for name, run in found.items():
+        relief = run(frames)
+        flicker = float(np.abs(np.diff(relief, axis=0))[static].mean() * 100)
+        filtered = float(np.abs(np.diff(smoothed(relief, lumas), axis=0))[static].mean() * 100)
+        jump = float("nan")
+        if occupied.any() and (~occupied).any():
+            empty = relief[~occupied].mean(0)
+            moves = [np.abs(relief[i] - empty)[~_grow(masks[i], 6)].mean() for i in np.flatnonzero(occupied)]
+            still_there = np.abs(relief[~occupied] - empty).mean()
+            jump = float((np.mean(moves) - still_there) * 100)
+        result[f"{title}/{name}"] = {"flicker_x100": flicker, "filtered_x100": filtered, "jump_x100": jump}
+        print(f"  {name:28s} {flicker:8.3f} {filtered:8.3f} {jump:8.2f}")
+    return result
+
+
+def cards(found: dict[str, Method], atlas: Atlas, count: int = 60) -> dict[str, object]:
+    """Range of relief (2..98 %) on title cards and captions, where none is right."""
+    rng = np.random.default_rng(SEED + 1)
+    frames = np.stack([still(rng, atlas, kind).rgb for kind in ("caption_card", "title_card") * (count // 2)])
+    result: dict[str, object] = {}
+    print("\ntitle cards and captions: range of relief, mean / worst, within 0.10")
+    for name, run in found.items():
+        low, high = np.percentile(run(frames), (2, 98), axis=(1, 2))
+        spread = high - low
+        result[f"cards/{name}"] = {
+            "mean": float(spread.mean()),
+            "worst": float(spread.max()),
+            "within": float((spread <= 0.1).mean()),
+        }
+        print(f"  {name:28s} {spread.mean():8.3f} {spread.max():8.3f} {(spread <= 0.1).mean():8.2f}")
+    return result
+
+
+def cost() -> dict[str, object]:
+    """Milliseconds of one core a frame, bytes of the model, seconds to import and load."""
+    engine = depth.load("relief")
+    rgb = np.random.default_rng(0).integers(0, 255, (1, HEIGHT, WIDTH, 3), np.uint8)
+    big = av.VideoFrame(1920, 1080, "yuv420p")
+    times: dict[str, float] = {}
+    scaler = VideoReformatter()
+
+    def network() -> object:
+        return engine.infer(rgb)
+
+    def resize() -> object:
+        return scaler.reformat(big, WIDTH, HEIGHT, "rgb24", interpolation="AREA")
+
+    for name, work in (("network, bytes to relief", network), ("1080p to 192 x 112 by swscale", resize)):
+        taken: list[float] = []
+        for _ in range(220):
+            start = time.perf_counter()
+            work()
+            taken.append(time.perf_counter() - start)
+        times[name] = float(np.median(taken[20:]) * 1e3)
+        print(f"  {name:34s} {times[name]:8.2f} ms (best {min(taken) * 1e3:.2f})")
+    code = (
+        "import time; start = time.perf_counter(); from inference import depth; depth.load('relief'); "
+        "print(time.perf_counter() - start)"
+    )
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    size = len(resources.files("inference.depth").joinpath("relief.onnx").read_bytes())
+    print(f"  model {size / 1e6:.2f} MB; import and load {float(started.stdout):.2f} s; {machine()}")
+    return {"milliseconds": times, "model_bytes": size, "load_seconds": float(started.stdout)}
+
+
+def rendered_walks(found: dict[str, Method], atlas: Atlas) -> dict[str, object]:
+    frames: list[Pictures] = []
+    masks: list[NDArray[np.bool_]] = []
+    for number, kind in enumerate(("room", "wall", "plain_ground", "street", "table_top", "stairs") * 3):
+        for frame, mask in walk(np.random.default_rng(SEED + number), atlas, kind, 9):
+            frames.append(frame.rgb)
+            masks.append(mask)
+    return moving_objects(found, np.stack(frames), masks, "18 rendered clips")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure the relief engine.")
+    parser.add_argument("--prototype", type=Path, help="ONNX file of the first prototype, to compare with")
+    parser.add_argument("--scenes", type=int, default=300, help="rendered scenes in each set")
+    parser.add_argument("--media", type=Path, nargs="*", help="clips of a fixed camera (default: the car clip)")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    given = parser.parse_args(arguments)
+    found, atlas = methods(given.prototype), make_atlas(SEED, 160)
+    figures: dict[str, object] = {"machine": machine()}
+    figures.update(synthetic(found, atlas, given.scenes))
+    figures.update(rendered_walks(found, atlas))
+    for path in given.media if given.media is not None else [MEDIA / "car-detection.mp4"]:
+        if not path.exists():
+            print(f"\n{path.name}: not there, left out")
+            continue
+        frames = clip_frames(path)
+        masks = list(moving_masks(frames))
+        figures.update(moving_objects(found, frames, masks, path.stem))
+        figures.update(steadiness(found, frames, masks, path.stem))
+    figures.update(cards(found, atlas))
+    print("\ncost, one core:")
+    figures["cost"] = cost()
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The scene renderer and the trainer: what is rendered is exact and repeatable; a tiny run trains, resumes, exports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL", reason="the scene renderer draws with Pillow")
+
+from inference.training import metrics, render, scenes
+from inference.training.textures import Atlas, make_atlas
+
+
+@pytest.fixture(scope="module")
+def atlas() -> Atlas:
+    return make_atlas(1, 32)
+
+
+def test_one_seed_gives_one_picture(atlas: Atlas) -> None:
+    first, second = (render.still(np.random.default_rng(4), atlas, "room") for _ in range(2))
+    assert np.array_equal(first.rgb, second.rgb)
+    assert np.array_equal(first.inverse, second.inverse)
+    other = render.still(np.random.default_rng(5), atlas, "room")
+    assert not np.array_equal(first.rgb, other.rgb)
+    assert np.array_equal(make_atlas(1, 32).texels, atlas.texels)
+
+
+def test_held_out_kinds_are_not_trained_on(atlas: Atlas) -> None:
+    trained, held_out = scenes.names(), scenes.names(held_out=True)
+    assert set(held_out) == {"shelf", "stairs", "street"}
+    assert not set(trained) & set(held_out)
+    rng = np.random.default_rng(0)
+    assert {render.still(rng, atlas).kind for _ in range(6)} <= set(trained)
+
+
+@pytest.mark.parametrize("kind", ["field", "face", "table_top", "caption_card", "street"])
+def test_each_kind_has_truth(atlas: Atlas, kind: str) -> None:
+    frame = render.still(np.random.default_rng(1), atlas, kind)
+    seen = frame.inverse[frame.inverse >= 0].astype(np.float32)
+    assert frame.kind == kind
+    assert frame.rgb.shape == (render.HEIGHT, render.WIDTH, 3)
+    assert seen.size > 0.4 * frame.inverse.size
+    assert 0 <= seen.min() <= seen.max() <= 1.3
+    if kind.endswith("_card"):
+        assert np.ptp(seen) == 0
+
+
+def test_the_flow_leads_to_the_same_surface(atlas: Atlas) -> None:
+    rng, errors = np.random.default_rng(2), []
+    for _ in range(6):
+        clip = render.clip(rng, atlas, "room")
+        flow, visible = clip.flow.astype(np.float32), np.abs(clip.flow.astype(np.float32)).max(-1) < 1
+        x = np.clip((flow[..., 0] + 1) / 2 * render.WIDTH, 0, render.WIDTH - 1).astype(int)
+        y = np.clip((flow[..., 1] + 1) / 2 * render.HEIGHT, 0, render.HEIGHT - 1).astype(int)
+        there = clip.second.inverse.astype(np.float32)[y, x]
+        errors.append(float(np.median(np.abs(there - clip.first.inverse.astype(np.float32))[visible])))
+    assert max(errors) < 0.02
+
+
+def test_scores() -> None:
+    inverse = np.linspace(0.2, 1, 112 * 192, dtype=np.float32).reshape(112, 192)
+    perfect = metrics.score(inverse * 3 + 1, inverse, np.random.default_rng(0))
+    assert perfect.error < 1e-4
+    assert perfect.delta1 > 0.999
+    assert perfect.order > 0.999
+    upside_down = metrics.score(1 - inverse, inverse, np.random.default_rng(0))
+    assert upside_down.order < 0.01
+    assert upside_down.error > 0.1
+
+
+def test_a_smoke_run_trains_resumes_and_exports(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    pytest.importorskip("onnx", reason="export needs onnx")
+    from inference.training import export, train
+
+    common = ["--out", str(tmp_path), "--textures", "32", "--validation", "2", "--renderers", "1"]
+    assert train.main(["--minutes", "0.02", *common]) == 0
+    assert train.main(["--minutes", "0.02", "--resume", *common]) == 0
+    actions = [json.loads(line)["action"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert actions.count("finished") == 2
+    assert "resumed" in actions
+    model = tmp_path / "relief.onnx"
+    assert (
+        export.main(["--checkpoint", str(tmp_path / "checkpoint.pt"), "--out", str(model), "--calibration", "6"]) == 0
+    )
+    card = json.loads(model.with_suffix(".json").read_text())
+    assert card["bytes"] == model.stat().st_size
+    assert b"site-packages" not in model.read_bytes()

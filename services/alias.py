@@ -1,4 +1,4 @@
-"""`jobs/{job}/final.mp4`: the recorded film under a name that needs no record, for readers that know only the job's id."""
+"""`jobs/{job}/final.mp4`: the recorded film under a name that needs no record, for who knows only the id."""
 
 from __future__ import annotations
 

@@ -73,6 +73,11 @@ class Converter:
         self.busy: set[str] = set()
         self.fps: float | None = None
 
+    @property
+    def decoders_opened(self) -> int:
+        """How many decoders were opened so far: consecutive segments share one."""
+        return self._decoders.opened
+
     async def close(self) -> None:
         """Close decoders and engines."""
         await self._decoders.close()
@@ -119,7 +124,7 @@ class Converter:
         try:
             return await self._convert(delivery, task, job, head, segment)
         except errors.StereoSpotError as error:
-            return await self._failed(delivery, task, error)
+            return await self.failed(delivery, task, error)
         finally:
             self.busy.discard(name)
 
@@ -218,7 +223,7 @@ class Converter:
                 break
             crash.point(name)
 
-    async def _failed(self, delivery: Delivery, task: SegmentTask, error: errors.StereoSpotError) -> Outcome:
+    async def failed(self, delivery: Delivery, task: SegmentTask, error: errors.StereoSpotError) -> Outcome:
         """What to do about a segment that failed."""
         if error.code == "CANCELLED":
             return Ack("cancelled")

@@ -43,6 +43,7 @@ class Decoders:
         self._capacity = capacity
         self._idle: list[Lease] = []
         self._leased = 0
+        self.opened = 0
 
     async def lease(
         self, job: Job, head: Plan, segment: Segment, open_source: Callable[[], Awaitable[Source]]
@@ -68,6 +69,7 @@ class Decoders:
                 await asyncio.to_thread(source.close)
                 raise
             chosen = Lease(owner, decoder, source, stop)
+            self.opened += 1
         chosen.at = segment.end
         self._leased += 1
         return chosen

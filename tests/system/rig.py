@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
+from array import array
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import av
+
+from inference import geometry
+from services import plans, sources
 from services.context import Context
-from stereospot import jobs
+from stereospot import jobs, records, subjects
 from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
-from stereospot.messages import SourceRef
-from stereospot.options import Options
+from stereospot.media import probe
+from stereospot.media.limits import Limits
+from stereospot.media.model import DecodeSpec, EncodeSpec, Plan, PlanTotal, Segment, StereoSpec
+from stereospot.media.source import FileSource
+from stereospot.messages import SourceRef, TotalDone
+from stereospot.options import Codec, Options
 from stereospot.settings import Settings
 from stereospot.storage import open_store
 from streams_config.provision import provision
@@ -48,3 +59,70 @@ def a_job(job_id: str = "J1", *, phase: Phase = Phase.CONVERTING, created_at: fl
     for step in way:
         job = jobs.advance(job, step, at=created_at)
     return job
+
+
+async def a_planned_job(
+    context: Context,
+    path: Path,
+    *,
+    job_id: str = "J1",
+    engine: str = "identity",
+    options: Options | None = None,
+    frames: int = 24,
+    promised: int = 0,
+) -> tuple[Job, Plan, list[Segment]]:
+    """A converting job whose plan is stored: cut every `frames` frames, as the decoder gives them.
+
+    promised: so many frames more than there are in the first segment, as a bad index would have it.
+    """
+    options = options or Options()
+    source = sources.identify(path)
+    info = probe.probe(FileSource(path), limits=Limits())
+    with av.open(str(path)) as container:
+        pts = [frame.pts for frame in container.decode(container.streams.video[0]) if frame.pts is not None]
+    step = pts[1] - pts[0]
+    segments: list[Segment] = []
+    for first in range(0, len(pts), frames):
+        chunk, rest = pts[first : first + frames], pts[first + frames :]
+        after = rest[0] if rest else chunk[-1] + step
+        extra = promised if first == 0 else 0
+        segments.append(
+            Segment(
+                index=len(segments), start=chunk[0], end=rest[0] if rest else None, frames=len(chunk) + extra,
+                last=chunk[-1], duration=after - chunk[0],
+            )
+        )  # fmt: skip
+    video = info.video
+    width, height, aspect = geometry.output_size(info, options.layout, engine=engine)
+    head = Plan(
+        job_id=job_id, generation=1, source_key="", source=info, container=options.container, target_seconds=2,
+        created_at=1.0, backend=options.backend,
+        decode=DecodeSpec(
+            stream_index=video.stream_index, pixel_format=video.pixel_format, rotation=video.rotation,
+            mirrored=video.mirrored, interlaced=video.interlaced,
+        ),
+        stereo=StereoSpec(engine=engine, layout=options.layout, divergence=1.0, convergence=0.5),
+        encode=EncodeSpec(
+            codec=Codec.X264, pixel_format=video.pixel_format, width=width, height=height, sample_aspect=aspect,
+            time_base=video.time_base, rate=video.average_rate, crf=20, preset="ultrafast", layout=options.layout,
+        ),
+    )  # fmt: skip
+    total = PlanTotal(
+        segments=len(segments), frames=len(pts), parts=(0,), first_pts=pts[0], end_pts=pts[-1] + step,
+        pts_sha256=hashlib.sha256(array("q", pts).tobytes()).hexdigest(),
+    )  # fmt: skip
+    await plans.write_head(context.store, head)
+    await plans.write_part(context.store, job_id, 1, segments)
+    await plans.write_total(context.store, job_id, 1, total)
+    job = a_job(job_id, pool="stub" if options.backend == "stub" else "cpu")
+    job = job.model_copy(update={"source": source, "options": options, "title": path.stem, "updated_at": time.time()})
+    await records.create_job(context.bus, job)
+    return job, head, segments
+
+
+async def announce_total(context: Context, job: Job, total: int, *, attempt: int = 1) -> None:
+    """What the planner says last: everything may be dispatched."""
+    done = TotalDone(
+        job_id=job.job_id, generation=1, attempt=attempt, pool=job.pool, total=total, parts=(0,), audio=False
+    )
+    await context.bus.publish(subjects.done_plan(job.job_id, 1, "total"), done)

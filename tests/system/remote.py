@@ -1,0 +1,93 @@
+"""An inference server of our own in this process, on a free port, and an endpoint that answers what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from inference import depth
+from inference.contract import Converted, Frames
+from inference.convert import convert_segment
+from inference.invocation import Workshop
+from inference.server import Options, Server
+from stereospot.media.limits import Limits
+from stereospot.media.model import Plan, Segment
+from stereospot.storage.base import ObjectStore
+from tests.support import wait_until
+
+LIMITS = Limits(sandbox="off")
+
+
+def convert(decoder: Frames, plan: Plan, segment: Segment, stop: threading.Event | None) -> Converted:
+    """What the server of these tests does: the real conversion."""
+    engine = depth.load(plan.stereo.engine)
+    return convert_segment(decoder=decoder, plan=plan, segment=segment, engine=engine, stop=stop)
+
+
+def copy(source: Path, target: Path, options: object, stop: object) -> None:
+    """A whole-file conversion that changes nothing."""
+    target.write_bytes(source.read_bytes())
+
+
+@contextmanager
+def serving(app: Any) -> Generator[str]:
+    """Run an ASGI app under uvicorn in a thread; gives its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),))
+    thread.start()
+    try:
+        wait_until(lambda: server.started, what="uvicorn")
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
+
+
+@contextmanager
+def inference_server(
+    *,
+    make: Callable[..., Converted] = convert,
+    film: Any = copy,
+    open_bucket: Callable[[str], ObjectStore] | None = None,
+    **options: Any,
+) -> Generator[tuple[str, Server]]:
+    """The real server around a conversion."""
+    server = Server(Workshop(make, film, LIMITS), Options(**options), open_bucket)
+    with serving(server) as url:
+        yield url, server
+
+
+class Parrot:
+    """An ASGI app that answers every POST with one thing, after reading the request. `hang`: never."""
+
+    def __init__(self, status: int, body: bytes, kind: str, *, hang: bool = False, cut: bool = False) -> None:
+        self._status, self._body, self._kind = status, body, kind
+        self._hang, self._cut = hang, cut
+        self.requests = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.requests += 1
+        while (await receive()).get("more_body"):
+            pass
+        if self._hang:
+            with contextlib.suppress(asyncio.CancelledError):
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+            return
+        length = len(self._body) + (1000 if self._cut else 0)
+        headers = [(b"content-type", self._kind.encode()), (b"content-length", str(length).encode())]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body, "more_body": self._cut})
+        if self._cut:
+            raise ConnectionResetError("cut")

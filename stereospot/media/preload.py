@@ -10,7 +10,13 @@ import pkgutil
 
 import av
 
-MODULES = ("encodings.idna", "stereospot.media.inspect")
+MODULES = (
+    "encodings.idna",
+    "stereospot.media.inspect",
+    "stereospot.media.scanning",
+    "stereospot.media.frames",
+    "stereospot.media.film_child",
+)
 _SKIPPED = ("av.__main__", "av.datasets")
 
 for _name in (*MODULES, *(module.name for module in pkgutil.walk_packages(av.__path__, "av."))):

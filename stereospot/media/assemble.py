@@ -1,0 +1,269 @@
+"""The film from its fragments and the source, in one pass.
+
+    fragments (parent, checked) --messages--> child: source demuxed, film written --descriptor--> the finished file
+
+The child reads the source once, without decoding: its sound, subtitles, chapters and tags go into the film, and the
+video packets of each fragment between them as their time comes. What the parent can check itself it does not take the
+child's word for: frame count and times of the fragments against the plan before they go in, and those of the finished
+film after it was read back, in a second child, by libavformat.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import sys
+import threading
+from array import array
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from stereospot import errors
+from stereospot.jail import Jail
+from stereospot.media import boxes, signalling
+from stereospot.media.limits import Limits
+from stereospot.media.model import Plan, PlanTotal
+from stereospot.media.source import FileSource, Source
+
+LATEST_START_SECONDS = 24 * 3600
+"""A film that starts later than this (clocks counted from 1970) is moved to its own beginning."""
+
+_FILE_BYTES = 1 << 44
+_KEPT_CODES = frozenset(
+    ("CANCELLED", "STORAGE_FULL", "STORAGE_UNAVAILABLE", "SOURCE_CHANGED", "SOURCE_MISSING", "OUT_OF_MEMORY",
+     "VERIFICATION_FAILED", "ASSEMBLY_FAILED", "KERNEL_UNSUPPORTED"),
+)  # fmt: skip
+
+
+class FilmReport(BaseModel):
+    """What the assembler records; `warnings` are sentences for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    frames: int
+    duration_seconds: float
+    sha256: str
+    size_bytes: int
+    warnings: tuple[str, ...] = ()
+    index_in_front: bool = True
+
+
+def assemble(
+    plan: Plan,
+    total: PlanTotal,
+    fragments: Iterable[bytes],
+    source: Source,
+    out: Path,
+    *,
+    init: bytes,
+    limits: Limits | None = None,
+    stop: threading.Event | None = None,
+) -> FilmReport:
+    """Write the film to `out`; blocking.
+
+    fragments: the media segments in order, each once; taken one at a time. init: the header they all share.
+    Raises VERIFICATION_FAILED, ASSEMBLY_FAILED, STORAGE_FULL, CANCELLED and what the source raises; `out` is gone then.
+    """
+    limits = limits or Limits()
+    try:
+        return _assemble(plan, total, fragments, source, out, init, limits, stop)
+    except BaseException as failure:
+        out.unlink(missing_ok=True)
+        if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.error("STORAGE_FULL", out.name) from failure
+        if isinstance(failure, errors.StereoSpotError) and failure.code not in _KEPT_CODES:
+            raise errors.error("ASSEMBLY_FAILED", str(failure), **failure.details) from failure
+        raise
+
+
+def _assemble(
+    plan: Plan,
+    total: PlanTotal,
+    fragments: Iterable[bytes],
+    source: Source,
+    out: Path,
+    init: bytes,
+    limits: Limits,
+    stop: threading.Event | None,
+) -> FilmReport:
+    origin = _origin(plan, total)
+    checked = Checked(plan, total, fragments)
+    warnings = list(_warnings(plan, total, origin))
+    with out.open("w+b") as file:
+        request = _request(plan, total, origin, limits)
+        answer: dict[str, Any] = {}
+        jail_limits = limits.jail(file_bytes=_FILE_BYTES, stall_code="ASSEMBLY_FAILED")
+        with Jail(
+            "stereospot.media.film_child:write",
+            request,
+            sources=[source],
+            outputs=[file.fileno()],
+            limits=jail_limits,
+            stop=stop,
+        ) as jail:
+            jail.send({}, init)
+            for message in jail.messages():
+                if message.body.get("want"):
+                    fragment = next(checked, None)
+                    jail.send({"end": fragment is None}, fragment or b"")
+                else:
+                    answer = message.body
+        checked.finish()
+        os.fsync(file.fileno())
+        size = file.seek(0, os.SEEK_END)
+        warnings += [str(item)[:300] for item in answer.get("warnings", [])]
+        _verify(plan, total, checked, origin, out, limits, stop)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FilmReport(
+        frames=checked.frames,
+        duration_seconds=float((total.end_pts - total.first_pts) * plan.encode.time_base),
+        sha256=digest,
+        size_bytes=size,
+        warnings=tuple(warnings),
+        index_in_front=bool(answer.get("index_in_front", True)),
+    )
+
+
+def _origin(plan: Plan, total: PlanTotal) -> int:
+    """The PTS that becomes 0 in the film: 0 itself, unless the format cannot hold what lies before or so far behind."""
+    if plan.container != "mkv" and total.first_pts < 0:
+        return total.first_pts
+    seconds = total.first_pts * plan.encode.time_base
+    return total.first_pts if abs(seconds) > LATEST_START_SECONDS else 0
+
+
+def _warnings(plan: Plan, total: PlanTotal, origin: int) -> Iterator[str]:
+    time_base = plan.encode.time_base
+    if origin:
+        moved = float(-origin * time_base)
+        yield f"All times were moved by {moved:.6f} s, since the container cannot hold the source's start."
+    if plan.container == "mkv" and (1000 * time_base).denominator != 1:
+        yield "Matroska counts milliseconds: frames were moved by up to 0.5 ms. Choose mp4 for exact times."
+    if plan.container != "mkv":
+        left = [track for track in plan.source.subtitles if track.bitmap]
+        if left:
+            yield f"{len(left)} bitmap subtitle tracks were left out: they need mkv."
+
+
+def _request(plan: Plan, total: PlanTotal, origin: int, limits: Limits) -> dict[str, Any]:
+    text = [track.stream_index for track in plan.source.subtitles if plan.container == "mkv" or not track.bitmap]
+    packing = signalling.packing(plan.encode.layout)
+    return limits.request() | {
+        "container": {"mkv": "matroska"}.get(plan.container, plan.container),
+        "video": plan.source.video.stream_index,
+        "audio": [track.stream_index for track in plan.source.audio],
+        "subtitles": text,
+        "stereo_mode": None if packing is None else packing.stereo_mode,
+        "time_base": str(plan.encode.time_base),
+        "origin": origin,
+        "first_pts": total.first_pts,
+        "frames": total.frames,
+        "segments": total.segments,
+        "seconds": float((total.end_pts - total.first_pts) * plan.encode.time_base),
+    }
+
+
+class Checked(Iterator[bytes]):
+    """The fragments, each looked at on the way: what the plan promised, frame by frame.
+
+    Raises VERIFICATION_FAILED as soon as something differs. `times` are the PTS of every frame so far.
+    """
+
+    def __init__(self, plan: Plan, total: PlanTotal, fragments: Iterable[bytes]) -> None:
+        self.times = array("q")
+        self._fragments = iter(fragments)
+        self._total = total
+        self._numerator = plan.encode.time_base.numerator
+        self._end: int | None = None
+
+    @property
+    def frames(self) -> int:
+        return len(self.times)
+
+    def __next__(self) -> bytes:
+        media = next(self._fragments)
+        samples = boxes.read_fragment(media)
+        if not samples:
+            raise errors.error("VERIFICATION_FAILED", f"The fragment after frame {self.frames} holds no frame.")
+        for sample in samples:
+            pts, rest = divmod(sample.time + sample.offset, self._numerator)
+            if rest or (self.times and pts <= self.times[-1]):
+                raise errors.error("VERIFICATION_FAILED", f"Frame {self.frames} has the time {pts}, which is wrong.")
+            self.times.append(pts)
+        return media
+
+    def finish(self) -> None:
+        """Every frame came, with the times of the plan."""
+        if self.frames != self._total.frames:
+            raise errors.error(
+                "VERIFICATION_FAILED", f"{self.frames} frames came, {self._total.frames} were planned.",
+                frames=self.frames, planned=self._total.frames,
+            )  # fmt: skip
+        if _digest(self.times) != self._total.pts_sha256:
+            raise errors.error("VERIFICATION_FAILED", "The frames have other times than the plan.")
+
+
+def _digest(times: array[int]) -> str:
+    if sys.byteorder == "big":
+        times = array("q", times)
+        times.byteswap()
+    return hashlib.sha256(times.tobytes()).hexdigest()
+
+
+def _verify(
+    plan: Plan,
+    total: PlanTotal,
+    checked: Checked,
+    origin: int,
+    out: Path,
+    limits: Limits,
+    stop: threading.Event | None,
+) -> None:
+    """Read the finished film back: the frames' times as libavformat sees them, and that the first one decodes."""
+    film = FileSource(out)
+    answer: dict[str, Any] = {}
+    size = plan.encode.width * plan.encode.height
+    request = limits.request() | {"max_pixels": max(limits.max_pixels, size), "container": plan.container}
+    try:
+        with Jail(
+            "stereospot.media.film_child:read_back",
+            request,
+            sources=[film],
+            limits=limits.jail(stall_code="VERIFICATION_FAILED"),
+            stop=stop,
+        ) as jail:
+            for message in jail.messages():
+                answer = message.body | {"times": message.blob}
+    except errors.StereoSpotError as failure:
+        if failure.code in ("CANCELLED", "OUT_OF_MEMORY", "STORAGE_UNAVAILABLE"):
+            raise
+        raise errors.error("VERIFICATION_FAILED", f"The film does not read back: {failure}") from failure
+    finally:
+        film.close()
+    found = array("q", answer.get("times", b""))
+    time_base = plan.encode.time_base
+    if plan.container == "mkv":
+        expected = array("q", (_milliseconds((pts - origin) * time_base) for pts in checked.times))
+    else:
+        expected = array("q", ((pts - origin) * time_base.numerator for pts in checked.times))
+    if found != expected:
+        at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), len(found))
+        raise errors.error(
+            "VERIFICATION_FAILED", f"The film has {len(found)} of {total.frames} frames, or differs from {at} on.",
+            frames=len(found), planned=total.frames, first_difference=at,
+        )  # fmt: skip
+    if (answer.get("width"), answer.get("height")) != (plan.encode.width, plan.encode.height):
+        raise errors.error("VERIFICATION_FAILED", "The film's first frame does not decode to the planned size.")
+
+
+def _milliseconds(seconds: Fraction) -> int:
+    """As libavformat rounds: to the nearest, halves away from zero."""
+    doubled = abs(seconds) * 2000
+    rounded = (doubled.numerator // doubled.denominator + 1) // 2
+    return rounded if seconds >= 0 else -rounded

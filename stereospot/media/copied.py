@@ -1,0 +1,162 @@
+"""A sound whose packets go into the film as they are. Runs in the jail.
+
+Times become sample counts: from a clock that counts samples as they stand, from a coarse one (milliseconds, 90 kHz) by
+the frame sizes that the packets themselves tell, as long as the clock does not contradict by more than a tick. What a
+decoder is to drop at the start becomes the edit list's media time.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from stereospot.media.carried import Sink, known_layout, name_of
+from stereospot.media.film import Edit, Track
+
+HEAD_PACKETS = 8
+"""How many packets libavformat sees to write a track's header: E-AC-3 needs a few, all others one."""
+
+
+def skipped(packet: Any) -> tuple[int, int]:
+    """Samples that a decoder drops at the start and at the end of this packet."""
+    if not packet.has_sidedata("skip_samples"):
+        return 0, 0
+    start, end = struct.unpack_from("<II", bytes(packet.get_sidedata("skip_samples")))
+    return start, end
+
+
+def frame_samples(name: str, stream: Any, data: bytes) -> int | None:
+    """How many samples a packet holds, where that is plain to see; None leaves it to the packets' times."""
+    if name == "ac3":
+        return 1536
+    if name == "opus" and data:
+        return _opus_samples(data)
+    if name in ("aac", "mp3", "mp2"):
+        return stream.codec_context.frame_size or None
+    return None
+
+
+def _opus_samples(data: bytes) -> int | None:
+    """RFC 6716 3.1: the TOC byte's configuration gives the frame size at 48 kHz, its low bits the frame count."""
+    configuration, code = data[0] >> 3, data[0] & 3
+    if configuration < 12:
+        size = (480, 960, 1920, 2880)[configuration & 3]
+    elif configuration < 16:
+        size = (480, 960)[configuration & 1]
+    else:
+        size = (120, 240, 480, 960)[configuration & 3]
+    if code < 3:
+        return size * (1 if code == 0 else 2)
+    return size * (data[1] & 63) if len(data) > 1 else None
+
+
+class Copied:
+    """Packets as they are; only ADTS headers are taken off, since mp4 keeps their content in the header."""
+
+    def __init__(self, stream: Any, origin: Fraction, *, block: int = 0) -> None:
+        """block: bytes of one PCM frame over all channels; 0 for packets of a codec."""
+        self.stream = stream
+        self.heads: list[Any] = []
+        self.warnings: list[str] = []
+        rate = stream.codec_context.sample_rate or stream.time_base.denominator
+        self.track = Track(rate, sample_size=block)
+        self._name = name_of(stream)
+        self._block = block
+        self._scale: Fraction = stream.time_base * rate
+        self._origin = round(origin * rate)
+        # Sources with a coarse clock (milliseconds, 90 kHz) say where a packet lies only to a tick.
+        self._slack = 0 if self._scale == 1 else math.ceil(self._scale) + 1
+        self._filter: Any = None
+        # Where the media begins and where it begins to be heard: what lies between is priming.
+        self._zero: int | None = None
+        self._start = 0
+        self._leading = False
+        self._time = 0
+        self._held: tuple[bytes, int, int] | None = None
+        self._trim = 0
+
+    def template(self, container: Any) -> Any:
+        stream = container.add_stream_from_template(self.stream, opaque=True)
+        stream.codec_context.layout = known_layout(stream.codec_context.layout)
+        return stream
+
+    def take(self, packet: Any, sink: Sink) -> None:
+        if len(self.heads) < HEAD_PACKETS:
+            self.heads.append(packet)
+        data = bytes(packet)
+        if self._name == "aac" and len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
+            data = self._without_adts(packet)
+        if self._block:
+            self._take_pcm(packet, data, sink)
+            return
+        size = frame_samples(self._name, self.stream, data)
+        declared = max(0, round((packet.duration or 0) * self._scale))
+        time = self._place(packet)
+        if time is None:
+            return
+        if self._held is not None:
+            self._emit(time - self._time, sink)
+        self._time = time
+        # An exact clock knows of a last packet that is cut short; a coarse one does not.
+        length = declared if declared and (size is None or self._slack == 0) else size or declared or 1
+        self._held = (data, length, size or length)
+        self._trim = skipped(packet)[1]
+
+    def _place(self, packet: Any) -> int | None:
+        """Where a packet lies, in samples; None for what an edit list took out of the middle."""
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        time = None if ticks is None else round(ticks * self._scale) - self._origin
+        skip = skipped(packet)[0]
+        if self._zero is None:
+            self._start = (time or 0) + skip
+            if skip and abs(self._start) <= self._slack:
+                self._start = 0
+            self._zero = self._start - skip
+            self._leading = packet.is_discard
+            return self._zero
+        if packet.is_discard and not self._leading:
+            return None
+        place = self._time + (self._held[2] if self._held is not None else 0)
+        if time is not None and abs(time - place) > self._slack:
+            place = max(time, self._time + 1)
+        if self._leading and not packet.is_discard:
+            self._leading = False  # the packets before were there for the decoder alone
+            self._start = place + skip
+        return place
+
+    def _emit(self, duration: int, sink: Sink) -> None:
+        assert self._held is not None
+        data = self._held[0]
+        self.track.add(len(data), duration)
+        sink(self.track, data, 1)
+        self._held = None
+
+    def _take_pcm(self, packet: Any, data: bytes, sink: Sink) -> None:
+        if self._zero is None:
+            self._zero = self._start = round((packet.pts or 0) * self._scale) - self._origin
+        count = len(data) // self._block
+        if count:
+            self.track.add(self._block, 1, count=count)
+            sink(self.track, data[: count * self._block], count)
+
+    def _without_adts(self, packet: Any) -> bytes:
+        if self._filter is None:
+            self._filter = av.BitStreamFilterContext("aac_adtstoasc", self.stream)
+        copy = av.Packet(bytes(packet))
+        copy.pts = packet.pts
+        copy.dts = packet.dts
+        return b"".join(bytes(part) for part in self._filter.filter(copy))
+
+    def finish(self, sink: Sink) -> Edit | None:
+        if self._held is not None:
+            self._emit(self._held[1], sink)
+        if self._zero is None or not self.track.samples:
+            return None
+        start, skip = self._start, self._start - self._zero
+        if start < 0:  # nothing before the film's first instant is shown
+            start, skip = 0, skip - start
+        return Edit(start, skip, max(0, self.track.duration - skip - self._trim))

@@ -1,0 +1,343 @@
+"""The jailed side of the assembler: `write` makes the film into an inherited descriptor, `read_back` looks at one.
+
+Order in the file follows the source: whenever its sound reaches the start of the next fragment, that fragment goes in
+first, so that nothing has to be held back but the packets since the last one.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import math
+import os
+from array import array
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+import av
+import av.error
+import av.stream
+
+from stereospot import errors
+from stereospot.jail import Cell
+from stereospot.media import boxes, skeleton
+from stereospot.media.carried import Carried, name_of
+from stereospot.media.film import Edit, Filled, Film, Track, header, media_of
+from stereospot.media.matroska import Matroska
+from stereospot.media.mov_text import Text
+from stereospot.media.opener import opened
+from stereospot.media.subtitles import TEXT_CODECS
+from stereospot.media.tracks import carry_audio
+
+_FLUSH_BYTES = 512 * 1024
+_SKELETON_BYTES = 64 * 1024
+_PEEKED_PACKETS = 1000
+
+
+def write(cell: Cell, request: dict[str, Any]) -> None:
+    """Task: sources[0] is the source, outputs[0] the film. Asks the parent for the init, then for each fragment."""
+    init = cell.receive().blob
+    with os.fdopen(os.dup(cell.outputs[0]), "r+b", buffering=1 << 20) as file, opened(cell.source, request) as source:
+        supply = Supply(cell)
+        try:
+            if request["container"] == "matroska":
+                answer = _matroska(source, supply, init, file, request)
+            else:
+                answer = Mp4(source, supply, init, file, request).write()
+            file.flush()
+        except OSError as failure:
+            if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise errors.error("STORAGE_FULL", "The film could not be written.") from failure
+            raise
+        cell.send(answer)
+
+
+class Supply:
+    """The fragments, one in hand: asked of the parent, which has checked them."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        self.media = b""
+        self.samples: list[boxes.Sample] = []
+        self.advance()
+
+    def advance(self) -> None:
+        self._cell.send({"want": True})
+        message = self._cell.receive()
+        self.media = message.blob
+        self.samples = [] if message.body["end"] else boxes.read_fragment(self.media)
+
+    @property
+    def ended(self) -> bool:
+        return not self.samples
+
+    def start(self, timescale: int) -> float:
+        first = self.samples[0]
+        return (first.time + first.offset) / timescale
+
+
+def _packets(source: Any, streams: list[Any], warnings: list[str]) -> Iterator[Any]:
+    """The packets of `streams`; damage ends the reading with a warning, not the film."""
+    if not streams:
+        return
+    for stream in source.streams:
+        if stream not in streams:
+            stream.discard = av.stream.Discard.all
+    try:
+        for packet in source.demux(streams):
+            if packet.size and packet.time_base:
+                yield packet
+    except (av.error.InvalidDataError, av.error.EOFError) as failure:
+        warnings.append(f"The source could not be read to its end: sound and subtitles may be cut short ({failure}).")
+
+
+def _seconds(packet: Any) -> float | None:
+    ticks = packet.dts if packet.dts is not None else packet.pts
+    return None if ticks is None else float(ticks * packet.time_base)
+
+
+def _chosen(source: Any, request: dict[str, Any], kind: str) -> list[Any]:
+    wanted = set(request[kind])
+    return [stream for stream in source.streams if stream.index in wanted and stream.codec_context is not None]
+
+
+def _chapters(source: Any, origin: Fraction) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for number, chapter in enumerate(source.chapters(), 1):
+        base = chapter["time_base"]
+        shift = round(origin / base)
+        start, end = max(0, chapter["start"] - shift), max(0, chapter["end"] - shift)
+        if end >= start:
+            found.append(
+                {"id": number, "start": start, "end": end, "time_base": base, "metadata": dict(chapter["metadata"])}
+            )
+    return found
+
+
+def _video_tags(source: Any, request: dict[str, Any]) -> dict[str, str]:
+    return skeleton.kept_tags(source.streams[request["video"]].metadata)
+
+
+# ---- mp4 and mov -----------------------------------------------------------------------------------------
+class Mp4:
+    """Writes one mp4 or mov; see `film`."""
+
+    def __init__(self, source: Any, supply: Supply, init: bytes, file: BinaryIO, request: dict[str, Any]) -> None:
+        self._source, self._supply, self._init, self._request = source, supply, init, request
+        self._timescale = boxes.timescale(init)
+        self._origin = request["origin"] * Fraction(request["time_base"])
+        self._container: str = request["container"]
+        self._warnings: list[str] = []
+        self._video = Track(self._timescale, sync=False)
+        self._first_media = supply.media
+        self._carried: list[Carried] = self._carry()
+        self._film = Film(file, _brand(self._container, init), self._room())
+        self._held: dict[int, tuple[Track, list[bytes], int, int]] = {}
+
+    def _carry(self) -> list[Carried]:
+        found: list[Carried] = []
+        for stream in _chosen(self._source, self._request, "audio"):
+            found.append(carry_audio(stream, self._container, self._origin))
+        for stream in _chosen(self._source, self._request, "subtitles"):
+            if name_of(stream) in TEXT_CODECS:
+                found.append(Text(stream, self._origin))
+            else:
+                self._warnings.append(f"Subtitle track {stream.index} was left out: mp4 holds text only.")
+        return found
+
+    def _room(self) -> int:
+        """Bytes for the index, from what is known before: too much costs nothing, too little moves it to the end."""
+        frames, segments = self._request["frames"], self._request["segments"]
+        size = _SKELETON_BYTES + Track.room(frames, segments, runs=frames)
+        size += sum(len(k) + len(v) + 64 for k, v in self._source.metadata.items())
+        for one in self._carried:
+            stream = one.stream
+            if stream.type != "audio":
+                size += _SKELETON_BYTES
+                continue
+            smallest = 960 if name_of(stream) == "opus" else 1024
+            guess = math.ceil(self._request["seconds"] * (stream.codec_context.sample_rate or 48000) / smallest)
+            packets = min(stream.frames or guess, guess) + 1000
+            size += Track.room(packets, 4 * segments + guess // 16, runs=packets // 2)
+        return size
+
+    def write(self) -> dict[str, Any]:
+        by_index = {one.stream.index: one for one in self._carried}
+        origin = float(self._origin)
+        for packet in _packets(self._source, [one.stream for one in self._carried], self._warnings):
+            now = _seconds(packet)
+            while now is not None and not self._supply.ended and self._supply.start(self._timescale) - origin <= now:
+                self._fragment()
+            by_index[packet.stream.index].take(packet, self._sink)
+        while not self._supply.ended:
+            self._fragment()
+        edits = [(one, one.finish(self._sink)) for one in self._carried]
+        self._flush()
+        filled = [(one, edit) for one, edit in edits if edit is not None]
+        for one, edit in edits:
+            self._warnings += one.warnings
+            if edit is None and one.stream.type == "audio":
+                self._warnings.append(f"Track {one.stream.index} holds no sound and was left out.")
+        return self._finish(filled)
+
+    def _fragment(self) -> None:
+        self._flush()
+        samples, media = self._supply.samples, self._supply.media
+        for sample in samples:
+            self._video.add(sample.size, sample.duration, key=sample.key)
+        body = memoryview(media)[samples[0].position : samples[-1].position + samples[-1].size]
+        self._film.append(self._video, body, len(samples))
+        self._supply.advance()
+
+    def _sink(self, track: Track, data: bytes, count: int) -> None:
+        _, parts, held, size = self._held.get(id(track), (track, [], 0, 0))
+        parts.append(data)
+        self._held[id(track)] = (track, parts, held + count, size + len(data))
+        if size + len(data) >= _FLUSH_BYTES:
+            self._flush_track(id(track))
+
+    def _flush_track(self, key: int) -> None:
+        track, parts, count, _ = self._held.pop(key)
+        self._film.append(track, b"".join(parts), count)
+
+    def _flush(self) -> None:
+        for key in list(self._held):
+            self._flush_track(key)
+
+    def _finish(self, filled: list[tuple[Carried, Edit]]) -> dict[str, Any]:
+        first = self._request["first_pts"] - self._request["origin"]
+        delay = first * Fraction(self._request["time_base"]).numerator
+        movie = _movie_timescale(self._timescale, filled)
+        skeleton_bytes, filled = self._skeleton(filled, movie)
+        found = boxes.sample_entry(self._init)
+        assert found is not None
+        entry = self._init[found[1].start : found[1].end]
+        tracks = [Filled(self._video, Edit(delay, 0, self._video.duration), entry)]
+        tracks += [Filled(one.track, edit) for one, edit in filled]
+        tracks += self._chapter_tracks(skeleton_bytes, len(tracks))
+        in_front = self._film.finish(header(skeleton_bytes, tracks, movie))
+        return {"warnings": self._warnings, "index_in_front": in_front}
+
+    def _skeleton(self, filled: list[tuple[Carried, Edit]], movie: int) -> tuple[bytes, list[tuple[Carried, Edit]]]:
+        """The headers; a track that libavformat refuses is left out with a warning rather than failing the film."""
+
+        def attempt(tracks: list[tuple[Carried, Edit]]) -> bytes:
+            return skeleton.write(
+                self._container, self._init, self._first_media, [one for one, _ in tracks],
+                tags=skeleton.kept_tags(self._source.metadata), video_tags=_video_tags(self._source, self._request),
+                chapters=_chapters(self._source, self._origin), timescales=(movie, self._timescale),
+            )  # fmt: skip
+
+        try:
+            return attempt(filled), filled
+        except (ValueError, av.error.FFmpegError):
+            kept: list[tuple[Carried, Edit]] = []
+            for one, edit in filled:
+                try:
+                    attempt([(one, edit)])
+                    kept.append((one, edit))
+                except (ValueError, av.error.FFmpegError) as failure:
+                    name = name_of(one.stream)
+                    self._warnings.append(f"Track {one.stream.index} ({name}) was left out: {failure}.")
+            return attempt(kept), kept
+
+    def _chapter_tracks(self, skeleton_bytes: bytes, known: int) -> list[Filled]:
+        """Chapter titles as libavformat lays them out for QuickTime: their samples move into our file."""
+        moov = boxes.find(skeleton_bytes, "moov")
+        assert moov is not None
+        count = sum(item.kind == b"trak" for item in boxes.children(skeleton_bytes, moov))
+        chapters = _chapters(self._source, self._origin)
+        found: list[Filled] = []
+        for number in range(known, count):
+            trak = [item for item in boxes.children(skeleton_bytes, moov) if item.kind == b"trak"][number]
+            mdhd = boxes.find(skeleton_bytes, "mdia/mdhd", trak)
+            assert mdhd is not None
+            track = Track(boxes.timescale(skeleton_bytes, number))
+            for data, duration in media_of(skeleton_bytes, number):
+                track.add(len(data), duration)
+                self._film.append(track, data, 1)
+            start = chapters[0]["start"] * chapters[0]["time_base"] if chapters else 0
+            found.append(Filled(track, Edit(round(start * track.timescale), 0, track.duration)))
+        return found
+
+
+def _brand(container: str, init: bytes) -> bytes:
+    """`ftyp`, as libavformat writes it for such films."""
+    if container == "mov":
+        return boxes.box(b"ftyp", b"qt  ", (512).to_bytes(4, "big"), b"qt  ")
+    found = boxes.sample_entry(init)
+    own = {b"avc1": b"avc1", b"av01": b"av01"}.get(found[1].kind, b"") if found else b""
+    return boxes.box(b"ftyp", b"isom", (512).to_bytes(4, "big"), b"isomiso2", own, b"mp41")
+
+
+def _movie_timescale(video: int, filled: list[tuple[Carried, Edit]]) -> int:
+    """The video's own clock, so that its start is exact; a common multiple where a sound's delay asks for it."""
+    scale = video
+    for one, edit in filled:
+        if edit.delay * scale % one.track.timescale:
+            finer = math.lcm(scale, one.track.timescale)
+            scale = finer if finer < 1 << 31 else scale
+    return scale
+
+
+# ---- Matroska --------------------------------------------------------------------------------------------
+def _matroska(source: Any, supply: Supply, init: bytes, file: BinaryIO, request: dict[str, Any]) -> dict[str, Any]:
+    streams = _chosen(source, request, "audio") + _chosen(source, request, "subtitles")
+    attachments = [
+        (stream.name or f"attachment-{stream.index}", stream.mimetype or "application/octet-stream", stream.data)
+        for stream in source.streams
+        if stream.type == "attachment"
+    ]
+    timescale = boxes.timescale(init)
+    warnings: list[str] = []
+    packets = _packets(source, streams, warnings)
+    peeked, heads = _peek(packets, streams) if "mov" in source.format.name else ([], {})
+    made = Matroska(
+        file, init, supply.media, streams, heads, stereo_mode=request["stereo_mode"],
+        tags=skeleton.kept_tags(source.metadata), video_tags=_video_tags(source, request),
+        chapters=_chapters(source, Fraction(0)), attachments=attachments,
+        index_bytes=min(1 << 22, 4096 + 64 * math.ceil(request["seconds"])),
+    )  # fmt: skip
+    for packet in itertools.chain(peeked, packets):
+        now = _seconds(packet)
+        while now is not None and not supply.ended and supply.start(timescale) <= now:
+            made.video(supply.media)
+            supply.advance()
+        made.take(packet)
+    while not supply.ended:
+        made.video(supply.media)
+        supply.advance()
+    made.close()
+    return {"warnings": warnings + made.warnings, "index_in_front": False}
+
+
+def _peek(packets: Iterator[Any], streams: list[Any]) -> tuple[list[Any], dict[int, list[Any]]]:
+    """The first packets of all sounds, up to the first one each that is heard, and what else came meanwhile."""
+    waiting = {stream.index for stream in streams if stream.type == "audio"}
+    peeked: list[Any] = []
+    heads: dict[int, list[Any]] = {}
+    while waiting and len(peeked) < _PEEKED_PACKETS and (packet := next(packets, None)) is not None:
+        peeked.append(packet)
+        index = packet.stream.index
+        if index in waiting:
+            heads.setdefault(index, []).append(packet)
+            if not packet.is_discard:
+                waiting.remove(index)
+    return peeked, heads
+
+
+# ---- the finished film -----------------------------------------------------------------------------------
+def read_back(cell: Cell, request: dict[str, Any]) -> None:
+    """Task: sources[0] is a finished film; answers with the times of all its frames and the first picture's size."""
+    with opened(cell.source, request) as container:
+        stream = container.streams.video[0]
+        frame = next(container.decode(stream))
+        answer = {"width": frame.width, "height": frame.height}
+        if request["container"] == "mkv":
+            container.seek(0)
+            times = array("q", (packet.pts or 0 for packet in container.demux(stream) if packet.size))
+        else:
+            # Without B-frames the index libavformat builds from our tables holds presentation times.
+            times = array("q", (entry.timestamp for entry in stream.index_entries))
+        cell.send(answer, times.tobytes())

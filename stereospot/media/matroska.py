@@ -1,0 +1,167 @@
+"""The film as Matroska: libavformat's own muxer, which needs no tables in memory and takes nearly every codec.
+
+Times are milliseconds there, which is the format's usual clock: pictures of a 1001/24000 clock move by half a
+millisecond at most, and the film's report says so. Runs in the jail.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any, BinaryIO, cast
+
+import av
+import av.error
+
+from stereospot.media import boxes, padding
+from stereospot.media.carried import Sink, name_of
+from stereospot.media.film import Track
+from stereospot.media.lossless import Lossless
+from stereospot.media.skeleton import describe
+from stereospot.media.subtitles import plain_text
+
+CLOCK = Fraction(1, 1000)
+HOLDS_AS_TEXT = frozenset(("subrip", "ass", "ssa", "webvtt", "text"))
+
+
+class Matroska:
+    """One film that is being written: `video` for fragments, `take` for everything else, then `close`."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        init: bytes,
+        fragment: bytes,
+        streams: Sequence[Any],
+        heads: dict[int, list[Any]],
+        *,
+        stereo_mode: str | None,
+        tags: dict[str, str],
+        video_tags: dict[str, str],
+        chapters: Sequence[dict[str, Any]],
+        attachments: Sequence[tuple[str, str, bytes]],
+        index_bytes: int,
+    ) -> None:
+        self.warnings: list[str] = []
+        self._time_base = Fraction(1, boxes.timescale(init))
+        options = {
+            "avoid_negative_ts": "disabled",
+            "fflags": "+bitexact",
+            "reserve_index_space": str(index_bytes),
+            "strict": "experimental",
+        }
+        self._output = av.open(file, "w", format="matroska", options=options)
+        with av.open(io.BytesIO(init + fragment), "r") as sample:
+            self._video: Any = self._output.add_stream_from_template(sample.streams.video[0], opaque=True)
+        self._video.time_base = self._time_base
+        self._video.metadata.update(video_tags)
+        if stereo_mode is not None:
+            self._video.metadata["stereo_mode"] = stereo_mode
+        self._output.metadata.update(tags)
+        self._targets: dict[int, Any] = {}
+        self._converted: set[int] = set()
+        self._lossless: dict[int, Lossless] = {}
+        for stream in streams:
+            self._add(stream, heads.get(stream.index, []))
+        for name, kind, data in attachments:
+            self._output.add_attachment(name, kind, data)
+        if chapters:
+            self._output.set_chapters(cast(Any, list(chapters)))
+
+    def _add(self, stream: Any, heads: list[Any]) -> None:
+        """heads: the first packets of a sound whose priming Matroska has still to be told, up to the first heard."""
+        name = name_of(stream)
+        samples = padding.priming(heads) if heads else 0
+        try:
+            if stream.type == "subtitle" and name == "mov_text":
+                target = self._output.add_mux_stream("subrip")
+                self._converted.add(stream.index)
+            elif samples:
+                with padding.template(stream, heads[0], samples) as padded:
+                    target = self._output.add_stream_from_template(padded, opaque=True)
+            else:
+                target = self._output.add_stream_from_template(stream, opaque=True)
+        except (ValueError, av.error.FFmpegError) as failure:
+            if stream.type == "audio" and not isinstance(failure, av.error.FFmpegError):
+                self._add_lossless(stream)
+                return
+            self.warnings.append(f"Track {stream.index} ({name or 'unknown'}) was left out: {failure}.")
+            return
+        target.time_base = stream.time_base
+        describe(stream, target)
+        self._targets[stream.index] = target
+
+    def _add_lossless(self, stream: Any) -> None:
+        """Matroska lacks a few codecs of telephones and games: FLAC of what their decoders give."""
+        context = stream.codec_context
+        one = Lossless(stream, Fraction(0), pcm=False)
+        context.open(strict=False)
+        one.settle(context.format.name, context.layout, context.sample_rate)
+        target = one.template(self._output)
+        target.time_base = Fraction(1, context.sample_rate)
+        describe(stream, target)
+        self._targets[stream.index] = target
+        self._lossless[stream.index] = one
+        self.warnings += one.warnings
+
+    def _flac(self, one: Lossless, data: bytes, duration: int) -> None:
+        target = self._targets[one.stream.index]
+        made = av.Packet(data)
+        made.time_base = Fraction(1, one.track.timescale)
+        made.pts = made.dts = one.start + one.track.duration - duration
+        made.duration = duration
+        made.is_keyframe = True
+        made.stream = target
+        self._output.mux(made)
+
+    def video(self, media: bytes) -> None:
+        """Append the frames of one fragment."""
+        for sample in boxes.read_fragment(media):
+            packet = av.Packet(media[sample.position : sample.position + sample.size])
+            packet.time_base = self._time_base
+            packet.pts = packet.dts = sample.time + sample.offset
+            packet.duration = sample.duration
+            packet.is_keyframe = sample.key
+            packet.stream = self._video
+            self._output.mux(packet)
+
+    def take(self, packet: Any) -> None:
+        """Append a packet of the source as it is; mov_text becomes SubRip."""
+        target = self._targets.get(packet.stream.index)
+        if target is None or (packet.is_discard and packet.pts is not None and packet.pts > 0):
+            return
+        if packet.stream.index in self._converted:
+            for text in self._plain(packet):
+                text.stream = target
+                self._output.mux(text)
+            return
+        one = self._lossless.get(packet.stream.index)
+        if one is not None:
+            one.take(packet, self._sink(one))
+            return
+        if packet.dts is None:
+            packet.dts = packet.pts
+        packet.stream = target
+        self._output.mux(packet)
+
+    def _plain(self, packet: Any) -> Iterator[Any]:
+        text = plain_text(packet).encode()
+        if text:
+            made = av.Packet(text)
+            made.time_base = packet.time_base
+            made.pts = made.dts = packet.pts
+            made.duration = packet.duration
+            made.is_keyframe = True
+            yield made
+
+    def _sink(self, one: Lossless) -> Sink:
+        def put(track: Track, data: bytes, count: int) -> None:
+            self._flac(one, data, track.latest)
+
+        return put
+
+    def close(self) -> None:
+        for one in self._lossless.values():
+            one.finish(self._sink(one))
+        self._output.close()

@@ -1,0 +1,94 @@
+"""Subtitles as mov_text (3GPP TS 26.245), the text that mp4 and mov hold. Runs in the jail."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from stereospot.media.carried import Sink, name_of
+from stereospot.media.film import Edit, Track
+from stereospot.media.subtitles import Cue, plain_text
+
+
+class Text:
+    """Subtitles as mov_text: kept until the end (they are small), then written as one run without holes."""
+
+    TIMESCALE = 1000
+
+    def __init__(self, stream: Any, origin: Fraction) -> None:
+        self.stream = stream
+        self.heads: list[Any] = []
+        self.warnings: list[str] = []
+        self.track = Track(self.TIMESCALE)
+        self._origin = origin
+        self._raw = name_of(stream) == "mov_text"
+        self._cues: list[Cue] = []
+
+    def template(self, container: Any) -> Any:
+        if self._raw:
+            return container.add_stream_from_template(self.stream, opaque=True)
+        stream = container.add_stream("mov_text")
+        stream.codec_context.subtitle_header = _ASS_HEADER
+        return stream
+
+    def take(self, packet: Any, sink: Sink) -> None:
+        if packet.pts is None:
+            return
+        start = packet.pts * packet.time_base - self._origin
+        end = start + (packet.duration or 0) * packet.time_base
+        if self._raw:
+            data = bytes(packet)
+            if len(data) > 2:
+                self._cues.append(Cue(_ms(start), _ms(end), data))
+            return
+        text = plain_text(packet).encode()
+        if text:
+            self._cues.append(Cue(_ms(start), _ms(end), struct.pack(">H", len(text[:65535])) + text[:65535]))
+
+    def finish(self, sink: Sink) -> Edit | None:
+        if not self._cues:
+            return None
+        for duration, data in _without_holes(sorted(self._cues, key=lambda cue: (cue.start, cue.end))):
+            if not self.heads and len(data) > 2:
+                head = av.Packet(data)
+                head.pts = head.dts = 0
+                head.duration = 1000
+                head.time_base = Fraction(1, self.TIMESCALE)
+                head.is_keyframe = True
+                self.heads.append(head)
+            self.track.add(len(data), duration)
+            sink(self.track, data, 1)
+        return Edit(0, 0, self.track.duration)
+
+
+_ASS_HEADER = (
+    b"[Script Info]\r\nScriptType: v4.00+\r\n\r\n[V4+ Styles]\r\nFormat: Name, Fontname, Fontsize, PrimaryColour,"
+    b" SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle,"
+    b" BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\r\nStyle: Default,Arial,16,"
+    b"&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1\r\n\r\n[Events]\r\nFormat: Layer, Start, End,"
+    b" Style, Name, MarginL, MarginR, MarginV, Effect, Text\r\n"
+)
+"""The least that libavcodec's mov_text encoder takes as a style sheet."""
+
+
+def _ms(seconds: Fraction) -> int:
+    return max(0, round(seconds * Text.TIMESCALE))
+
+
+def _without_holes(cues: list[Cue]) -> Iterator[tuple[int, bytes]]:
+    """(duration, sample): 3GPP TS 26.245 has exactly one text at any time, and an empty one where there is none."""
+    now = 0
+    for index, cue in enumerate(cues):
+        following = cues[index + 1].start if index + 1 < len(cues) else None
+        end = cue.end if following is None else min(cue.end, following)
+        start = max(cue.start, now)
+        if end <= start:
+            continue
+        if start > now:
+            yield start - now, b"\0\0"
+        yield end - start, cue.data
+        now = end

@@ -1,0 +1,118 @@
+"""Text subtitles: for the page player as WebVTT, and as ASS with each cue once per eye.
+
+A cue drawn once over a side-by-side picture lies half in one eye and half in the other. The ASS beside the film says
+each cue twice, once in the middle of each eye's half and at the same place there, which puts the text at the screen
+plane.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stereospot.media import signalling
+from stereospot.options import Layout
+
+TEXT_CODECS = frozenset(("mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"))
+
+_OVERRIDES = re.compile(r"\{[^}]*\}")
+_TAGS = re.compile(r"</?[A-Za-z][^>]*>")
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A text from `start` to `end` in milliseconds; `data` as a track's bytes, or the text in UTF-8."""
+
+    start: int
+    end: int
+    data: bytes
+
+    @property
+    def text(self) -> str:
+        return self.data.decode(errors="replace")
+
+
+def plain_text(packet: Any) -> str:
+    """The text of a packet of any text codec, without styles; lines joined by newlines."""
+    lines = [line for item in packet.decode() if (line := _dialogue(getattr(item, "ass", b"")))]
+    return "\n".join(lines)
+
+
+def _dialogue(ass: bytes) -> str:
+    """The text field of an ASS event as libavcodec gives it: eight fields before it."""
+    text = ass.decode(errors="replace").split(",", 8)[-1]
+    text = _TAGS.sub("", _OVERRIDES.sub("", text))
+    return text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ").strip()
+
+
+def read_cues(container: Any, stream: Any, *, origin: float = 0.0) -> list[Cue]:
+    """Every cue of a text stream of an open container; runs in the jail."""
+    cues: list[Cue] = []
+    for packet in container.demux(stream):
+        if packet.size and packet.pts is not None:
+            text = plain_text(packet)
+            start = float(packet.pts * packet.time_base) - origin
+            end = start + float((packet.duration or 0) * packet.time_base)
+            if text and end > start:
+                cues.append(Cue(max(0, round(start * 1000)), max(0, round(end * 1000)), text.encode()))
+    return sorted(cues, key=lambda cue: (cue.start, cue.end))
+
+
+def webvtt(cues: Iterable[Cue]) -> str:
+    """A WebVTT file; arrows and markup in the text are escaped, empty lines taken out (they would end the cue)."""
+    parts = ["WEBVTT\n"]
+    for cue in cues:
+        lines = [line for line in cue.text.splitlines() if line.strip()]
+        text = html.escape("\n".join(lines), quote=False)
+        parts.append(f"{_clock(cue.start)} --> {_clock(cue.end)}\n{text}\n")
+    return "\n".join(parts)
+
+
+def _clock(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
+
+
+def ass(cues: Sequence[Cue], layout: Layout, width: int, height: int) -> str:
+    """An ASS file for a picture of `width` x `height`: once per eye where the layout packs two.
+
+    Half layouts squeeze each eye, so the text is squeezed the same way and looks right once unpacked.
+    """
+    packing = signalling.packing(layout)
+    eyes: list[tuple[int, int]] = [(width // 2, height)]
+    scale_x = scale_y = 100
+    eye_height = height
+    if packing is not None and packing.pkin == b"side":
+        eyes = [(width // 4, height), (width // 4 + width // 2, height)]
+        scale_x = 50 if layout is Layout.HALF_SBS else 100
+    elif packing is not None:
+        eyes = [(width // 2, height // 2), (width // 2, height)]
+        scale_y = 50 if layout is Layout.HALF_TB else 100
+        eye_height = height // 2 if layout is Layout.FULL_TB else height
+    size = max(8, eye_height // 18)
+    margin = round(eye_height * 0.05 * scale_y / 100)
+    lines = [
+        "[Script Info]", "ScriptType: v4.00+", f"PlayResX: {width}", f"PlayResY: {height}",
+        "ScaledBorderAndShadow: yes", "WrapStyle: 0", "", "[V4+ Styles]",
+        "Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, "
+        "Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, "
+        "MarginR, MarginV, Encoding",
+        f"Style: Eye,Arial,{size},&H00FFFFFF,&H00FFFFFF,&H00000000,&H80000000,0,0,0,0,{scale_x},{scale_y},0,0,1,"
+        f"{max(1, size // 16)},0,2,0,0,0,1",
+        "", "[Events]", "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text",
+    ]  # fmt: skip
+    for cue in cues:
+        text = cue.text.replace("\\", "\\\\").replace("{", "(").replace("}", ")").replace("\n", "\\N")
+        for x, bottom in eyes:
+            place = f"{{\\an2\\pos({x},{bottom - margin})}}"
+            lines.append(f"Dialogue: 0,{_ass_clock(cue.start)},{_ass_clock(cue.end)},Eye,,0,0,0,,{place}{text}")
+    return "\n".join(lines) + "\n"
+
+
+def _ass_clock(milliseconds: int) -> str:
+    hundredths = (milliseconds + 5) // 10
+    seconds, rest = divmod(hundredths, 100)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:02d}"

@@ -1,0 +1,189 @@
+"""What the tests of the film share: a plan and fragments for any source, and readers that compare frames and PCM."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from stereospot.media import cmaf
+from stereospot.media.assemble import FilmReport, assemble
+from stereospot.media.model import (
+    AudioTrack,
+    DecodeSpec,
+    EncodeSpec,
+    Plan,
+    PlanTotal,
+    SourceInfo,
+    StereoSpec,
+    SubtitleTrack,
+    VideoTrack,
+)  # fmt: skip
+from stereospot.media.source import FileSource
+from stereospot.options import Codec, Container, Layout
+
+WIDTH, HEIGHT = 64, 48
+BITMAPS = frozenset(("dvd_subtitle", "hdmv_pgs_subtitle", "dvb_subtitle", "dvdsub", "pgssub", "dvbsub"))
+
+
+@dataclass
+class Job:
+    """A source that was planned and converted: everything the assembler gets."""
+
+    path: Path
+    plan: Plan
+    total: PlanTotal
+    init: bytes
+    fragments: list[bytes]
+    pts: list[int]
+
+    def assemble(self, out: Path, **changes: Any) -> FilmReport:
+        source = FileSource(self.path)
+        try:
+            arguments: dict[str, Any] = {"fragments": iter(self.fragments), "init": self.init} | changes
+            return assemble(self.plan, self.total, source=source, out=out, **arguments)
+        finally:
+            source.close()
+
+
+def job(
+    path: Path,
+    container: Container = "mp4",
+    *,
+    codec: Codec = Codec.X264,
+    layout: Layout = Layout.HALF_SBS,
+    frames: int = 24,
+) -> Job:
+    """Plan `path` by decoding it and convert it to small pictures that carry their number."""
+    with av.open(str(path), "r") as source:
+        stream = source.streams.video[0]
+        pts = [frame.pts for frame in source.decode(stream) if frame.pts is not None]
+        time_base = stream.time_base or Fraction(1, 90000)
+        rate = stream.average_rate or Fraction(24)
+        info = _info(source, path, stream.index, time_base, rate)
+    encode = EncodeSpec(
+        codec=codec, pixel_format="yuv420p", width=WIDTH, height=HEIGHT, time_base=time_base, rate=rate, crf=0,
+        preset="ultrafast", layout=layout, threads=1,
+    )  # fmt: skip
+    last = pts[-1] - pts[-2] if len(pts) > 1 else max(1, round(1 / rate / time_base))
+    end = pts[-1] + last
+    starts = [*range(0, len(pts), frames), len(pts)]
+    fragments: list[bytes] = []
+    init = b""
+    for first, after in itertools.pairwise(starts):
+        encoder = cmaf.FragmentEncoder(encode)
+        for number in range(first, after):
+            encoder.write(picture(number), pts[number])
+        made = encoder.finish(pts[after] if after < len(pts) else end)
+        init = made.init
+        fragments.append(made.media)
+    plan = Plan(
+        job_id="j", generation=1, source_key="input/j/source.bin", source=info, encode=encode, container=container,
+        decode=DecodeSpec(stream_index=info.video.stream_index, pixel_format="yuv420p"),
+        stereo=StereoSpec(engine="identity", layout=layout, divergence=0, convergence=0.5),
+        target_seconds=6, created_at=0,
+    )  # fmt: skip
+    digest = hashlib.sha256(struct.pack(f"<{len(pts)}q", *pts)).hexdigest()
+    total = PlanTotal(
+        segments=len(fragments), frames=len(pts), parts=(0,), first_pts=pts[0], end_pts=end, pts_sha256=digest
+    )
+    return Job(path, plan, total, init, fragments, pts)
+
+
+def _info(source: Any, path: Path, index: int, time_base: Fraction, rate: Fraction) -> SourceInfo:
+    audio = tuple(
+        AudioTrack(
+            stream_index=stream.index, codec=stream.codec_context.codec.canonical_name,
+            sample_rate=stream.codec_context.sample_rate, channels=stream.codec_context.channels,
+            language=stream.metadata.get("language"),
+        )
+        for stream in source.streams.audio
+    )  # fmt: skip
+    subtitles = tuple(
+        SubtitleTrack(
+            stream_index=stream.index, codec=stream.codec_context.codec.canonical_name,
+            bitmap=stream.codec_context.codec.canonical_name in BITMAPS,
+        )
+        for stream in source.streams.subtitles
+    )  # fmt: skip
+    video = VideoTrack(
+        stream_index=index, codec="any", width=WIDTH, height=HEIGHT, coded_width=WIDTH, coded_height=HEIGHT,
+        pixel_format="yuv420p", source_pixel_format="yuv420p", time_base=time_base, average_rate=rate,
+    )  # fmt: skip
+    return SourceInfo(
+        container="any",
+        size_bytes=path.stat().st_size,
+        duration_seconds=None,
+        video=video,
+        audio=audio,
+        subtitles=subtitles,
+    )
+
+
+def picture(number: int) -> tuple[Any, Any, Any]:
+    """Planes of 64x48 that tell their number in every sample."""
+    luma = np.full((HEIGHT, WIDTH), 16 + number % 200, np.uint8)
+    luma[: number // 200 + 1] = 255
+    chroma = np.full((HEIGHT // 2, WIDTH // 2), 128, np.uint8)
+    return luma, chroma, chroma
+
+
+def frames(data: Path | bytes) -> list[tuple[int, Fraction, str]]:
+    """(pts, time base, hash of the luma) of every frame."""
+    found: list[tuple[int, Fraction, str]] = []
+    with av.open(str(data) if isinstance(data, Path) else io.BytesIO(data), "r") as container:
+        stream = container.streams.video[0]
+        assert stream.time_base is not None
+        for frame in container.decode(stream):
+            plane = frame.planes[0]
+            rows = np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width]
+            found.append((frame.pts or 0, stream.time_base, hashlib.sha256(rows.tobytes()).hexdigest()))
+    return found
+
+
+def picture_hash(number: int) -> str:
+    return hashlib.sha256(picture(number)[0].tobytes()).hexdigest()
+
+
+@dataclass
+class Sound:
+    codec: str
+    start: float
+    """Seconds at which the first sample is heard."""
+    pcm: Any
+    """[channels, samples]"""
+    language: str | None
+    title: str | None
+
+
+def sounds(path: Path) -> list[Sound]:
+    """Every audio track decoded whole."""
+    found: list[Sound] = []
+    with av.open(str(path), "r") as container:
+        indexes = [stream.index for stream in container.streams.audio]
+    for index in indexes:
+        with av.open(str(path), "r") as container:
+            stream: Any = container.streams[index]
+            parts: list[Any] = []
+            start: float | None = None
+            for frame in container.decode(stream):
+                if start is None:
+                    start = float((frame.pts or 0) * frame.time_base)
+                array = frame.to_ndarray()
+                parts.append(array if frame.format.is_planar else array.reshape(-1, len(frame.layout.channels)).T)
+            pcm = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0))
+            found.append(
+                Sound(
+                    stream.codec_context.codec.canonical_name, start or 0.0, pcm, stream.metadata.get("language"),
+                    stream.metadata.get("title"),
+                )
+            )  # fmt: skip
+    return found

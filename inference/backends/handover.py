@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from inference import convert, geometry, report
+from inference import geometry, report
+from inference.contract import Converted, Frames
 from stereospot import errors
 from stereospot.media import frames, probe
 from stereospot.media.cmaf import Fragment, FragmentEncoder
@@ -60,14 +61,6 @@ class Answer(Model):
 
     status: str = "ok"
     report: dict[str, Any] = Field(default={}, description="the remote's segment report")
-
-
-class Frames(Protocol):
-    """The part of a decoder that is used here."""
-
-    def frames(
-        self, start: int | None, end: int | None, *, before: int = 0, after: int = 0
-    ) -> Iterator[convert.Frame]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +300,7 @@ def converted(
     limits: Limits,
     stop: threading.Event | None = None,
     on_frame: Callable[[int], None] | None = None,
-) -> convert.Converted:
+) -> Converted:
     """One segment by a remote: pack, exchange, unpack; `folder` is empty, exists, and is the caller's to remove."""
     clock = [time.perf_counter()]
     packed = pack(decoder, plan, segment, padding=padding, stop=stop)
@@ -318,7 +311,7 @@ def converted(
     fragment = unpack(target, packed, limits=limits, stop=stop, on_frame=on_frame)
     clock.append(time.perf_counter())
     stages = {"pack": clock[1] - clock[0], "remote": clock[2] - clock[1], "unpack": clock[3] - clock[2]}
-    return convert.Converted(fragment, _report(told, segment, plan, stages, clock[-1] - clock[0]))
+    return Converted(fragment, _report(told, segment, plan, stages, clock[-1] - clock[0]))
 
 
 def _report(

@@ -23,6 +23,7 @@ import aiohttp
 from inference import convert
 from inference.backends import deposit, handover
 from inference.backends.handover import Packed
+from inference.contract import Converted, Frames
 from stereospot import errors
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
@@ -61,12 +62,12 @@ class HttpBackend:
     def convert(
         self,
         *,
-        decoder: handover.Frames,
+        decoder: Frames,
         plan: Plan,
         segment: Segment,
         stop: threading.Event | None = None,
         on_frame: Callable[[int], None] | None = None,
-    ) -> convert.Converted:
+    ) -> Converted:
         """Convert one segment; blocking. Raises REMOTE_FAILED, REMOTE_INVALID, what the decoder raises, CANCELLED."""
         plain = self.endpoint.dialect == "plain"
         if plain:

@@ -277,7 +277,7 @@ def test_a_broken_connection(pictures: list[tuple[np.ndarray, ...]]) -> None:
         (json.dumps({"s3_input_uri": "s3://b/k"}).encode(), "output_uri"),
         (json.dumps({"input_uri": "s3://b/k", "output_uri": "s3://b/o", "mode": "hologram"}).encode(), "mode"),
         (json.dumps({"input_uri": "ftp://b/k", "output_uri": "file:///etc/x"}).encode(), "below none"),
-        (json.dumps({"input_uri": "file:///etc/passwd", "output_uri": "s3://b/o"}).encode(), "cannot reach"),
+        (json.dumps({"input_uri": "file:///etc/passwd", "output_uri": "s3://b/o"}).encode(), "can reach"),
         (json.dumps({"input_uri": 5, "output_uri": "s3://b/o"}).encode(), "input_uri"),
         (b"x" * (2 << 20), "more than"),
     ],
@@ -286,7 +286,7 @@ def test_bad_requests(body: bytes, words: str) -> None:
     with remote.inference_server() as (url, server):
         found = httpx.post(url + "/invocations", content=body, timeout=10)
         assert found.status_code == 400
-        assert words in found.json()["error"] or words.replace("cannot", "can") in found.json()["error"]
+        assert words in found.json()["error"]
         assert found.json()["code"] == "INVALID_REQUEST"
         assert server.busy == 0
         assert httpx.get(url + "/elsewhere", timeout=5).status_code == 404

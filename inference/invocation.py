@@ -1,0 +1,106 @@
+"""What an inference server is asked for, and the work: a video file in, a converted one out. Blocking, no HTTP here.
+
+handover (plan, segment, range with padding) ──> exactly that segment, lossless, at the source's times
+plain (`mode`, or `options`)                 ──> the whole video converted, sound and tracks kept
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inference.backends import handover
+from inference.backends.handover import Handover
+from inference.contract import Converted, Frames
+from stereospot import errors
+from stereospot.media import frames
+from stereospot.media.limits import Limits
+from stereospot.media.model import Plan, Segment
+from stereospot.media.source import FileSource
+from stereospot.options import Layout, Options
+
+Convert = Callable[[Frames, Plan, Segment, threading.Event | None], Converted]
+"""One segment on this machine: decoder, plan, segment, stop."""
+
+Film = Callable[[Path, Path, Options, threading.Event | None], None]
+"""A whole video: source, target, options, stop."""
+
+
+class Invocation(BaseModel):
+    """The body of `POST /invocations`; `s3_` names are the older spelling of the same fields."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    input_uri: str = Field(min_length=1, max_length=2048)
+    output_uri: str = Field(min_length=1, max_length=2048)
+    mode: Literal["anaglyph", "sbs"] = "anaglyph"
+    options: Options | None = Field(default=None, description="ours: everything a conversion may ask for, over `mode`")
+    stereospot: Handover | None = Field(default=None, description="ours: one exact segment of a plan")
+
+    @property
+    def settled(self) -> Options:
+        """The options of a whole-file conversion."""
+        layout = Layout.FULL_SBS if self.mode == "sbs" else Layout.ANAGLYPH
+        return self.options or Options(layout=layout)
+
+
+def parse(body: bytes) -> Invocation:
+    """The request in a JSON body; raises INVALID_REQUEST with what is wrong."""
+    try:
+        parsed: object = json.loads(body)
+    except ValueError as failure:
+        raise errors.error("INVALID_REQUEST", "The body is not JSON.") from failure
+    if not isinstance(parsed, dict):
+        raise errors.error("INVALID_REQUEST", "The body is not a JSON object.")
+    given = cast(dict[str, Any], parsed)
+    for name in ("input_uri", "output_uri"):
+        given[name] = given.get(name) or given.get(f"s3_{name}")
+        if not isinstance(given[name], str) or not given[name]:
+            raise errors.error("INVALID_REQUEST", f"{name} (or s3_{name}) is missing.")
+    try:
+        return Invocation.model_validate(given)
+    except ValidationError as failure:
+        raise errors.error("INVALID_REQUEST", _first(failure)) from failure
+
+
+def parse_handover(line: bytes) -> Handover:
+    """The first line of an inline request; raises INVALID_REQUEST."""
+    try:
+        return Handover.model_validate_json(line)
+    except ValidationError as failure:
+        raise errors.error("INVALID_REQUEST", _first(failure)) from failure
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Does the work of one server: `convert` makes a segment, `film` a whole video; `limits` hold for every input."""
+
+    convert: Convert
+    film: Film
+    limits: Limits
+
+    def segment(
+        self, source: Path, target: Path, wanted: Handover, stop: threading.Event | None = None
+    ) -> dict[str, Any]:
+        """Convert the range in `source` into `target`; returns the report as JSON values."""
+        info, plan, segment = handover.received(source, wanted, limits=self.limits)
+        opened = FileSource(source)
+        try:
+            spec = handover.decode_spec(info)
+            with frames.Decoder(opened, spec, info, limits=self.limits, stop=stop) as decoder:
+                found = self.convert(decoder, plan, segment, stop)
+        finally:
+            opened.close()
+        target.write_bytes(found.fragment.init + found.fragment.media)
+        return found.report.model_dump(mode="json")
+
+
+def _first(failure: ValidationError) -> str:
+    problem = failure.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"

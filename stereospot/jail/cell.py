@@ -11,9 +11,11 @@ import contextlib
 import importlib
 import io
 import mmap
+import select
 import socket
 import threading
 import traceback
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -33,8 +35,8 @@ class SourceUnavailable(OSError):
 class SourceFile(io.RawIOBase):
     """A source as a seekable binary file: blocks of 1 MiB asked from the parent, a few of them kept.
 
-    `holes` are byte ranges that read as zeros without being asked for: the payload of an mp4 that is planned from its
-    index alone.
+    `holes` are byte ranges, in order, that read as zeros without being asked for: the payload of an mp4 that is planned
+    from its index alone.
     """
 
     def __init__(self, channel: socket.socket, size: int) -> None:
@@ -72,11 +74,12 @@ class SourceFile(io.RawIOBase):
         size = min(size, self.size - offset)
         if size <= 0:
             return b""
-        for start, end in self.holes:
-            if start <= offset < end:
-                return bytes(min(size, end - offset))
-            if offset < start < offset + size:
-                size = start - offset
+        if self.holes:
+            at = bisect_right(self.holes, (offset, self.size))
+            if at and offset < self.holes[at - 1][1]:
+                return bytes(min(size, self.holes[at - 1][1] - offset))
+            if at < len(self.holes):
+                size = min(size, self.holes[at][0] - offset)
         number, within = divmod(offset, wire.BLOCK)
         return self._block(number)[within : within + size]
 
@@ -141,6 +144,10 @@ class Cell:
     def receive(self) -> wire.Message:
         """Wait for the parent's next message; raises wire.Closed when the parent is gone."""
         return wire.receive(self._control)[1]
+
+    def readable(self) -> bool:
+        """Whether a message is there already."""
+        return bool(select.select([self._control], [], [], 0)[0])
 
 
 def resolve(name: str) -> Task:

@@ -76,6 +76,7 @@ class Jail:
         self._server = server or forkserver.shared(self.limits.sandbox)
         self._started = time.monotonic()
         self._finished = False
+        self._sending = threading.Lock()
         self._reads = Reads(sources)
         self._control, self._their_control = socket.socketpair()
         self._line, self._their_line = socket.socketpair()
@@ -146,10 +147,11 @@ class Jail:
         return self._reads.bytes_read
 
     def send(self, body: dict[str, Any], blob: bytes = b"") -> None:
-        """Send a message to the task; one that is gone is reported by the next `receive`."""
-        self._control.settimeout(self.limits.no_progress_seconds)
+        """Send a message to the task, from any thread; one that is gone is reported by the next `receive`."""
         try:
-            wire.send(self._control, wire.MESSAGE, body, blob)
+            with self._sending:
+                self._control.settimeout(self.limits.no_progress_seconds)
+                wire.send(self._control, wire.MESSAGE, body, blob)
         except wire.Closed:
             pass
         except TimeoutError as failure:

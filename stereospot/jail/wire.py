@@ -51,7 +51,9 @@ def send(channel: socket.socket, kind: Kind, body: dict[str, Any], blob: bytes |
         channel.sendall(HEADER.pack(kind, len(text), len(blob)) + text)
         if blob:
             channel.sendall(blob)
-    except (BrokenPipeError, ConnectionResetError) as failure:
+    except TimeoutError:
+        raise
+    except OSError as failure:  # the other side is gone, or ours was closed by another thread
         raise Closed from failure
 
 

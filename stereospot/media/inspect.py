@@ -71,6 +71,7 @@ def _describe(
     frames = first_frames(container, stream, cell)
     video = _video(stream, frames, warnings)
     video["frames_declared"] = declared or None
+    video["first_pts"] = next((frame.pts for frame in frames if frame.pts is not None), stream.start_time or 0)
     return {
         "container": container.format.name[:TEXT],
         "size_bytes": size,

@@ -83,6 +83,7 @@ class VideoTrack(Model):
     colour: Colour = Colour()
     language: str | None = None
     frames_declared: int | None = None
+    first_pts: int = Field(default=0, description="PTS of the first frame that decodes")
 
 
 class AudioTrack(Model):
@@ -236,3 +237,4 @@ class PlanTotal(Model):
     first_pts: int
     end_pts: int = Field(description="first PTS after the last frame's duration")
     pts_sha256: str = Field(description="over the PTS list as little-endian int64")
+    warnings: tuple[str, ...] = Field(default=(), description="what the scan has to say to the user")

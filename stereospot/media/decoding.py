@@ -1,0 +1,336 @@
+"""Inside the jail: exactly the frames of a range of presentation times, whatever the container and the GOPs.
+
+The rules, each of which some kind of file needs:
+
+* A range is tested on the PTS of decoded frames, never on packets or counts. Decoding runs past the next keyframe until
+  a frame at or after `end` appears, so the leading pictures of an open GOP belong to the earlier range.
+* After a seek, frames before the first keyframe packet in presentation order are dropped: their references are missing.
+  The seek is good if a frame at or before `start` comes out, with enough frames before it for the padding; otherwise
+  it is repeated further back, and at last from the beginning.
+* The beginning is a fresh open without a seek: what edit lists hide and what codecs number from 1 needs no rule there.
+* A range that starts where the last one ended goes on with the open decoder. Frames decoded too far are kept, and the
+  last few before, so that padding costs nothing.
+* Interlaced frames pass one deinterlacer that sees one frame on either side of each, at every range alike.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import av.error
+import av.filter
+from av import VideoFrame
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from stereospot.errors import error
+from stereospot.jail import SourceFile
+from stereospot.jail.cell import SourceUnavailable
+from stereospot.media import opener
+
+BACK_SECONDS = (0, 1, 3, 9, 27, 81)
+KEPT_BEFORE = 16
+"""Frames before the position that stay at hand for a continued range's padding."""
+
+SKIPPED_ERRORS = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.BugError)
+"""What a decoder says of one bad packet; the next one is tried, as every player does."""
+
+
+class Decoded(NamedTuple):
+    """One frame in presentation order; `key` as the decoder says."""
+
+    pts: int
+    frame: VideoFrame
+
+
+class Ranged(NamedTuple):
+    """A frame of a range: `pad` is -1 before it, 0 in it, 1 after it."""
+
+    pts: int
+    frame: VideoFrame
+    pad: int
+
+
+def raw_frames(container: InputContainer, stream: VideoStream) -> Generator[VideoFrame]:
+    """Frames in output order from where the container stands; bad packets are skipped, a broken end is the end."""
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from decode(packet)
+            except av.error.EOFError:
+                return
+            except SKIPPED_ERRORS:
+                continue
+        return
+    except av.error.FFmpegError as failure:  # the demuxer gives up in the middle
+        if isinstance(failure, (SourceUnavailable, MemoryError)):
+            raise
+    yield from flushed(stream.codec_context)
+
+
+def decode(packet: Any) -> list[VideoFrame]:
+    """The frames of one packet, or of the flush."""
+    return packet.decode()
+
+
+class RangeDecoder:
+    """The open decoder of one stream. Not thread-safe.
+
+    request: `opener.options` values and the fields of model.DecodeSpec. alive: called for every decoded frame.
+    """
+
+    def __init__(self, source: SourceFile, request: dict[str, Any], alive: Callable[[], None] = lambda: None) -> None:
+        self._source = source
+        self._alive = alive
+        self._request = request
+        self._stack = ExitStack()
+        self._container: InputContainer
+        self._stream: VideoStream
+        self._flow: Iterator[Decoded] = iter(())
+        self._pending: deque[Decoded] = deque()
+        self._history: deque[Decoded] = deque(maxlen=KEPT_BEFORE)
+        self._from_beginning = False
+        self._next_start: int | None = None
+        self._time_base = Fraction(1)
+        self._interlaced: str = request["interlaced"]
+        self._synthesised: bool = request["synthesised"]
+        self._opened = False
+
+    def close(self) -> None:
+        self._flow = iter(())
+        self._pending.clear()
+        self._history.clear()
+        self._stack.close()
+
+    def range(self, start: int | None, end: int | None, before: int, after: int) -> Iterator[Ranged]:
+        """Every frame with `start` <= pts < `end`, after up to `before` earlier ones, then up to `after` later.
+
+        `start` None is the first frame of the stream, `end` None its end.
+        """
+        if before > (self._history.maxlen or 0):
+            self._history = deque(self._history, before)
+        if not self._continues(start, before):
+            self._locate(start, before)
+        elif start is not None:
+            self._advance(start)
+        self._next_start = None
+        if before and start is not None:
+            for item in list(self._history)[-before:]:
+                yield Ranged(item.pts, item.frame, -1)
+        while (item := self._next()) is not None:
+            if end is not None and item.pts >= end:
+                self._pending.appendleft(item)
+                break
+            if start is None or item.pts >= start:
+                yield Ranged(item.pts, item.frame, 0)
+            self._history.append(item)
+        if end is None:
+            return
+        self._next_start = end
+        for number in range(after):
+            if len(self._pending) <= number:
+                if (item := next(self._flow, None)) is None:
+                    break
+                self._pending.append(item)
+            ahead = self._pending[number]
+            yield Ranged(ahead.pts, ahead.frame, 1)
+
+    # ---- finding the place -----------------------------------------------------------------------------
+
+    def _continues(self, start: int | None, before: int) -> bool:
+        if start is None or self._next_start is None:
+            return False
+        enough = self._from_beginning or len(self._history) >= before
+        return enough and (start == self._next_start or (self._synthesised and start > self._next_start))
+
+    def _next(self) -> Decoded | None:
+        return self._pending.popleft() if self._pending else next(self._flow, None)
+
+    def _locate(self, start: int | None, before: int) -> None:
+        """Bring `_history` and `_pending` to either side of `start`."""
+        if start is None or self._synthesised:
+            self._begin()
+            if start is not None:
+                self._advance(start)
+            return
+        self._open()
+        needed = before
+        gap = 1 / Fraction(self._stream.average_rate or 25)
+        for seconds in BACK_SECONDS:
+            target = start - round((seconds + needed * gap) / self._time_base)
+            first = self._stream.start_time
+            if first is not None and target <= first:
+                break
+            if not self._seek(target):
+                break
+            if self._advance(start) and len(self._history) >= needed:
+                return
+        self._begin()
+        self._advance(start)
+
+    def _advance(self, start: int) -> bool:
+        """Decode up to `start`; whether the frames found reach back to it."""
+        while (item := self._next()) is not None:
+            if item.pts >= start:
+                self._pending.appendleft(item)
+                return item.pts == start or bool(self._history)
+            self._history.append(item)
+        return False
+
+    def _open(self) -> None:
+        if self._opened:
+            return
+        container = self._stack.enter_context(opener.opened(self._source, self._request))
+        self._container = container
+        self._stream = opener.video_stream(container, self._request["stream_index"])
+        opener.prepare(self._stream, self._request, self._request["thread_type"], self._request["thread_count"])
+        self._time_base = Fraction(self._stream.time_base or Fraction(1, 90_000))
+        self._opened = True
+        self._from_beginning = True
+
+    def _begin(self) -> None:
+        """Stand before the first frame, as if just opened."""
+        self._flow = iter(())
+        self._stack.close()
+        self._opened = False
+        self._open()
+        self._reset(raw_frames(self._container, self._stream), from_beginning=True)
+
+    def _seek(self, target: int) -> bool:
+        """Stand at the keyframe before `target`; False if the container cannot."""
+        self._flow = iter(())
+        try:
+            self._container.seek(target, stream=self._stream, backward=True)
+        except av.error.FFmpegError as failure:
+            if isinstance(failure, SourceUnavailable):
+                raise
+            return False
+        self._reset(self._clean_frames(), from_beginning=False)
+        return True
+
+    def _reset(self, frames: Iterator[VideoFrame], *, from_beginning: bool) -> None:
+        self._pending.clear()
+        self._history.clear()
+        self._from_beginning = from_beginning
+        self._next_start = None
+        if self._interlaced != "no":
+            frames = self._deinterlaced(frames, drop_first=not from_beginning)
+        self._flow = self._numbered(frames)
+
+    # ---- the stages a frame passes -----------------------------------------------------------------------
+
+    def _clean_frames(self) -> Iterator[VideoFrame]:
+        """Frames after a seek, without those that precede the first keyframe in presentation order."""
+        horizon: int | None = None
+        known = False
+        seen_key = False
+        try:
+            for packet in self._container.demux(self._stream):
+                if not known and packet.size and packet.is_keyframe:
+                    horizon, known = packet.pts, True
+                try:
+                    frames = decode(packet)
+                except av.error.EOFError:
+                    return
+                except SKIPPED_ERRORS:
+                    continue
+                for frame in frames:
+                    seen_key = seen_key or frame.key_frame
+                    clean = seen_key if horizon is None else frame.pts is not None and frame.pts >= horizon
+                    if clean:
+                        yield frame
+        except av.error.FFmpegError as failure:
+            if isinstance(failure, (SourceUnavailable, MemoryError)):
+                raise
+            yield from flushed(self._stream.codec_context)
+
+    def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[Decoded]:
+        """Frames with strictly increasing PTS: their own, or their number where those are synthesised."""
+        if self._synthesised:
+            step = Fraction(self._request["frame_seconds"]) / self._time_base
+            for number, frame in enumerate(frames):
+                self._alive()
+                yield Decoded(self._request["first_pts"] + int(number * step), frame)
+            return
+        last: int | None = None
+        for frame in frames:
+            self._alive()
+            if frame.pts is not None and (last is None or frame.pts > last):
+                last = frame.pts
+                yield Decoded(last, frame)
+
+    def _deinterlaced(self, frames: Iterator[VideoFrame], *, drop_first: bool) -> Iterator[VideoFrame]:
+        """One frame for one frame: bwdif on those flagged as interlaced, which looks one frame back and ahead.
+
+        After a seek the first frame has no neighbour before it and is dropped; at the true beginning it stays.
+        """
+        graph: Deinterlacer | None = None
+        for frame in frames:
+            if graph is None or not graph.fits(frame):
+                if graph is not None:
+                    yield from graph.push(None)
+                graph = Deinterlacer(frame, self._time_base)
+                skip = drop_first
+                drop_first = False
+                graph.skip_first = skip
+            yield from graph.push(frame)
+        if graph is not None:
+            yield from graph.push(None)
+
+
+def flushed(context: Any) -> Iterator[VideoFrame]:
+    """What the decoder still holds."""
+    while True:
+        try:
+            yield from context.decode(None)
+            return
+        except SKIPPED_ERRORS:
+            continue
+        except av.error.EOFError:
+            return
+
+
+class Deinterlacer:
+    """A bwdif graph for frames of one size and format; PTS go through unchanged."""
+
+    def __init__(self, frame: VideoFrame, time_base: Fraction) -> None:
+        self.skip_first = False
+        self._shape = (frame.width, frame.height, frame.format.name)
+        self._time_base = time_base
+        graph = av.filter.Graph()
+        graph.threads = 1
+        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
+        bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        sink = graph.add("buffersink")
+        source.link_to(bwdif)
+        bwdif.link_to(sink)
+        graph.configure()
+        self._graph = graph
+
+    def fits(self, frame: VideoFrame) -> bool:
+        return self._shape == (frame.width, frame.height, frame.format.name)
+
+    def push(self, frame: VideoFrame | None) -> Iterator[VideoFrame]:
+        """Feed a frame, or None for the end; the filter is one frame late."""
+        if frame is not None:
+            if frame.pts is None:
+                raise error("CORRUPT_INPUT", "An interlaced frame has no time.")
+            frame.time_base = self._time_base
+        self._graph.vpush(frame)
+        while True:
+            try:
+                out = self._graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            if out.pts is not None and out.time_base:
+                # The filter counts in half ticks, to have room for two fields a frame.
+                out.pts = round(out.pts * Fraction(out.time_base) / self._time_base)
+                out.time_base = self._time_base
+            if self.skip_first:
+                self.skip_first = False
+                continue
+            yield out

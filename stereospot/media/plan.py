@@ -1,0 +1,338 @@
+"""The plan: what is settled once for a generation, and where the film is cut. Pure, but for the scans it passes on.
+
+    SourceInfo + Options --head--> Plan;    FrameBatch… --Cutter--> Segment… and at the end PlanTotal
+
+Segments are half-open ranges of presentation times on the one stored source. A cut may be at any frame: ranges decode
+exactly (`decoding`); one near a keyframe only saves decoding what is thrown away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from stereospot.errors import error
+from stereospot.media.model import (
+    Bars,
+    Colour,
+    DecodeSpec,
+    EncodeSpec,
+    PixelFormat,
+    Plan,
+    PlanTotal,
+    Segment,
+    SourceInfo,
+    StereoSpec,
+)
+from stereospot.media.scan import FrameBatch, Untrusted, decode_scan, frame_seconds, frame_ticks, scan
+from stereospot.options import Codec, Options
+
+__all__ = [
+    "Cutter",
+    "FrameBatch",
+    "Untrusted",
+    "decode_scan",
+    "head",
+    "sample_segments",
+    "scan",
+    "synthesised",
+]
+
+DEFAULT_SECONDS = 5.0
+FIRST_SECONDS = (1.0, 1.0, 2.0)
+"""The first segments are short: what plays first is converted first."""
+SLACK = 0.2
+"""How much of its length a segment may be shorter or longer to end at a keyframe."""
+PTS_SYNTHESISED = "PTS_SYNTHESISED"
+
+_LEVELS: tuple[tuple[str, int, int], ...] = (
+    ("3.1", 108_000, 3_600), ("3.2", 216_000, 5_120), ("4.0", 245_760, 8_192), ("4.2", 522_240, 8_704),
+    ("5.0", 589_824, 22_080), ("5.1", 983_040, 36_864), ("5.2", 2_073_600, 36_864), ("6.0", 4_177_920, 139_264),
+    ("6.1", 8_355_840, 139_264), ("6.2", 16_711_680, 139_264),
+)  # fmt: skip
+"""H.264 Table A-1: level, macroblocks a second, macroblocks a frame."""
+
+
+# ---- the head -----------------------------------------------------------------------------------------------------
+
+
+def head(
+    info: SourceInfo,
+    options: Options,
+    *,
+    job_id: str,
+    generation: int,
+    source_key: str,
+    engine: str,
+    divergence: float,
+    output: tuple[int, int, Fraction],
+    created_at: float,
+    model: str | None = None,
+    bars: Bars | None = None,
+    threads: int = 2,
+) -> Plan:
+    """Settle everything that every worker has to do alike.
+
+    output: width, height and sample aspect of the laid-out picture (inference.geometry); odd sides are rounded up.
+    threads: of the encoder, and of the decoder at most. Raises HDR_NEEDS_10_BIT, INVALID_OPTIONS.
+    """
+    codec = _codec(info, options)
+    pixel_format = _encoded_format(info, codec, tone_map=options.tone_map)
+    width, height = output[0] + output[0] % 2, output[1] + output[1] % 2
+    colour = _sdr(info.video.colour) if options.tone_map and info.video.colour.is_hdr else info.video.colour
+    decoded = info.video.pixel_format if options.tone_map and info.video.colour.is_hdr else pixel_format
+    target = options.segment_seconds or DEFAULT_SECONDS
+    return Plan(
+        job_id=job_id,
+        generation=generation,
+        source_key=source_key,
+        source=info,
+        decode=decode_spec(info, decoded, threads=threads),
+        stereo=StereoSpec(
+            engine=engine,
+            model=model,
+            layout=options.layout,
+            divergence=divergence,
+            convergence=options.convergence,
+            synthesise=options.synthesise,
+            swap_eyes=options.swap_eyes,
+            bars=bars or Bars(),
+        ),
+        encode=EncodeSpec(
+            codec=codec,
+            pixel_format=pixel_format,
+            width=width,
+            height=height,
+            time_base=info.video.time_base,
+            rate=info.video.average_rate,
+            sample_aspect=output[2],
+            crf=options.crf,
+            preset=options.preset,
+            level=h264_level(width, height, info.video.average_rate) if codec is Codec.X264 else None,
+            threads=threads,
+            colour=colour,
+            layout=options.layout,
+        ),
+        container=options.container,
+        target_seconds=max(target, *FIRST_SECONDS) * (1 + SLACK),
+        created_at=created_at,
+    )
+
+
+def decode_spec(info: SourceInfo, pixel_format: PixelFormat | None = None, *, threads: int = 2) -> DecodeSpec:
+    """What pins the decoder of this source. `pixel_format` None keeps the source's normal form."""
+    video = info.video
+    return DecodeSpec(
+        stream_index=video.stream_index,
+        thread_type="slice",
+        thread_count=threads,
+        pixel_format=pixel_format or video.pixel_format,
+        rotation=video.rotation,
+        mirrored=video.mirrored,
+        interlaced=video.interlaced,
+    )
+
+
+def synthesised(plan: Plan, reason: str) -> Plan:
+    """The same plan with frames told by their number instead of their own times; `decode_scan` lists them."""
+    info = plan.source
+    decode = plan.decode.model_copy(
+        update={
+            "synthesised": True,
+            "frame_ticks": frame_ticks(info),
+            "frame_seconds": frame_seconds(info),
+            "first_pts": info.video.first_pts,
+        }
+    )
+    warning = f"{PTS_SYNTHESISED}: {reason}"
+    source = info.model_copy(update={"warnings": (*info.warnings, warning)})
+    return plan.model_copy(update={"decode": decode, "source": source})
+
+
+def _codec(info: SourceInfo, options: Options) -> Codec:
+    """x264 plays everywhere; HDR needs 10 bit, which browsers play as AV1."""
+    if options.tone_map or not info.video.colour.is_hdr:
+        return options.codec or Codec.X264
+    codec = options.codec or Codec.SVTAV1
+    if codec in (Codec.X264, Codec.NVENC_H264):
+        raise error("HDR_NEEDS_10_BIT")
+    return codec
+
+
+def _encoded_format(info: SourceInfo, codec: Codec, *, tone_map: bool) -> PixelFormat:
+    """The source's own format where the encoder has it: nothing is lost that the codec can keep."""
+    wanted = info.video.pixel_format
+    deep = wanted.endswith("10le") and not (tone_map and info.video.colour.is_hdr)
+    if codec in (Codec.X264, Codec.X265):
+        return wanted if deep == wanted.endswith("10le") else _shallow(wanted)
+    if codec is Codec.NVENC_H264:
+        return "yuv420p"
+    return "yuv420p10le" if deep else "yuv420p"
+
+
+def _shallow(pixel_format: PixelFormat) -> PixelFormat:
+    shallow: dict[PixelFormat, PixelFormat] = {
+        "yuv420p10le": "yuv420p",
+        "yuv422p10le": "yuv422p",
+        "yuv444p10le": "yuv444p",
+    }
+    return shallow.get(pixel_format, pixel_format)
+
+
+def _sdr(colour: Colour) -> Colour:
+    return Colour(primaries=1, transfer=1, matrix=1, full_range=False, chroma_location=colour.chroma_location)
+
+
+def h264_level(width: int, height: int, rate: Fraction) -> str:
+    """The lowest H.264 level from 3.1 on that holds this picture at this rate; said aloud, so that headers agree."""
+    across, down = -(-width // 16), -(-height // 16)
+    for level, per_second, per_frame in _LEVELS:
+        fits = across * down <= per_frame and across * down * rate <= per_second
+        if fits and max(across, down) ** 2 <= 8 * per_frame:
+            return level
+    return _LEVELS[-1][0]
+
+
+# ---- the cuts -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Cutter:
+    """Cuts the frames of a scan into segments as they come; the result does not depend on how they were batched."""
+
+    info: SourceInfo
+    segment_seconds: float | None = None
+    _pts: array[int] = field(default_factory=lambda: array("q"), repr=False)
+    _keys: bytearray = field(default_factory=bytearray, repr=False)
+    _count: int = 0
+    _frames: int = 0
+    _first: int | None = None
+    _end: int | None = None
+    _final: bool = False
+    _warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._time_base = self.info.video.time_base
+
+    def feed(self, batch: FrameBatch) -> list[Segment]:
+        """The segments that are complete with this batch."""
+        if batch.pts:
+            self._first = batch.pts[0] if self._first is None else self._first
+            self._pts.extend(batch.pts)
+            self._keys.extend(batch.keys)
+            self._frames += len(batch.pts)
+            self._digest.update(_int64(batch.pts))
+        self._warnings += batch.warnings
+        if batch.final:
+            self._end, self._final = batch.end_pts, True
+        return self._cut()
+
+    def finish(self) -> tuple[list[Segment], PlanTotal]:
+        """The last segments and the total; raises NO_FRAMES for a film without any."""
+        if self._first is None or self._end is None or not self._final:
+            raise error("NO_FRAMES")
+        rest = self._cut()
+        if self._pts:
+            rest.append(self._segment(len(self._pts), None))
+        total = PlanTotal(
+            segments=self._count,
+            frames=self._frames,
+            parts=(),
+            first_pts=self._first,
+            end_pts=self._end,
+            pts_sha256=self._digest.hexdigest(),
+            warnings=self._warnings,
+        )
+        return rest, total
+
+    def _seconds(self) -> float:
+        target = self.segment_seconds or DEFAULT_SECONDS
+        return min(target, FIRST_SECONDS[self._count]) if self._count < len(FIRST_SECONDS) else target
+
+    def _cut(self) -> list[Segment]:
+        found: list[Segment] = []
+        while (count := self._next()) is not None:
+            found.append(self._segment(count, self._pts[count]))
+        return found
+
+    def _next(self) -> int | None:
+        """How many of the waiting frames make the next segment; None if that is not settled, or it is the last."""
+        if not self._pts:
+            return None
+        seconds = Fraction(self._seconds())
+        start = self._pts[0]
+        ideal = start + seconds / self._time_base
+        slack = Fraction(SLACK) * seconds / self._time_base
+        last = self._pts[-1]
+        if self._final:
+            assert self._end is not None
+            if self._end <= ideal + slack:
+                return None
+        elif last <= ideal + slack:
+            return None
+        best: int | None = None
+        anywhere: int | None = None
+        for index in range(1, len(self._pts)):
+            pts = self._pts[index]
+            if anywhere is None and pts >= ideal:
+                anywhere = index
+            if pts > ideal + slack:
+                break
+            usable = self._keys[index] and pts >= ideal - slack
+            if usable and (best is None or abs(pts - ideal) < abs(self._pts[best] - ideal)):
+                best = index
+        return best if best is not None else anywhere
+
+    def _segment(self, count: int, end: int | None) -> Segment:
+        start = self._pts[0]
+        last = self._pts[count - 1]
+        until = end if end is not None else self._end
+        assert until is not None
+        segment = Segment(
+            index=self._count, start=start, end=end, frames=count, last=last, duration=max(1, until - start)
+        )
+        self._count += 1
+        del self._pts[:count]
+        del self._keys[:count]
+        return segment
+
+
+def sample_segments(
+    info: SourceInfo, pts: list[int], starts: tuple[float, ...], *, seconds: float = 2.0
+) -> list[Segment]:
+    """One segment for each start time (in seconds of film): the frames of the following two seconds.
+
+    pts: all frames of the film. Starts past the end give the last frames; overlapping samples are merged by leaving out
+    what an earlier one has.
+    """
+    base = info.video.time_base
+    length = round(seconds / base)
+    found: list[Segment] = []
+    done = pts[0] - 1
+    for start in sorted(starts):
+        begin = min(pts[0] + round(start / base), max(pts[0], pts[-1] - length))
+        chosen = [value for value in pts if begin <= value < begin + length and value > done]
+        if not chosen:
+            continue
+        done = chosen[-1]
+        following = next((value for value in pts if value > done), None)
+        until = following if following is not None else done + frame_ticks(info)
+        found.append(
+            Segment(
+                index=len(found),
+                start=chosen[0],
+                end=following,
+                frames=len(chosen),
+                last=done,
+                duration=until - chosen[0],
+            )
+        )
+    return found
+
+
+def _int64(values: list[int]) -> bytes:
+    """Little-endian 64-bit integers, on any machine."""
+    return b"".join(value.to_bytes(8, "little", signed=True) for value in values)

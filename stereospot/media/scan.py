@@ -1,0 +1,148 @@
+"""The parent's side of a scan: batches of frames in presentation order, checked as they come out of the jail."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from stereospot.errors import error
+from stereospot.jail import Jail
+from stereospot.jail.wire import Message
+from stereospot.media.limits import Limits
+from stereospot.media.model import SourceInfo
+from stereospot.media.source import Source
+
+MAX_FRAMES = 50_000_000
+MAX_PTS = 2**60
+FROM_FRAMES = "the frames were taken from a decode pass: the packets do not tell them"
+
+
+class Untrusted(Exception):
+    """Neither packets nor frames have times to plan by; only counting the frames is left. The text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """Frames in presentation order: their PTS, strictly increasing over all batches, and which are keyframes.
+
+    The last batch is `final` and has `end_pts`, the first PTS after the last frame; `warnings` are for the user.
+    """
+
+    pts: list[int]
+    keys: list[bool]
+    final: bool = False
+    end_pts: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def scan(
+    source: Source,
+    info: SourceInfo,
+    *,
+    limits: Limits | None = None,
+    stop: threading.Event | None = None,
+    from_frames: bool = False,
+) -> Iterator[FrameBatch]:
+    """The film's frames, from packets without decoding where they can be trusted, else from a decode pass.
+
+    An mp4 or mov is planned from its index; others stream through once. `from_frames` goes to the decode pass at once:
+    for a film whose packets promised other frames than a range decoded to.
+
+    Raises Untrusted when the decoded frames themselves have no increasing times: `decode_scan` counts them then. Other
+    errors are those of the probe, and DECODE_STALLED.
+    """
+    seen = array("q")
+    if not from_frames:
+        try:
+            for batch in _run(source, info, "packets", limits, stop):
+                seen.extend(batch.pts)
+                yield batch
+            return
+        except Untrusted:
+            pass
+    done = 0
+    for batch in _run(source, info, "frames", limits, stop):
+        known = min(len(batch.pts), max(0, len(seen) - done))
+        if batch.pts[:known] != seen[done : done + known].tolist() or (
+            batch.final and done + len(batch.pts) < len(seen)
+        ):
+            raise Untrusted("the decoded frames are not those of the packets before")
+        done += len(batch.pts)
+        warnings = (*batch.warnings, FROM_FRAMES) if batch.final else ()
+        yield FrameBatch(batch.pts[known:], batch.keys[known:], batch.final, batch.end_pts, warnings)
+
+
+def decode_scan(
+    source: Source, info: SourceInfo, *, limits: Limits | None = None, stop: threading.Event | None = None
+) -> Iterator[FrameBatch]:
+    """The film's frames counted by decoding all of it, each at its number times the frame duration."""
+    yield from _run(source, info, "synthesised", limits, stop)
+
+
+def frame_seconds(info: SourceInfo) -> Fraction:
+    """The duration of one frame where times are synthesised."""
+    return 1 / info.video.average_rate
+
+
+def frame_ticks(info: SourceInfo) -> int:
+    """The nearest whole duration of one frame, at least one tick."""
+    return max(1, round(frame_seconds(info) / info.video.time_base))
+
+
+def _run(
+    source: Source, info: SourceInfo, mode: str, limits: Limits | None, stop: threading.Event | None
+) -> Iterator[FrameBatch]:
+    limits = limits or Limits()
+    request = {
+        **limits.request(),
+        "mode": mode,
+        "stream_index": info.video.stream_index,
+        "indexed": info.indexed,
+        "frames_declared": info.video.frames_declared,
+        "frame_ticks": frame_ticks(info),
+        "frame_seconds": str(frame_seconds(info)),
+        "first_pts": info.video.first_pts,
+        "thread_type": "none" if mode == "packets" else "slice",
+        "thread_count": 2,
+        "interlaced": "no",
+        "synthesised": False,
+    }
+    last: int | None = None
+    count = 0
+    final = False
+    with Jail("stereospot.media.scanning:child", request, sources=[source], limits=limits.jail(), stop=stop) as jail:
+        for message in jail.messages():
+            if isinstance(reason := message.body.get("distrusted"), str):
+                raise Untrusted(reason[:300])
+            batch = _checked(message, last)
+            count += len(batch.pts)
+            if final or count > MAX_FRAMES:
+                raise error("CORRUPT_INPUT", "The scan's answer makes no sense.")
+            last = batch.pts[-1] if batch.pts else last
+            final = batch.final
+            if batch.pts or batch.final:
+                yield batch
+    if not final or last is None:
+        raise error("NO_FRAMES")
+
+
+def _checked(message: Message, last: int | None) -> FrameBatch:
+    """A message of the child as a batch; raises CORRUPT_INPUT for numbers that make no sense."""
+    body, blob = message
+    count, final, end = body.get("frames"), body.get("final") is True, body.get("end_pts")
+    pts = array("q")
+    if isinstance(count, int) and count >= 0 and len(blob) == 9 * count:
+        pts.frombytes(blob[: 8 * count])
+        keys = [bool(flag) for flag in blob[8 * count :]]
+        values = pts.tolist()
+        before = [last, *values[:-1]] if last is not None else [-MAX_PTS, *values[:-1]]
+        increasing = all(a < b for a, b in zip(before, values, strict=False))
+        newest = values[-1] if values else last
+        ends_well = not final or (isinstance(end, int) and newest is not None and newest < end < MAX_PTS)
+        if increasing and ends_well and all(-MAX_PTS < value < MAX_PTS for value in values[:1] + values[-1:]):
+            warnings = tuple(str(text)[:300] for text in body.get("warnings", ()))
+            return FrameBatch(values, keys, final, end if final else None, warnings)
+    raise error("CORRUPT_INPUT", "The scan's answer makes no sense.")

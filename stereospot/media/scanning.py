@@ -1,0 +1,309 @@
+"""Inside the jail: the list of a film's frames, from its packets, or from a decode pass where those cannot be trusted.
+
+Packets: an mp4 is planned from its index alone, reads of the payload give zeros. Everything else streams through once;
+frames are released when their order is settled and a later keyframe has been seen. The first frames are decoded and
+compared with the packets (recordings begin in the middle of a GOP; field pictures are two packets a frame), and so is
+the last GOP (files end in the middle of a frame).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import time
+from array import array
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av.error
+from av.container import Flags, InputContainer
+from av.video.stream import VideoStream
+
+from stereospot.jail import Cell
+from stereospot.jail.cell import SourceUnavailable
+from stereospot.media import decoding, opener, sniff
+from stereospot.media.inspect import no_frames
+
+REORDER = 20
+"""Packets that are kept back for reordering; H.264 and HEVC reorder by 16 at most."""
+HEAD_FRAMES = 16
+HEAD_PACKETS = 600
+TAIL_FRAMES = 3_000
+"""A last GOP longer than this is not decoded for the check."""
+BATCH_FRAMES = 4_096
+BATCH_SECONDS = 0.1
+
+
+class Distrusted(Exception):
+    """The packets, or the frames' own times, are no list of frames to go by."""
+
+
+def child(cell: Cell, request: dict[str, Any]) -> None:
+    """The scan's task: messages {"frames": n, "final": bool, …} with PTS (int64) and key flags (uint8) as bytes."""
+    try:
+        with opener.opened(_prepared(cell, request), request) as container:
+            stream = opener.video_stream(container, request["stream_index"])
+            if request["mode"] == "packets":
+                _Packets(cell, request, container, stream).run()
+            else:
+                _frames(cell, request, container, stream)
+    except Distrusted as reason:
+        cell.send({"distrusted": str(reason)})
+    except av.error.FFmpegError as failure:
+        if isinstance(failure, (SourceUnavailable, MemoryError)):
+            raise
+        read = cell.source.read_exactly_at
+        raise sniff.refusal(read, cell.source.size, sniff.family(read)) from failure
+
+
+def _prepared(cell: Cell, request: dict[str, Any]) -> Any:
+    if request["mode"] == "packets" and request["indexed"]:
+        cell.source.holes = sniff.payload(cell.source.read_exactly_at, cell.source.size)
+    return cell.source
+
+
+class _Batches:
+    """Sends frames in presentation order, many at a time, and the first ones soon."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.sent = 0
+        self.last: int | None = None
+        self._cell = cell
+        self._pts = array("q")
+        self._keys = bytearray()
+        self._clock = time.monotonic()
+
+    def add(self, pts: int, key: bool) -> None:
+        """Add the next frame; raises Distrusted if it is not later than the last."""
+        if self.last is not None and pts <= self.last:
+            raise Distrusted(f"frame {self.sent + len(self._pts)} is not later than the one before it")
+        self.last = pts
+        self._pts.append(pts)
+        self._keys.append(key)
+        now = time.monotonic()
+        if len(self._pts) >= BATCH_FRAMES or now - self._clock > BATCH_SECONDS:
+            self.send()
+
+    def send(self, **values: Any) -> None:
+        count = len(self._pts)
+        self._cell.send({"frames": count, "final": False} | values, self._pts.tobytes() + bytes(self._keys))
+        self.sent += count
+        self._pts = array("q")
+        self._keys = bytearray()
+        self._clock = time.monotonic()
+
+    def alive(self) -> None:
+        """A sign of life while nothing is released."""
+        if time.monotonic() - self._clock > 1.0:
+            self.send()
+
+
+class _Packets:
+    """One pass over the packets of the stream."""
+
+    def __init__(self, cell: Cell, request: dict[str, Any], container: InputContainer, stream: VideoStream) -> None:
+        self._cell = cell
+        self._request = request
+        self._container = container
+        self._stream = stream
+        self._indexed: bool = request["indexed"]
+        self._cut = self._indexed and sniff.payload_is_cut(cell.source.read_exactly_at, cell.source.size)
+        self._batches = _Batches(cell)
+        self._waiting: list[tuple[int, bool, int]] = []
+        """A heap of (pts, key, duration) that are not released yet."""
+        self._last_key: int | None = None
+        self._position = 0
+        self._count = 0
+        self._corrupt = False
+        self._codec = stream.codec_context.name
+
+    def run(self) -> None:
+        if self._indexed:
+            self._container.flags |= Flags.no_parse.value
+        head = None if self._indexed else _Head(self._stream, self._request)
+        for pts, key, duration, packet in self._shown():
+            self._count += 1
+            if self._corrupt and not self._indexed:
+                raise Distrusted("a packet in the middle is damaged")
+            self._corrupt = bool(packet.is_corrupt)
+            heapq.heappush(self._waiting, (pts, key, duration))
+            if key:
+                self._last_key = pts if self._last_key is None else max(self._last_key, pts)
+            if head is not None:
+                head.feed(packet)
+                if not head.done:
+                    self._batches.alive()
+                    continue
+                self._settle(head)
+                head = None
+            self._release()
+        if head is not None:
+            head.finish()
+            self._settle(head)
+        self._finish()
+
+    def _shown(self) -> Iterator[tuple[int, bool, int, Any]]:
+        """(pts, key, duration, packet) of every packet that is to be shown."""
+        try:
+            begun = False
+            for packet in self._container.demux(self._stream):
+                if self._indexed and not begun and packet.size:
+                    begun = True
+                    if not self._key(packet.dts):
+                        raise Distrusted("the film does not begin with a keyframe")
+                    self._position = 0
+                if not packet.size or packet.is_discard or is_hidden(self._codec, self._indexed, packet):
+                    continue
+                if packet.pts is None:
+                    raise Distrusted("a packet has no presentation time")
+                key = self._key(packet.dts) if self._indexed else bool(packet.is_keyframe)
+                yield packet.pts, key, packet.duration or 0, packet
+        except av.error.FFmpegError as failure:  # a broken end is the end, as for the decoder
+            if isinstance(failure, (SourceUnavailable, MemoryError)):
+                raise
+
+    def _key(self, dts: int | None) -> bool:
+        """An mp4's own mark: the flag of a packet whose payload was not read does not count."""
+        entries = self._stream.index_entries
+        if self._position >= len(entries) or entries[self._position].timestamp != dts:
+            self._position = max(0, entries.search_timestamp(dts, backward=True, any_frame=True))
+        if self._position >= len(entries):
+            return False
+        key = entries[self._position].is_keyframe
+        self._position += 1
+        return bool(key)
+
+    def _settle(self, head: _Head) -> None:
+        """Take what really decodes for the beginning of the list."""
+        frames = head.frames
+        if not frames:
+            raise no_frames(self._cell, self._count, 0)
+        if any(pts is None for pts in frames):
+            raise Distrusted("decoded frames have no presentation time")
+        first, last = frames[0], frames[-1]
+        expected = sorted(pts for pts, _, _ in self._waiting if first <= pts <= last)
+        if expected != frames:
+            raise Distrusted("the first frames are not those that the packets promise")
+        self._waiting = [item for item in self._waiting if item[0] >= first]
+        heapq.heapify(self._waiting)
+
+    def _release(self) -> None:
+        bound = None if self._indexed and not self._cut else self._last_key
+        while len(self._waiting) > REORDER and (
+            (self._indexed and not self._cut) or (bound is not None and self._waiting[0][0] < bound)
+        ):
+            pts, key, _ = heapq.heappop(self._waiting)
+            self._batches.add(pts, key)
+        self._batches.alive()
+
+    def _finish(self) -> None:
+        rest = sorted(self._waiting)
+        warnings: list[str] = []
+        if rest and (not self._indexed or self._cut) and len(rest) <= TAIL_FRAMES:
+            rest = self._decodable(rest)
+        total = self._batches.sent + len(self._batches._pts) + len(rest)  # pyright: ignore[reportPrivateUsage]
+        if total == 0:
+            raise no_frames(self._cell, self._count, 0)
+        declared: int | None = self._request["frames_declared"]
+        if self._cut:
+            warnings.append(early_end(total, declared))
+        elif total < self._count and not self._indexed:
+            warnings.append(f"{total} of {self._count} frames decode: the file begins or ends in the middle")
+        for pts, key, _ in rest:
+            self._batches.add(pts, key)
+        assert self._batches.last is not None
+        duration = rest[-1][2] if rest else 0
+        end = self._batches.last + (duration if duration > 0 else self._request["frame_ticks"])
+        self._batches.send(final=True, end_pts=end, warnings=warnings)
+
+    def _decodable(self, rest: list[tuple[int, bool, int]]) -> list[tuple[int, bool, int]]:
+        """Those of the last frames that really decode."""
+        self._cell.source.holes = []
+        decoder = decoding.RangeDecoder(self._cell.source, self._request, self._batches.alive)
+        start = rest[0][0] if self._batches.last is not None else None
+        try:
+            found = {item.pts for item in decoder.range(start, None, 0, 0)}
+        finally:
+            decoder.close()
+        if not found <= {pts for pts, _, _ in rest}:
+            raise Distrusted("the last frames are not those that the packets promise")
+        return [item for item in rest if item[0] in found]
+
+
+class _Head:
+    """Decodes the first packets of the pass and keeps the frames' times."""
+
+    def __init__(self, stream: VideoStream, request: dict[str, Any]) -> None:
+        opener.prepare(stream, request, "none", 1)
+        self.frames: list[Any] = []
+        self.done = False
+        self._packets = 0
+        self._context: Any = stream.codec_context
+
+    def feed(self, packet: Any) -> None:
+        self._packets += 1
+        with contextlib.suppress(*decoding.SKIPPED_ERRORS):
+            self.frames += [frame.pts for frame in decoding.decode(packet)]
+        self.done = len(self.frames) >= HEAD_FRAMES or self._packets >= HEAD_PACKETS
+
+    def finish(self) -> None:
+        """The stream is over: take what the decoder still holds."""
+        self.frames += [frame.pts for frame in decoding.flushed(self._context)]
+
+
+def early_end(frames: int, declared: int | None) -> str:
+    """The warning for an mp4 whose payload is cut off."""
+    return f"the file ends early: {frames} of {declared or 'its'} frames are in it"
+
+
+def is_hidden(codec: str, indexed: bool, packet: Any) -> bool:
+    """Whether a VP8 or VP9 packet shows nothing: an alternate reference of its own.
+
+    VP8 (RFC 6386 §9.1): bit 4 of the first byte is show_frame. VP9: two bits frame marker, profile, then
+    show_existing_frame, frame_type, show_frame; a superframe (its last byte is a marker) shows one of its frames.
+    """
+    if indexed or codec not in ("vp8", "libvpx", "vp9", "libvpx-vp9"):
+        return False
+    data = memoryview(packet)
+    first = data[0]
+    if codec in ("vp8", "libvpx"):
+        return not first & 0x10
+    if data[-1] & 0xE0 == 0xC0 or first >> 6 != 2:
+        return False
+    profile = (first >> 5 & 1) | (first >> 4 & 1) << 1
+    shift = 2 if profile == 3 else 3
+    if first >> shift & 1:  # show_existing_frame
+        return False
+    return not first >> (shift - 2) & 1
+
+
+def _frames(cell: Cell, request: dict[str, Any], container: InputContainer, stream: VideoStream) -> None:
+    """The list from a decode pass: the frames' own times, or their numbers where the request says so."""
+    opener.prepare(stream, request, request["thread_type"], request["thread_count"])
+    batches = _Batches(cell)
+    synthesised = request["mode"] == "synthesised"
+    time_base = Fraction(stream.time_base or Fraction(1, 90_000))
+    step = Fraction(request["frame_seconds"]) / time_base
+    first: int = request["first_pts"]
+    count = 0
+    duration = 0
+    for frame in decoding.raw_frames(container, stream):
+        if synthesised:
+            batches.add(first + int(count * step), frame.key_frame)
+        elif frame.pts is None:
+            raise Distrusted(f"frame {count} has no presentation time")
+        else:
+            batches.add(frame.pts, frame.key_frame)
+        duration = frame.duration or 0
+        count += 1
+    if batches.last is None:
+        raise no_frames(cell, 1, 0)
+    end = batches.last + (duration if duration > 0 and not synthesised else request["frame_ticks"])
+    if synthesised:
+        end = max(batches.last + 1, first + int(count * step))
+    declared: int | None = request["frames_declared"]
+    warnings: list[str] = []
+    if request["indexed"] and sniff.payload_is_cut(cell.source.read_exactly_at, cell.source.size):
+        warnings.append(early_end(count, declared))
+    batches.send(final=True, end_pts=end, warnings=warnings)

@@ -34,7 +34,8 @@ class Carried(Protocol):
 def name_of(stream: Any) -> str:
     """The codec's plain name, whatever decoder libavcodec picked: `opus`, not `libopus`."""
     context = stream.codec_context
-    return str(context.codec.canonical_name or "") if context is not None else ""
+    name = context.codec.canonical_name if context is not None else None
+    return str(name) if name else ""
 
 
 def known_layout(layout: Any) -> str:

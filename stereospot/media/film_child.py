@@ -37,19 +37,24 @@ _PEEKED_PACKETS = 1000
 
 def write(cell: Cell, request: dict[str, Any]) -> None:
     """Task: sources[0] is the source, outputs[0] the film. Asks the parent for the init, then for each fragment."""
+    try:
+        _write(cell, request)
+    except OSError as failure:
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise errors.error("STORAGE_FULL", "The film could not be written.") from failure
+        raise
+
+
+def _write(cell: Cell, request: dict[str, Any]) -> None:
     init = cell.receive().blob
+    # Leaving the file closes it, which writes what is buffered: that, too, can meet a full disk.
     with os.fdopen(os.dup(cell.outputs[0]), "r+b", buffering=1 << 20) as file, opened(cell.source, request) as source:
         supply = Supply(cell)
-        try:
-            if request["container"] == "matroska":
-                answer = _matroska(source, supply, init, file, request)
-            else:
-                answer = Mp4(source, supply, init, file, request).write()
-            file.flush()
-        except OSError as failure:
-            if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise errors.error("STORAGE_FULL", "The film could not be written.") from failure
-            raise
+        if request["container"] == "matroska":
+            answer = _matroska(source, supply, init, file, request)
+        else:
+            answer = Mp4(source, supply, init, file, request).write()
+        file.flush()
         cell.send(answer)
 
 

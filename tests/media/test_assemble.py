@@ -166,6 +166,8 @@ def test_subtitles_chapters_tags(kind: str, container: Container, tmp_path: Path
         assert len(film.chapters()) == len(source.chapters())
         for new, old in zip(film.chapters(), source.chapters(), strict=True):
             assert new["metadata"] == old["metadata"]
+            assert new["time_base"] is not None
+            assert old["time_base"] is not None
             assert new["start"] * new["time_base"] == old["start"] * old["time_base"]
         if container != "mov":  # QuickTime's languages are numbers, which libavformat writes for few
             assert film.streams.subtitles[0].language == "deu"

@@ -59,9 +59,8 @@ class Backends:
     """The backends of one process: each is kept after use and lent to one thread at a time."""
 
     def __init__(self, values: settings.Settings, *, backend: str | None = None) -> None:
-        """backend: use this one for every plan, whatever the plan says."""
-        self._settings = values
-        self._forced = backend
+        """backend: use this one for every plan, whatever the plan says; a worker of the pool `stub` always stubs."""
+        self._forced = backend or ("stub" if values.pool == "stub" else None)
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str, str | None], list[Backend]] = {}
 

@@ -43,6 +43,7 @@ def create_app(context: Context) -> Litestar:
     metrics = Metrics()
     gateway = Gateway(context, Index(context.bus), Plans(context.store), Tokens(secret), metrics)
     snapshots = events.Snapshots(gateway)
+    player = playback.Player(gateway)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None]:
@@ -69,8 +70,9 @@ def create_app(context: Context) -> Litestar:
         dependencies={
             "gateway": Provide(lambda: gateway, sync_to_thread=False),
             "snapshots": Provide(lambda: snapshots, sync_to_thread=False),
+            "player": Provide(lambda: player, sync_to_thread=False),
         },
-        exception_handlers=problems.HANDLERS,
+        exception_handlers={**problems.HANDLERS, playback.NotYet: playback.not_yet},
         lifespan=[lifespan],
         openapi_config=OpenAPIConfig(
             title="StereoSpot",

@@ -1,3 +1,325 @@
-"""Playback."""
+"""Playback under a path token, while a job converts and after.
 
-HANDLERS = ()
+    /v/<token>/<generation>/master.m3u8                 the film from its beginning
+    /v/<token>/<generation>/from/<k>/master.m3u8        from segment k on: an anchor for seeking
+    …/from/<k>/video.m3u8, …/from/<k>/audio/<track>.m3u8
+    …/video/<index>.m4s, …/audio/<track>/<index>.m4s, …/film, …/subtitles/<track>.vtt
+
+A media playlist lists the run of segments from its anchor on whose pictures AND sound are stored, and nothing else, so
+it names no object that is not there; the run only grows, and ends with ENDLIST when it reaches a known total.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from litestar.response import Stream
+
+from services.gateway import playlists
+from services.gateway.playlists import Entry, Rendition
+from services.gateway.problems import problem
+from services.gateway.ranges import object_response
+from services.gateway.state import Gateway, Given
+from services.gateway.table import Row
+from stereospot import errors, keys
+from stereospot.completion import Completion
+from stereospot.jobs import Phase
+from stereospot.media import boxes
+from stereospot.media.model import Plan, Segment
+
+NO_STORE = {"Cache-Control": "no-store"}
+CACHED = 512
+BITS_PER_PIXEL = 0.12
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """What one request plays: a job's record, plan and completion set."""
+
+    row: Row
+    plan: Plan
+    state: Completion
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether playlists wait for sound: known from the source, settled by what the audio service stored."""
+        if not self.plan.source.audio or (self.state.total is not None and not self.state.audio):
+            return False
+        return self.state.audio_ready > 0 or self.row.job.is_active
+
+    def run(self, anchor: int) -> int:
+        """The first index from `anchor` on that cannot be played yet."""
+        end = self.state.prefix(anchor)
+        return min(end, max(anchor, self.state.audio_ready)) if self.has_sound else end
+
+
+class NotYet(Exception):
+    """Nothing to play at this place yet: 404 with Retry-After, on which players ask again (they give up on 403)."""
+
+
+@dataclass(slots=True)
+class Player:
+    """Finds what a token and a path show; keeps the texts of playlists that many ask for."""
+
+    gateway: Gateway
+    _codecs: OrderedDict[str, str] = field(default_factory=OrderedDict[str, str])
+    _texts: OrderedDict[tuple[Any, ...], bytes] = field(default_factory=OrderedDict[tuple[Any, ...], bytes])
+
+    async def row(self, token: str, generation: int) -> Row:
+        """The job of a token, if it still has this generation; else NOT_FOUND, whatever the reason."""
+        job_id = self.gateway.tokens.check(token)
+        row = await self.gateway.index.row(job_id) if job_id is not None else None
+        if row is None or row.job.phase is Phase.DELETED or row.job.generation != generation:
+            raise errors.error("NOT_FOUND", "There is nothing to play under this address.")
+        return row
+
+    async def showing(self, token: str, generation: int) -> Showing:
+        row = await self.row(token, generation)
+        plan = await self.gateway.plans.head(row.job.job_id, generation)
+        state = await self.gateway.index.completion(row.job.job_id, generation)
+        if plan is None or state is None or state.init is None:
+            raise NotYet
+        return Showing(row, plan, state)
+
+    async def segments(self, shown: Showing, start: int, end: int) -> list[Segment]:
+        """Segments `start … end-1` of the plan, from the parts that hold them."""
+        job = shown.row.job
+        found: list[Segment] = []
+        for first in shown.state.parts:
+            if first >= end:
+                break
+            part = await self.gateway.plans.part(job.job_id, job.generation, first)
+            if part is None or first + len(part.segments) <= start:
+                continue
+            found += [item for item in part.segments if start <= item.index < end]
+        if [item.index for item in found] != list(range(start, end)):
+            raise NotYet
+        return found
+
+    async def media(self, shown: Showing, anchor: int, track: int | None) -> bytes:
+        """The media playlist of the pictures, or of one audio track."""
+        end = shown.run(anchor)
+        job = shown.row.job
+        over = end == shown.state.total  # from here on nothing is added behind this anchor
+        if end == anchor:
+            raise NotYet
+        key = (job.job_id, job.generation, anchor, track, end, over)
+        text = self._texts.get(key)
+        if text is None:
+            segments = await self.segments(shown, anchor, end)
+            text = _text(shown, segments, track, over).encode()
+            _keep(self._texts, key, text)
+        return text
+
+    async def master(self, shown: Showing, anchor: int, prefix: str) -> str:
+        if shown.run(anchor) == anchor:
+            raise NotYet
+        job, plan, state = shown.row.job, shown.plan, shown.state
+        codecs = [await self._codec(keys.init(job.job_id, job.generation, state.init or ""))]
+        renditions: list[Rendition] = []
+        if shown.has_sound:
+            for number, track in enumerate(plan.source.audio):
+                codecs.append(await self._codec(keys.audio_init(job.job_id, job.generation, number)))
+                name = track.title or track.language or f"Track {number + 1}"
+                first = not any(item.default for item in plan.source.audio) and number == 0
+                renditions.append(
+                    Rendition(f"{prefix}audio/{number}.m3u8", name, track.language, track.default or first)
+                )
+        spec = plan.encode
+        bandwidth = int(spec.width * spec.height * float(spec.rate) * BITS_PER_PIXEL) + 160_000 * len(renditions)
+        return playlists.master_playlist(
+            f"{prefix}video.m3u8",
+            codecs=codecs,
+            bandwidth=max(bandwidth, 64_000),
+            width=spec.width,
+            height=spec.height,
+            rate=float(spec.rate),
+            layout=spec.layout,
+            audio=_distinct(renditions),
+        )
+
+    async def _codec(self, key: str) -> str:
+        """The codec string of a stored init segment."""
+        known = self._codecs.get(key)
+        if known is None:
+            init = await self.gateway.context.store.get(key)
+            if init is None:
+                raise NotYet
+            known = boxes.codec_string(init)
+            _keep(self._codecs, key, known)
+        return known
+
+
+def _text(shown: Showing, segments: Sequence[Segment], track: int | None, over: bool) -> str:
+    """URIs are relative: to `from/<k>/` for pictures, to `from/<k>/audio/` for sound."""
+    tick = shown.plan.source.video.time_base
+    folder = "../../video/" if track is None else f"../../../audio/{track}/"
+    init = f"{folder}init-{(shown.state.init or '')[:16]}.mp4" if track is None else f"{folder}init.mp4"
+    entries = [Entry(f"{folder}{item.index:05d}.m4s", float(item.duration * tick)) for item in segments]
+    return playlists.media_playlist(init, entries, target_seconds=shown.plan.target_seconds, ended=over)
+
+
+def _distinct(renditions: Sequence[Rendition]) -> list[Rendition]:
+    """Names in a group must differ, and only one may be the default."""
+    seen: set[str] = set()
+    result: list[Rendition] = []
+    for item in renditions:
+        name, number = item.name, 2
+        while name in seen:
+            name, number = f"{item.name} {number}", number + 1
+        seen.add(name)
+        default = item.default and not any(other.default for other in result)
+        result.append(Rendition(item.uri, name, item.language, default))
+    return result
+
+
+def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    cache[key] = value
+    while len(cache) > CACHED:
+        cache.popitem(last=False)
+
+
+GivenPlayer = NamedDependency[Player]
+
+
+# ---- playlists -------------------------------------------------------------------------------------------
+@get("/v/{token:str}/{generation:int}/master.m3u8", include_in_schema=False)
+async def master(player: GivenPlayer, token: FromPath[str], generation: FromPath[int]) -> Response[Any]:
+    shown = await player.showing(token, generation)
+    return _playlist((await player.master(shown, 0, "from/0/")).encode())
+
+
+@get("/v/{token:str}/{generation:int}/from/{anchor:int}/master.m3u8", include_in_schema=False)
+async def anchored_master(
+    player: GivenPlayer, token: FromPath[str], generation: FromPath[int], anchor: FromPath[int]
+) -> Response[Any]:
+    shown = await player.showing(token, generation)
+    return _playlist((await player.master(shown, _index(anchor), "")).encode())
+
+
+@get("/v/{token:str}/{generation:int}/from/{anchor:int}/video.m3u8", include_in_schema=False)
+async def video(
+    player: GivenPlayer, token: FromPath[str], generation: FromPath[int], anchor: FromPath[int]
+) -> Response[Any]:
+    shown = await player.showing(token, generation)
+    return _playlist(await player.media(shown, _index(anchor), None))
+
+
+@get("/v/{token:str}/{generation:int}/from/{anchor:int}/audio/{name:str}", include_in_schema=False)
+async def audio(
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    anchor: FromPath[int],
+    name: FromPath[str],
+) -> Response[Any]:
+    shown = await player.showing(token, generation)
+    track = _stem(name, ".m3u8")
+    if track >= len(shown.plan.source.audio) or not shown.has_sound:
+        raise errors.error("NOT_FOUND", f"There is no audio track {track}.")
+    return _playlist(await player.media(shown, _index(anchor), track))
+
+
+def _playlist(text: bytes) -> Response[bytes]:
+    return Response(text, media_type=playlists.MEDIA_TYPE, headers=NO_STORE)
+
+
+def _index(number: int) -> int:
+    if not 0 <= number < 10**9:
+        raise errors.error("NOT_FOUND", "There is no such segment.")
+    return number
+
+
+def _stem(name: str, suffix: str) -> int:
+    """The number in `<number><suffix>`; raises NOT_FOUND."""
+    text = name.removesuffix(suffix)
+    if text == name or not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise errors.error("NOT_FOUND", f"There is no {name[:80]}.")
+    return int(text)
+
+
+# ---- objects ---------------------------------------------------------------------------------------------
+async def _object(request: Request[Any, Any, Any], gateway: Gateway, key: str) -> Response[Any] | Stream:
+    info = await gateway.context.store.head(key) if keys.is_key(key) else None
+    if info is None:
+        raise NotYet
+    return await object_response(request, gateway.context.store, info)
+
+
+@get("/v/{token:str}/{generation:int}/video/{name:str}", include_in_schema=False)
+async def video_object(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    name: FromPath[str],
+) -> Response[Any] | Stream:
+    """A fragment, or the init segment that its playlist names."""
+    job_id = (await player.row(token, generation)).job.job_id
+    if name.startswith("init-") and name.endswith(".mp4"):
+        return await _object(request, gateway, f"{keys.generation_prefix(job_id, generation)}{name}")
+    return await _object(request, gateway, keys.segment(job_id, generation, _stem(name, ".m4s")))
+
+
+@get("/v/{token:str}/{generation:int}/audio/{track:int}/{name:str}", include_in_schema=False)
+async def audio_object(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    track: FromPath[int],
+    name: FromPath[str],
+) -> Response[Any] | Stream:
+    job_id = (await player.row(token, generation)).job.job_id
+    if name == "init.mp4":
+        return await _object(request, gateway, keys.audio_init(job_id, generation, track))
+    return await _object(request, gateway, keys.audio_segment(job_id, generation, track, _stem(name, ".m4s")))
+
+
+@get("/v/{token:str}/{generation:int}/subtitles/{name:str}", include_in_schema=False)
+async def subtitles(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    name: FromPath[str],
+) -> Response[Any] | Stream:
+    job_id = (await player.row(token, generation)).job.job_id
+    return await _object(request, gateway, keys.subtitles(job_id, generation, _stem(name, ".vtt"), "vtt"))
+
+
+@get("/v/{token:str}/{generation:int}/film", include_in_schema=False)
+async def film(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+) -> Response[Any] | Stream:
+    """The finished film, as the record names it; `?download` saves it under a name that players parse."""
+    row = await player.row(token, generation)
+    if row.job.film is None:
+        raise NotYet
+    info = await gateway.context.store.head(row.job.film.key)
+    if info is None:
+        raise errors.error("SOURCE_MISSING", "The film is not in the store any more.")
+    inline = "download" not in request.query_params
+    return await object_response(request, gateway.context.store, info, file_name=row.job.film.file_name, inline=inline)
+
+
+def not_yet(request: Request[Any, Any, Any], _: NotYet) -> Response[Any]:
+    answer = problem(request, errors.error("NOT_FOUND", "This part is not converted yet."))
+    answer.headers["Retry-After"] = "1"
+    return answer
+
+
+HANDLERS = (master, anchored_master, video, audio, video_object, audio_object, subtitles, film)

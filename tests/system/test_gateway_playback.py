@@ -1,0 +1,318 @@
+"""Playback while a job converts: runs that only grow, sound beside pictures, ranges, tokens, and real decoding."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import av
+import pytest
+
+from services.gateway.tokens import DAY, Tokens
+from stereospot import jobs, keys, records
+from stereospot.jobs import Phase
+from stereospot.messages import Film
+from tests.support import eventually, nats_server
+from tests.system.gateway import Served, served
+from tests.system.showing import RATE, Showing
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncGenerator[Served]:
+    with nats_server() as server:
+        async with served(server, tmp_path / "data") as running:
+            yield running
+
+
+async def master_of(gateway: Served, showing: Showing) -> str:
+    """The master playlist's path, once the gateway has heard that there is something to play."""
+
+    async def path() -> str | None:
+        job = (await gateway.client.get(f"/api/v1/jobs/{showing.job_id}")).json()
+        return job["playback"]["hls"]
+
+    return await eventually(path, what="something to play")  # type: ignore[return-value]
+
+
+def uris(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+async def run_of(gateway: Served, path: str) -> tuple[list[int], bool]:
+    """Segment indices that a media playlist lists, and whether it has ended."""
+    answer = await gateway.client.get(path)
+    if answer.status_code == 404:
+        assert answer.headers["retry-after"] == "1"
+        return [], False
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("application/vnd.apple.mpegurl")
+    found = [int(re.search(r"(\d+)\.m4s$", uri)[1]) for uri in uris(answer.text)]  # type: ignore[index]
+    return found, "#EXT-X-ENDLIST" in answer.text
+
+
+async def until_run(gateway: Served, path: str, wanted: list[int], ended: bool) -> None:
+    async def reached() -> bool:
+        return await run_of(gateway, path) == (wanted, ended)
+
+    await eventually(reached, what=f"{path} lists {wanted}")
+
+
+async def test_the_run_only_grows_and_ends(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    token = Tokens((gateway.context.settings.data_dir / "gateway.secret").read_bytes()).issue("J1")
+    base = f"/v/{token}/1"
+    assert (await run_of(gateway, f"{base}/from/0/video.m3u8")) == ([], False)
+    assert (await gateway.client.get(f"{base}/master.m3u8")).status_code == 404
+    await showing.convert(2)
+    await until_run(gateway, f"{base}/from/2/video.m3u8", [2], False)
+    assert await run_of(gateway, f"{base}/from/0/video.m3u8") == ([], False)
+    await showing.convert(0)
+    await until_run(gateway, f"{base}/from/0/video.m3u8", [0], False)
+    await showing.convert(1)
+    await until_run(gateway, f"{base}/from/0/video.m3u8", [0, 1, 2], False)
+    await until_run(gateway, f"{base}/from/1/video.m3u8", [1, 2], False)
+    await showing.convert(3)
+    await until_run(gateway, f"{base}/from/0/video.m3u8", [0, 1, 2, 3], True)
+    await until_run(gateway, f"{base}/from/2/video.m3u8", [2, 3], True)
+    assert await run_of(gateway, f"{base}/from/4/video.m3u8") == ([], False)
+
+
+async def test_playlists_name_what_is_there_and_it_decodes(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", sound=True)
+    await showing.begin()
+    await showing.convert(0, 1, 2, 3)
+    await showing.sing(4)
+    master_path = await master_of(gateway, showing)
+    master = (await gateway.client.get(master_path)).text
+    assert 'CODECS="avc1.' in master
+    assert "mp4a.40.2" in master
+    assert "RESOLUTION=128x72,FRAME-RATE=24.000" in master
+    assert 'LANGUAGE="eng"' in master
+    assert "CH-STEREO" not in master
+    [video_uri] = uris(master)
+    audio_uri = re.search(r'TYPE=AUDIO.*URI="([^"]+)"', master)[1]  # type: ignore[index]
+    video_path = urljoin(master_path, video_uri)
+    audio_path = urljoin(master_path, audio_uri)
+    frames = await decoded(gateway, video_path, "video")
+    assert frames == [number / RATE for number in range(8 * RATE)]
+    assert len(await decoded(gateway, audio_path, "audio")) >= 8 * 48_000 // 1024 - 1
+    text = (await gateway.client.get(video_path)).text
+    durations = [float(value) for value in re.findall(r"#EXTINF:([\d.]+),", text)]
+    assert durations == [1.0, 1.0, 2.0, 4.0]
+    assert "#EXT-X-TARGETDURATION:4\n" in text
+    assert "#EXT-X-START:TIME-OFFSET=0" in text
+    assert "#EXT-X-PLAYLIST-TYPE:EVENT" in text
+
+
+async def decoded(gateway: Served, path: str, kind: str) -> list[float]:
+    """Times of all frames of a rendition, from the bytes that its playlist names."""
+    text = (await gateway.client.get(path)).text
+    init = re.search(r'#EXT-X-MAP:URI="([^"]+)"', text)[1]  # type: ignore[index]
+    data = b""
+    for uri in [init, *uris(text)]:
+        answer = await gateway.client.get(urljoin(path, uri))
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+        data += answer.content
+    with av.open(io.BytesIO(data)) as container:
+        stream = next(item for item in container.streams if item.type == kind)
+        return [float(frame.time) for frame in container.decode(stream)]  # type: ignore[union-attr]
+
+
+async def test_sound_and_pictures_share_the_run(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", sound=True)
+    await showing.begin()
+    await showing.convert(0, 1, 2)
+    await showing.sing(2)
+    master_path = await master_of(gateway, showing)
+    base = master_path.removesuffix("/master.m3u8")
+    await until_run(gateway, f"{base}/from/0/video.m3u8", [0, 1], False)
+    assert await run_of(gateway, f"{base}/from/0/audio/0.m3u8") == ([0, 1], False)
+    assert await run_of(gateway, f"{base}/from/2/video.m3u8") == ([], False)
+    await showing.convert(3)
+    await showing.sing(4)
+    await until_run(gateway, f"{base}/from/0/video.m3u8", [0, 1, 2, 3], True)
+    assert await run_of(gateway, f"{base}/from/0/audio/0.m3u8") == ([0, 1, 2, 3], True)
+    assert (await gateway.client.get(f"{base}/from/0/audio/1.m3u8")).status_code == 404
+
+
+async def test_a_job_whose_sound_never_came_still_plays(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", sound=True, lengths=(1, 1))
+    await showing.begin()
+    await showing.convert(0, 1)
+    base = (await master_of(gateway, showing)).removesuffix("/master.m3u8")
+    assert await run_of(gateway, f"{base}/from/0/video.m3u8") == ([], False)
+    film = Film(
+        key=keys.film("J1", 1, "mp4"), sha256="0" * 64, size_bytes=1, frames=48, duration_seconds=2.0,
+        container="mp4", file_name="f.mp4",
+    )  # fmt: skip
+
+    def finish(job: jobs.Job) -> jobs.Job:
+        job = jobs.advance(job, Phase.ASSEMBLING, at=3.0)
+        return jobs.advance(job, Phase.COMPLETED, at=3.0, film=film)
+
+    await records.change_job(gateway.context.bus, "J1", finish)
+    await until_run(gateway, f"{base}/from/0/video.m3u8", [0, 1], True)
+    assert "AUDIO" not in (await gateway.client.get(f"{base}/master.m3u8")).text
+
+
+async def test_seek_gives_an_anchor(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    await showing.convert(0)
+    path = "/api/v1/jobs/J1/seek"
+    answer = (await gateway.client.post(path, json={"seconds": 4.5})).json()
+    assert (answer["segment_index"], answer["start_seconds"]) == (3, 4.0)
+    found = await records.get_job(gateway.context.bus, "J1")
+    assert found is not None
+    assert found[0].playhead == 3
+    assert (await gateway.client.get(answer["hls"])).status_code == 404
+    await showing.convert(3)
+
+    async def plays() -> bool:
+        return (await gateway.client.get(answer["hls"])).status_code == 200
+
+    await eventually(plays, what="the anchor plays before the middle is there")
+    assert await run_of(gateway, answer["hls"].replace("master", "video")) == ([3], True)
+    assert (await gateway.client.post(path, json={"segment_index": 9})).status_code == 400
+    assert (await gateway.client.post(path, json={})).json()["hls"] is None
+
+
+async def test_the_strip(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    await showing.convert(1)
+
+    async def strip() -> list[str]:
+        body = (await gateway.client.get("/api/v1/jobs/J1/segments")).json()
+        return [item["state"] for item in body["segments"]]
+
+    async def converted() -> bool:
+        return await strip() == ["waiting", "done", "waiting", "waiting"]
+
+    await eventually(converted, what="the strip")
+    body = (await gateway.client.get("/api/v1/jobs/J1/segments")).json()
+    assert [item["start_seconds"] for item in body["segments"]] == [0.0, 1.0, 2.0, 4.0]
+
+
+async def test_tokens_open_one_job_only(gateway: Served) -> None:
+    for job_id in ("J1", "J2"):
+        showing = Showing(gateway.context, job_id, lengths=(1,))
+        await showing.begin()
+        await showing.convert(0)
+    path = await master_of(gateway, Showing(gateway.context, "J1"))
+    token = path.split("/")[2]
+    assert (await gateway.client.get(path)).status_code == 200
+    forged = [
+        token.replace("J1", "J2"),
+        token[:-1] + ("A" if token[-1] != "A" else "B"),
+        token + "A",
+        "..",
+        "a.b.c",
+        "%2e%2e",
+        token.rpartition(".")[0],
+    ]
+    bodies: set[str] = set()
+    for other in forged:
+        answer = await gateway.client.get(path.replace(token, other))
+        assert answer.status_code == 404, other
+        bodies.add(answer.json().get("detail", "").replace(other, ""))
+    assert (await gateway.client.get(path.replace("/1/", "/2/"))).status_code == 404
+    assert (await gateway.client.get(path.replace("master.m3u8", "video/../../../x"))).status_code == 404
+    assert (await gateway.client.get(path.replace("master.m3u8", "video/00001.m4s"))).status_code == 404
+    assert (await gateway.client.get(path.replace("master.m3u8", "video/init-..mp4"))).status_code == 404
+
+
+def test_a_token_expires_and_is_the_same_all_day() -> None:
+    tokens = Tokens(bytes(32))
+    day = 20_000 * DAY
+    first = tokens.issue("J1", now=day + 10)
+    assert tokens.issue("J1", now=day + DAY - 10) == first
+    assert tokens.check(first, now=day + 7 * DAY) == "J1"
+    assert tokens.check(first, now=day + 9 * DAY) is None
+    assert Tokens(bytes([1]) * 32).check(first, now=day) is None
+
+
+async def test_ranges(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1,))
+    await showing.begin()
+    await showing.convert(0)
+    path = (await master_of(gateway, showing)).replace("master.m3u8", "video/00000.m4s")
+    whole = await gateway.client.get(path)
+    data, etag = whole.content, whole.headers["etag"]
+    size = len(data)
+    assert whole.headers["accept-ranges"] == "bytes"
+    cases: list[tuple[str, int, bytes | None]] = [
+        ("bytes=0-0", 206, data[:1]),
+        ("bytes=10-19", 206, data[10:20]),
+        ("bytes=10-", 206, data[10:]),
+        ("bytes=-7", 206, data[-7:]),
+        (f"bytes=-{size * 5}", 206, data),
+        (f"bytes=5-{size * 5}", 206, data[5:]),
+        (f"bytes={size}-", 416, None),
+        ("bytes=-0", 416, None),
+        ("bytes=9-5", 200, data),
+        ("bytes=0-1,5-6", 200, data),
+        ("bytes=a-b", 200, data),
+        ("lines=0-1", 200, data),
+        (f"bytes={'9' * 30}-", 200, data),
+    ]
+    for header, status, body in cases:
+        answer = await gateway.client.get(path, headers={"Range": header})
+        assert answer.status_code == status, header
+        if body is not None:
+            assert answer.content == body, header
+            assert answer.headers["content-length"] == str(len(body))
+        else:
+            assert answer.headers["content-range"] == f"bytes */{size}"
+            assert answer.json()["code"] == "RANGE_NOT_SATISFIABLE"
+    same = await gateway.client.get(path, headers={"Range": "bytes=0-4", "If-Range": etag})
+    assert same.status_code == 206
+    for stale in ('"other"', f"W/{etag}", "Fri, 20 Nov 2026 12:00:00 GMT"):
+        answer = await gateway.client.get(path, headers={"Range": "bytes=0-4", "If-Range": stale})
+        assert (answer.status_code, answer.content) == (200, data)
+    assert (await gateway.client.get(path, headers={"If-None-Match": etag})).status_code == 304
+    head = await gateway.client.head(path, headers={"Range": "bytes=0-4"})
+    assert (head.status_code, head.headers["content-length"], head.content) == (206, "5", b"")
+
+
+async def test_a_player_that_goes_away_leaves_nothing_open(gateway: Served) -> None:
+    key = keys.film("J1", 1, "mp4")
+    await gateway.context.store.put(key, bytes(32 << 20))
+    showing = Showing(gateway.context, "J1", lengths=(1,))
+    await showing.begin()
+    film = Film(
+        key=key, sha256="0" * 64, size_bytes=32 << 20, frames=24, duration_seconds=1.0, container="mp4",
+        file_name="f.mp4",
+    )  # fmt: skip
+
+    def finish(job: jobs.Job) -> jobs.Job:
+        return job.model_copy(update={"film": film})
+
+    await records.change_job(gateway.context.bus, "J1", finish)
+    job = (await gateway.client.get("/api/v1/jobs/J1")).json()
+    path = job["playback"]["film"]
+
+    async def look() -> None:
+        async with gateway.client.stream("GET", path) as response:
+            async for _ in response.aiter_bytes():
+                break
+
+    for _ in range(20):
+        await look()
+    film_path = str(gateway.context.store.local_path(key))
+
+    def is_open() -> bool:
+        targets: list[str] = []
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                targets.append(str(link.readlink()))
+        return film_path in targets
+
+    await eventually(lambda: not is_open(), what="every descriptor closed")
+    assert (await gateway.client.head(path)).status_code == 200

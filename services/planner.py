@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from inference import geometry
 from services import engines, operations, plans, sources, space
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
@@ -31,6 +32,7 @@ from stereospot.media import plan as planning
 from stereospot.media import probe
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal, Segment
+from stereospot.media.scan import FROM_FRAMES
 from stereospot.media.source import Source
 from stereospot.messages import AudioWork, Failure, PartDone, PlanWork, TotalDone
 from stereospot.outcome import Ack, Outcome, Reject
@@ -43,6 +45,8 @@ crash.declare(
     "planner.begun", "planner.head_stored", "planner.part_stored", "planner.part_published", "planner.total_stored",
     "planner.job_converting", "planner.audio_published", "planner.total_published",
 )  # fmt: skip
+
+Scan = Callable[..., Iterator[planning.FrameBatch]]
 
 PHASES = frozenset({Phase.CREATED, Phase.PLANNING, Phase.CONVERTING})
 
@@ -120,39 +124,51 @@ class Planner:
         source = await sources.open_source(self._store, job.source)
         try:
             if head is None:
-                head = await self._head(job, source, redecode, stop)
-            if not redecode:
-                cut = Cut(self._context, job, head)
+                head = await self._head(job, source, stop)
+            if not head.decode.synthesised:
+                # A plan from frames is told when it is whole: should the frames have no times either, it is dropped.
+                cut = Cut(self._context, job, head, whole=redecode)
                 try:
-                    return head, await cut.run(self._scan(source, head, stop, decode=False))
+                    return head, await cut.run(self._scan(planning.scan, source, head, stop, from_frames=redecode))
                 except planning.Untrusted as error:
-                    _log.info("packets cannot be trusted", action="retry", job_id=job.job_id, reason=str(error))
+                    _log.info("times cannot be trusted", action="retry", job_id=job.job_id, reason=str(error))
                     if cut.parts:
                         await operations.replan(self._bus, job.job_id, job.generation, str(error))
                         return None
                     head = planning.synthesised(head, str(error))
                     await plans.write_head(self._store, head)
-            return head, await Cut(self._context, job, head).run(self._scan(source, head, stop, decode=True))
+            cut = Cut(self._context, job, head)
+            return head, await cut.run(self._scan(planning.decode_scan, source, head, stop))
         finally:
             await asyncio.to_thread(source.close)
 
-    async def _head(self, job: Job, source: Source, redecode: bool, stop: threading.Event) -> Plan:
+    async def _head(self, job: Job, source: Source, stop: threading.Event) -> Plan:
         """Probe, settle every option, and store the head of the plan."""
         info = await self._threads.run(probe.probe, source, limits=self._limits, stop=stop)
-        engine = engines.resolve(job.options, self._context.settings)
-        bars = await self._threads.run(engines.find_bars, source, info, limits=self._limits, stop=stop)
-        head = engines.head(info, job, engine=engine, bars=bars, redecode=redecode)
+        options = job.options
+        engine = engines.resolve(options, self._context.settings)
+        head = planning.head(
+            info,
+            options,
+            job_id=job.job_id,
+            generation=job.generation,
+            source_key=job.source.key or "",
+            engine=engine,
+            model=options.model,
+            divergence=engines.divergence(options, engine),
+            output=geometry.output_size(info, options.layout, engine=engine),
+            created_at=time.time(),
+        ).model_copy(update={"backend": options.backend})
         await space.check_store(self._store, space.plan_bytes(head))
         await plans.write_head(self._store, head)
         crash.point("planner.head_stored")
         return head
 
     async def _scan(
-        self, source: Source, head: Plan, stop: threading.Event, *, decode: bool
+        self, scan: Scan, source: Source, head: Plan, stop: threading.Event, **arguments: bool
     ) -> AsyncGenerator[planning.FrameBatch, None]:
         """The batches of a blocking scan, each waited for in a thread."""
-        scan = planning.decode_scan if decode else planning.scan
-        batches: Iterator[planning.FrameBatch] = iter(scan(source, head.source, limits=self._limits, stop=stop))
+        batches = scan(source, head.source, limits=self._limits, stop=stop, **arguments)
         try:
             while (batch := await self._threads.run(_next, batches)) is not None:
                 yield batch
@@ -171,8 +187,8 @@ class Planner:
                 duration_seconds=float((total.end_pts - total.first_pts) * head.source.video.time_base),
                 engine={"name": head.stereo.engine, "model": head.stereo.model},
             )  # fmt: skip
-            for warning in engines.warnings(head):
-                begun = begun.with_warning(warning.code, warning.text)
+            for text in (*head.source.warnings, *total.warnings):
+                begun = begun.with_warning(_code(text), text)
             return begun
 
         found = await records.change_job(self._bus, job.job_id, converting)
@@ -204,11 +220,12 @@ class Planner:
 
 @dataclass(slots=True)
 class Cut:
-    """One pass of a scan: batches in, stored and published parts out."""
+    """One pass of a scan: batches in, stored and published parts out; with `whole` only after the last batch."""
 
     context: Context
     job: Job
     head: Plan
+    whole: bool = False
     parts: list[int] = field(default_factory=list[int])
 
     async def run(self, batches: AsyncGenerator[planning.FrameBatch, None]) -> PlanTotal:
@@ -218,7 +235,7 @@ class Cut:
         async with aclosing(batches):
             async for batch in batches:
                 waiting += cutter.feed(batch)
-                while len(waiting) >= (size := self._size()):
+                while not self.whole and len(waiting) >= (size := self._size()):
                     await self._publish(waiting[:size])
                     del waiting[:size]
         rest, total = cutter.finish()
@@ -252,6 +269,12 @@ class Cut:
         )
         self.parts.append(part.first)
         crash.point("planner.part_published")
+
+
+def _code(text: str) -> str:
+    """A warning's code: PTS_SYNTHESISED for plans that packets could not give, else SOURCE."""
+    decoded = text == FROM_FRAMES or text.startswith(planning.PTS_SYNTHESISED)
+    return "PTS_SYNTHESISED" if decoded else "SOURCE"
 
 
 def _next(items: Iterator[T]) -> T | None:

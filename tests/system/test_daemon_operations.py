@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,15 @@ async def phase_of(context: Context, job_id: str) -> Phase | None:
     return found[0].phase if found else None
 
 
-async def has_phase(context: Context, job_id: str, phases: Collection[Phase]) -> Job | None:
-    found = await records.get_job(context.bus, job_id)
-    return found[0] if found and found[0].phase in phases else None
+async def job_in(context: Context, job_id: str, phase: Phase, *, seconds: float = 10.0) -> Job:
+    """The job, once it is in this phase."""
+
+    async def read() -> list[Job]:
+        found = await records.get_job(context.bus, job_id)
+        return [found[0]] if found and found[0].phase is phase else []
+
+    (job,) = await eventually(read, seconds=seconds, what=f"{job_id} {phase}")
+    return job
 
 
 async def messages(context: Context, stream: str) -> int:
@@ -87,13 +92,12 @@ async def test_anyone_who_speaks_nats_can_submit(tmp_path: Path) -> None:
                 return found if len(found) == len(refused) else []
 
             found = {item.subject.rsplit(".", 1)[-1]: item for item in await eventually(letters, what="the refusals")}
-            good = await eventually(lambda: has_phase(context, "good", [Phase.CREATED]), what="the job")
+            good = await job_in(context, "good", Phase.CREATED)
         assert {name: item.failure.code for name, item in found.items()} == {
             name: code for name, (_, code) in refused.items()
         }
         assert (good.options.layout, good.priority, good.source.size_bytes) == ("full-sbs", 7, 100)
-        stored = await has_phase(context, "stored", [Phase.CREATED])
-        assert stored is not None
+        stored = await job_in(context, "stored", Phase.CREATED)
         assert (stored.title, stored.source.key) == ("Up", "input/up/source.mkv")
 
 
@@ -186,7 +190,7 @@ async def test_a_message_that_kills_every_worker_is_buried_and_fails_its_job(tmp
         async with daemon.running(context.settings, {"dead-letters"}):
             for _ in range(2):
                 await context.bus.nc.publish(subject, json.dumps(advisory).encode())
-            job = await eventually(lambda: has_phase(context, "J1", [Phase.FAILED]), what="the failed job")
+            job = await job_in(context, "J1", Phase.FAILED)
             await eventually(lambda: _empty(context, subjects.ADVISORY), what="both advisories handled")
         assert job.failure is not None
         assert (job.failure.code, job.failure.segment_index, job.failure.attempts) == ("ATTEMPTS_EXHAUSTED", 4, 6)

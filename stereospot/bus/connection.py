@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import ssl
 import time
 import uuid
@@ -32,6 +33,8 @@ crash.declare("bus.before_publish", "bus.after_publish", "bus.before_commit", "b
 
 _log = log.get("bus")
 
+_FORBIDDEN = re.compile(r'(?i)permissions violation for publish to "([^"]+)"')
+
 Handler = Callable[[Msg], Awaitable[None]]
 
 
@@ -43,7 +46,9 @@ class Bus:
         self.name = name
         self._on_closed = on_closed
         self._draining = False
-        self._scopes: set[asyncio.Timeout] = set()
+        self._is_new = True
+        self._asking: dict[asyncio.Timeout, str] = {}
+        self._forbidden: set[str] = set()
         self._listeners: set[Callable[[], None]] = set()
         self._problem = ""
         self._buckets: dict[str, Bucket] = {}
@@ -60,7 +65,8 @@ class Bus:
     ) -> Bus:
         """Connect as `settings` say, waiting up to `connect_seconds` for a server.
 
-        `on_closed` is called when the connection has ended for good without `drain`. Raises BROKER_UNAVAILABLE.
+        `on_closed` is called when the connection has ended for good without `drain`. Raises BROKER_UNAVAILABLE, and
+        BROKER_FORBIDDEN for credentials that the server does not know.
         """
         servers = [url.strip() for url in (settings.nats_url or f"nats://127.0.0.1:{settings.nats_port}").split(",")]
         nc = Client()
@@ -82,12 +88,20 @@ class Bus:
         try:
             async with asyncio.timeout(connect_seconds):
                 await nc.connect(servers, **options)
-        except (TimeoutError, OSError, nats.errors.Error) as problem:
+        except (TimeoutError, OSError, nats.errors.Error, errors.StereoSpotError) as problem:
             bus._draining = True
             await nc.close()
+            if isinstance(problem, errors.StereoSpotError):
+                raise
             said = bus._problem or f"{type(problem).__name__}: {problem}"
-            raise errors.error("BROKER_UNAVAILABLE", f"{settings.nats_url or servers[0]}: {said}") from problem
-        _log.info("connected", action="connect", name=name, server=nc.connected_url and nc.connected_url.netloc)
+            raise errors.error("BROKER_UNAVAILABLE", f"{_addresses(servers)}: {said}") from problem
+        bus._is_new = False
+        _log.info(
+            "connected",
+            action="connect",
+            name=name,
+            server=nc.connected_url and nc.connected_url.netloc.rpartition("@")[2],
+        )
         return bus
 
     async def drain(self, seconds: float = 5.0) -> None:
@@ -174,18 +188,24 @@ class Bus:
     async def ask(
         self, subject: str, data: bytes = b"", *, timeout: float = 5.0, headers: Mapping[str, str] | None = None
     ) -> Msg:
-        """One request, with nats-py's errors; at a reconnect it times out at once, since its answer may be lost."""
+        """One request, with nats-py's errors; raises BROKER_FORBIDDEN where our rights end.
+
+        At a reconnect it times out at once, since its answer may be lost.
+        """
         scope = asyncio.timeout(timeout)
-        self._scopes.add(scope)
+        self._asking[scope] = subject.lower()
         try:
             async with scope:
                 return await self.nc.request(
                     subject, data, timeout=timeout + 1, headers=dict(headers) if headers else None
                 )
         except TimeoutError as problem:
+            if subject.lower() in self._forbidden:
+                self._forbidden.discard(subject.lower())
+                raise errors.error("BROKER_FORBIDDEN", subject) from problem
             raise nats.errors.TimeoutError from problem
         finally:
-            self._scopes.discard(scope)
+            del self._asking[scope]
 
     async def _patiently(
         self, once: Callable[[float], Awaitable[dict[str, Any]]], patience_seconds: float
@@ -322,6 +342,15 @@ class Bus:
         if said != self._problem:  # while the server is away the same line comes four times a second
             self._problem = said
             _log.error("nats", action="connect", reason=said)
+        if self._is_new and "authorization violation" in said.lower():
+            raise errors.error("BROKER_FORBIDDEN", "The server does not know this user, password or token.")
+        found = _FORBIDDEN.search(said)
+        if found is not None:
+            # The server answers a forbidden publish with silence and this one line; end the request that waits for it.
+            self._forbidden.add(found[1])
+            for scope, subject in tuple(self._asking.items()):
+                if subject == found[1]:
+                    scope.reschedule(0)
 
     async def _on_disconnected(self) -> None:
         if not self._draining:
@@ -330,7 +359,7 @@ class Bus:
 
     async def _on_reconnected(self) -> None:
         self._problem = ""
-        for scope in tuple(self._scopes):
+        for scope in tuple(self._asking):
             scope.reschedule(0)
         _log.info("reconnected", action="connect", name=self.name)
         self._notify()
@@ -346,6 +375,11 @@ class Bus:
     def _notify(self) -> None:
         for callback in tuple(self._listeners):
             callback()
+
+
+def _addresses(servers: Sequence[str]) -> str:
+    """The servers without the passwords that may be in their URLs."""
+    return ", ".join(url.rpartition("@")[2].rpartition("//")[2] for url in servers)
 
 
 def _credentials(settings: Settings) -> dict[str, Any]:

@@ -39,8 +39,14 @@ class Deposit:
 
     store: ObjectStore
     request: bytes
+    request_key: str
     output_key: str
     limit_bytes: int
+
+    async def put_request(self) -> str:
+        """Store the request beside the range and give its URI, for endpoints that read it there."""
+        await self.store.put(self.request_key, self.request)
+        return uri(self.store, self.request_key)
 
     async def fetch(self, target: Path) -> None:
         """Save the answer's video; raises REMOTE_INVALID when there is none."""
@@ -72,7 +78,7 @@ async def deposited(store: ObjectStore, packed: Packed, *, dialect: str) -> Asyn
         body["stereospot"] = packed.handover.model_dump(mode="json")
     try:
         await store.put(key("input.mp4"), packed.video)
-        yield Deposit(store, json.dumps(body).encode(), key("output.mp4"), largest_answer(packed))
+        yield Deposit(store, json.dumps(body).encode(), key("request.json"), key("output.mp4"), largest_answer(packed))
     finally:
         # Cancelled or failed, the objects go; the janitor finds what a killed process left, by the generation's prefix.
         with contextlib.suppress(errors.StereoSpotError, asyncio.TimeoutError):

@@ -55,7 +55,7 @@ class Assembler:
         self._context = context
         self._bus = context.bus
         self._store = context.store
-        self._plans = plans.Plans(context.store)
+        self.plans = plans.Plans(context.store)
         self._threads = Threads(slots, "assemble")
         self._limits = Limits.of(context.settings)
         self._scratch = context.settings.data_dir / "scratch"
@@ -80,13 +80,13 @@ class Assembler:
         if job.phase is not Phase.ASSEMBLING:
             return Retry(delay_seconds=1.0, reason=f"the job is {job.phase}")
         crash.point("assembler.begun")
-        head = await self._plans.head(job.job_id, job.generation)
-        total = await self._plans.total(job.job_id, job.generation)
+        head = await self.plans.head(job.job_id, job.generation)
+        total = await self.plans.total(job.job_id, job.generation)
         if head is None or total is None:
             return Retry(reason="the plan is not readable")
         plain = delivery.attempt == 1 and trigger.attempt == 1
         try:
-            await self._make(job, head, total, plain=plain)
+            await self.make(job, head, total, plain=plain)
         except errors.StereoSpotError as error:
             if error.code == "CANCELLED":
                 return Ack("cancelled")
@@ -116,7 +116,8 @@ class Assembler:
         return job if job.is_active or job.phase is Phase.COMPLETED else None
 
     # ---- the film ---------------------------------------------------------------------------------------
-    async def _make(self, job: Job, head: Plan, total: PlanTotal, *, plain: bool) -> None:
+    async def make(self, job: Job, head: Plan, total: PlanTotal, *, plain: bool) -> None:
+        """Write, store and record the film of `job` as it was read; what came in between decides whether it counts."""
         await space.check_folder(self._scratch, space.film_bytes(head.source, head.encode.crf))
         path = self._scratch / f"{job.job_id}-{job.generation}-{secrets.token_hex(4)}.{head.container}"
         try:

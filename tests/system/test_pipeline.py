@@ -13,6 +13,7 @@ import pytest
 
 from services import daemon, operations, submit
 from services.context import Context
+from services.plans import Plans
 from stereospot import keys, records, subjects
 from stereospot.jobs import Job, Phase
 from stereospot.options import Layout, Options
@@ -20,7 +21,7 @@ from stereospot.settings import Settings
 from tests.media import sources as films
 from tests.support import eventually
 
-PIPELINE = frozenset({"planner", "converter", "collector", "assembler", "janitor", "dead-letters", "delete"})
+PIPELINE = frozenset({"planner", "converter", "collector", "assembler", "janitor", "dead-letters", "delete", "audio"})
 
 
 def settings(tmp_path: Path, **changes: Any) -> Settings:
@@ -181,3 +182,30 @@ async def test_a_cancelled_job_stops_and_goes_on_when_it_is_retried(
         job = await ended(context, "J1")
         assert job.phase is Phase.COMPLETED, job.failure
         assert job.attempt == 2
+
+
+async def test_sound_is_ready_while_pictures_are_still_being_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEREOSPOT_STUB_SECONDS", "1.5")
+    async with daemon.running(settings(tmp_path, pool="stub"), PIPELINE) as context:
+        source = await submit.local_source(films.path("h264_mp4"), None)
+        options = Options(backend="stub", preset="ultrafast", segment_seconds=0.5)
+        await submit.create(context, source, options, job_id="J1")
+
+        async def sound() -> bool:
+            found = await records.get_state(context.bus, "J1", 1)
+            return found is not None and found[0].total is not None and found[0].audio_ready == found[0].total
+
+        await eventually(sound, seconds=30, what="the sound of all segments")
+        state = await records.get_state(context.bus, "J1", 1)
+        assert state is not None
+        assert state[0].audio
+        assert not state[0].is_complete
+        assert state[0].total is not None
+        head = await Plans(context.store).head("J1", 1)
+        assert head is not None
+        for track in range(len(head.source.audio)):
+            assert await context.store.head(keys.audio_init("J1", 1, track)) is not None
+            for index in range(state[0].total):
+                assert await context.store.head(keys.audio_segment("J1", 1, track, index)) is not None

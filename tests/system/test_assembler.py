@@ -1,0 +1,156 @@
+"""The assembler's promises: one recorded film whoever comes twice or late, nothing left behind, a reason for failing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from services import operations, reports
+from services.assembler import Assembler
+from services.context import Context
+from services.converter import Converter
+from stereospot import errors, jobs, keys, records, subjects
+from stereospot.bus import Delivery
+from stereospot.completion import Completion
+from stereospot.jobs import Job, Phase
+from stereospot.messages import Failure, SegmentTask, Trigger
+from stereospot.outcome import Ack, Retry
+from tests.media import sources as films
+from tests.system.rig import a_planned_job, rig
+
+
+@asynccontextmanager
+async def converted(tmp_path: Path) -> AsyncGenerator[tuple[Context, Assembler]]:
+    """A job whose segments are all stored, and an assembler."""
+    async with rig(tmp_path) as context:
+        _, _, segments = await a_planned_job(context, films.path("h264_mp4"))
+        worker = Converter(context, worker_id="w", slots=1)
+        for segment in segments:
+            body = SegmentTask(job_id="J1", generation=1, attempt=1, index=segment.index, part=0)
+            assert await worker.handle(Delivery(subject="s", data=body.body())) == Ack()
+        await worker.close()
+        (init,) = [item.key async for item in context.store.list("jobs/J1/1/init-")]
+        sha256 = hashlib.sha256(await context.store.get(init) or b"").hexdigest()
+        everything = (1 << len(segments)) - 1
+        state = Completion(
+            job_id="J1", generation=1, total=len(segments), planned=len(segments), done=everything, sent=everything,
+            init=sha256,
+        )  # fmt: skip
+        await context.bus.bucket(subjects.STATE).put(subjects.state_key("J1", 1), state)
+        made = Assembler(context)
+        try:
+            yield context, made
+        finally:
+            made.close()
+
+
+def trigger(*, attempt: int = 1, generation: int = 1, delivered: int = 1) -> Delivery:
+    body = Trigger(job_id="J1", generation=generation, total=4, attempt=attempt)
+    return Delivery(
+        subject=subjects.kv_subject(subjects.STATE, subjects.trigger_key("J1", generation)), data=body.body(),
+        attempt=delivered, stream="KV_state", stream_sequence=1,
+    )  # fmt: skip
+
+
+async def current(context: Context) -> Job:
+    found = await records.get_job(context.bus, "J1")
+    assert found is not None
+    return found[0]
+
+
+async def stored(context: Context) -> list[str]:
+    return [item.key async for item in context.store.list("jobs/J1/") if "/final" in item.key]
+
+
+def scratch(context: Context) -> list[Path]:
+    folder = context.settings.data_dir / "scratch"
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+async def test_the_film_is_recorded_with_its_hash_and_a_second_trigger_changes_nothing(tmp_path: Path) -> None:
+    async with converted(tmp_path) as (context, made):
+        assert await made.handle(trigger()) == Ack()
+        job = await current(context)
+        assert job.phase is Phase.COMPLETED
+        assert job.film is not None
+        assert job.film.key == keys.film("J1", 1, "mp4")
+        body = await context.store.get(job.film.key)
+        assert body is not None
+        assert hashlib.sha256(body).hexdigest() == job.film.sha256
+        assert job.film.file_name.endswith(".mp4")
+        assert await context.store.get(keys.film_alias("J1")) == body
+
+        await context.store.delete(keys.film_alias("J1"))
+        assert await made.handle(trigger(delivered=2)) == Ack("completed already")
+        assert await current(context) == job
+        assert await context.store.get(keys.film_alias("J1")) == body, "the alias is made good"
+        assert scratch(context) == []
+
+
+async def test_one_that_wakes_up_late_cannot_touch_the_recorded_film(tmp_path: Path) -> None:
+    async with converted(tmp_path) as (context, made):
+        job = await records.change_job(context.bus, "J1", lambda job: jobs.advance(job, Phase.ASSEMBLING, at=2.0))
+        # The first assembler died or froze; the second delivery makes the film.
+        assert await made.handle(trigger(delivered=2)) == Ack()
+        recorded = (await current(context)).film
+        assert recorded is not None
+        assert recorded.key == keys.film_again("J1", 1, recorded.sha256, "mp4")
+        assert keys.parse_film(recorded.key) == ("J1", 1, "mp4")
+
+        # Now the first one goes on where it slept: with the record it knew, at the plain key.
+        head = await made.plans.head("J1", 1)
+        total = await made.plans.total("J1", 1)
+        assert head is not None
+        assert total is not None
+        await made.make(job, head, total, plain=True)
+        assert (await current(context)).film == recorded
+        body = await context.store.get(recorded.key)
+        assert body is not None
+        assert hashlib.sha256(body).hexdigest() == recorded.sha256
+        assert sorted(await stored(context)) == sorted([recorded.key, keys.film_alias("J1")])
+        assert scratch(context) == []
+
+
+async def test_triggers_that_are_history_are_dropped(tmp_path: Path) -> None:
+    async with converted(tmp_path) as (context, made):
+        assert await made.handle(trigger(generation=2)) == Ack("stale")
+        assert await made.handle(Delivery(subject="s", data=b"", headers={"KV-Operation": "PURGE"})) == Ack("marker")
+        await operations.cancel(context.bus, "J1")
+        assert await made.handle(trigger()) == Ack("stale")
+        await operations.retry(context.bus, "J1")
+        assert await made.handle(trigger()) == Ack("stale"), "the new attempt has a trigger of its own"
+        assert isinstance(await made.handle(trigger(attempt=2)), Retry), "it is still being planned"
+        await records.change_job(context.bus, "J1", lambda job: jobs.advance(job, Phase.CONVERTING, at=3.0))
+        assert await made.handle(trigger(attempt=2)) == Ack()
+        assert (await current(context)).phase is Phase.COMPLETED
+
+
+async def test_a_fragment_that_is_gone_fails_the_job_with_its_name(tmp_path: Path) -> None:
+    async with converted(tmp_path) as (context, made):
+        await context.store.delete(keys.segment("J1", 1, 2))
+        with pytest.raises(errors.Permanent, match=r"00002\.m4s is gone") as caught:
+            await made.handle(trigger())
+        await made.reject(trigger(), Failure.of(caught.value))
+        job = await current(context)
+        assert job.failure is not None
+        assert (job.phase, job.failure.code) == (Phase.FAILED, "ASSEMBLY_FAILED")
+        assert await stored(context) == []
+        assert scratch(context) == []
+
+
+async def test_cancelling_in_the_middle_leaves_no_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with converted(tmp_path) as (context, made):
+        original = reports.collect
+
+        async def cancel_first(*args: object) -> object:
+            await operations.cancel(context.bus, "J1")
+            return await original(*args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(reports, "collect", cancel_first)
+        assert await made.handle(trigger()) == Ack()
+        assert (await current(context)).phase is Phase.CANCELLED
+        assert await stored(context) == []

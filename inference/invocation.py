@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,16 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from inference import geometry
 from inference.backends import handover
 from inference.backends.handover import Handover
 from inference.contract import Converted, Frames
+from inference.depth import DEFAULT_DIVERGENCE
 from stereospot import errors
-from stereospot.media import frames
+from stereospot.media import assemble, frames, probe
+from stereospot.media import plan as planning
 from stereospot.media.limits import Limits
-from stereospot.media.model import Plan, Segment
+from stereospot.media.model import Plan, Segment, SourceInfo
 from stereospot.media.source import FileSource
 from stereospot.options import Layout, Options
 
@@ -99,6 +103,61 @@ class Workshop:
             opened.close()
         target.write_bytes(found.fragment.init + found.fragment.media)
         return found.report.model_dump(mode="json")
+
+
+@dataclass(frozen=True, slots=True)
+class Films:
+    """Converts whole videos on this machine, segment after segment; call it as a `Film`."""
+
+    convert: Convert
+    limits: Limits
+    engine: str
+
+    def __call__(self, source: Path, target: Path, options: Options, stop: threading.Event | None = None) -> None:
+        """Probe, plan, convert and assemble; sound, subtitles and chapters come from the source.
+
+        Raises what these raise; `target` exists only when all of it went well.
+        """
+        opened = FileSource(source)
+        try:
+            info = probe.probe(opened, limits=self.limits, stop=stop)
+            head = self._head(info, options)
+            try:
+                batches = list(planning.scan(opened, info, limits=self.limits, stop=stop))
+            except planning.Untrusted as reason:
+                head = planning.synthesised(head, str(reason))
+                batches = list(planning.decode_scan(opened, info, limits=self.limits, stop=stop))
+            cutter = planning.Cutter(info, options.segment_seconds)
+            segments = [segment for batch in batches for segment in cutter.feed(batch)]
+            rest, total = cutter.finish()
+            init = b""
+            fragments: list[Path] = []
+            with frames.Decoder(opened, head.decode, info, limits=self.limits, stop=stop) as decoder:
+                for segment in [*segments, *rest]:
+                    made = self.convert(decoder, head, segment, stop).fragment
+                    init = made.init
+                    fragments.append(target.with_name(f"{segment.index:05d}.m4s"))
+                    fragments[-1].write_bytes(made.media)
+            pieces = (path.read_bytes() for path in fragments)
+            assemble.assemble(head, total, pieces, opened, target, init=init, limits=self.limits, stop=stop)
+        finally:
+            opened.close()
+
+    def _head(self, info: SourceInfo, options: Options) -> Plan:
+        engine = options.engine or self.engine
+        divergence = DEFAULT_DIVERGENCE[engine] if options.divergence is None else options.divergence
+        return planning.head(
+            info,
+            options,
+            job_id="invocation",
+            generation=1,
+            source_key="input",
+            engine=engine,
+            divergence=divergence,
+            output=geometry.output_size(info, options.layout, engine=engine),
+            created_at=time.time(),
+            model=options.model,
+        )
 
 
 def _first(failure: ValidationError) -> str:

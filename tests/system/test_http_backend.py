@@ -18,11 +18,13 @@ from inference.backends import handover
 from inference.backends.http import Endpoint, HttpBackend
 from inference.contract import Converted
 from inference.convert import padding
+from inference.invocation import Films
 from stereospot import errors
 from stereospot.media.cmaf import Fragment, FragmentEncoder
 from stereospot.media.model import Plan
 from stereospot.options import Layout
 from stereospot.storage.local import LocalStore
+from tests.media import sources
 from tests.support import wait_until
 from tests.system import remote
 from tests.unit import clips
@@ -313,6 +315,26 @@ def test_the_plain_contract(tmp_path: Path) -> None:
         outside = {**given, "output_uri": (tmp_path / ".." / "out.mp4").as_uri()}
         assert httpx.post(url + "/invocations", json=outside, timeout=10).status_code == 400
     assert modes == [Layout.ANAGLYPH, Layout.FULL_SBS]
+
+
+def test_a_whole_film_keeps_its_sound(tmp_path: Path) -> None:
+    """What a client of the seed system gets: full side-by-side of every frame, with the sound of its input."""
+    source = sources.path("h264_mp4")
+    given = {"input_uri": source.as_uri(), "output_uri": (tmp_path / "out.mp4").as_uri(), "mode": "sbs"}
+    films = Films(remote.convert, remote.LIMITS, "flat")
+    with remote.inference_server(film=films, roots=(tmp_path, source.parent)) as (url, _):
+        found = httpx.post(url + "/invocations", json=given, timeout=60)
+        assert (found.status_code, found.json()) == (200, {"status": "ok"})
+        rubbish = {**given, "input_uri": (tmp_path / "rubbish.mp4").as_uri()}
+        (tmp_path / "rubbish.mp4").write_bytes(b"rubbish" * 1000)
+        failed = httpx.post(url + "/invocations", json=rubbish, timeout=60)
+        assert failed.status_code == 500
+        assert failed.json()["code"] in ("UNSUPPORTED_CONTAINER", "CORRUPT_INPUT")
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mp4")) as after:
+        assert len(after.streams.audio) == len(before.streams.audio)
+        assert after.streams.video[0].width == 2 * before.streams.video[0].width
+        wanted = [frame.time for frame in before.decode(video=0)]
+        assert [frame.time for frame in after.decode(video=0)] == pytest.approx(wanted)
 
 
 def test_a_failing_conversion_is_a_500(tmp_path: Path) -> None:

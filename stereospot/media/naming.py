@@ -1,35 +1,50 @@
-"""File names from which players tell the layout: they look at the name long before they look at the boxes.
+"""The name to save a film under: headset and home players read the layout from it.
 
-`Title.3D.HSBS.LR.mp4` is read by Kodi (`3d` and `hsbs|sbs|htab|tab` as tokens of their own), Skybox (LR, SBS, TB),
-Bigscreen, DeoVR and their kin (LR, TB). Anaglyph needs no player, but says which glasses.
+Kodi wants `.3d.` and `.hsbs.`, `.sbs.`, `.htab.` or `.tab.` as separate tokens; Skybox, DeoVR, Rad TV and the like look
+for SBS, LR, TB or OU anywhere. So: `Title.3D.HSBS.LR.mp4` (half), `Title.3D.SBS.LR.mp4` (full), `Title.3D.HTAB.TB.mp4`,
+`Title.3D.TAB.TB.mp4`. What is no pair of pictures carries no such token.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
-from stereospot.options import Layout
+from stereospot.options import Container, Layout
 
-TAGS: dict[Layout, str] = {
+_TOKENS: dict[Layout, str] = {
     Layout.HALF_SBS: "3D.HSBS.LR",
     Layout.FULL_SBS: "3D.SBS.LR",
     Layout.HALF_TB: "3D.HTAB.TB",
     Layout.FULL_TB: "3D.TAB.TB",
-    Layout.CROSS_EYED: "3D.SBS.RL",
-    Layout.ANAGLYPH: "3D.Anaglyph.RedCyan",
-    Layout.ANAGLYPH_GREEN_MAGENTA: "3D.Anaglyph.GreenMagenta",
-    Layout.ANAGLYPH_AMBER_BLUE: "3D.Anaglyph.AmberBlue",
-    Layout.ANAGLYPH_HALF_COLOUR: "3D.Anaglyph.HalfColour",
-    Layout.ANAGLYPH_GREY: "3D.Anaglyph.Grey",
-    Layout.DEPTH: "2D.Depth",
-    Layout.LEFT: "2D",
+    Layout.CROSS_EYED: "Cross-Eyed",
+    Layout.ANAGLYPH: "Anaglyph.Red-Cyan",
+    Layout.ANAGLYPH_GREEN_MAGENTA: "Anaglyph.Green-Magenta",
+    Layout.ANAGLYPH_AMBER_BLUE: "Anaglyph.Amber-Blue",
+    Layout.ANAGLYPH_HALF_COLOUR: "Anaglyph.Half-Colour",
+    Layout.ANAGLYPH_GREY: "Anaglyph.Grey",
+    Layout.DEPTH: "2D+Depth",
+    Layout.LEFT: "Left",
 }
 
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]+')
+_MISREAD = re.compile(
+    r"(?:(?<=[\s._-])|^)(?:3-?d|h?-?(?:sbs|tab|ou)|half-?sbs|lr|rl|tb|bt|180|360)(?=[\s._-]|$)", re.IGNORECASE
+)
+"""Words of a title that players would take for a layout."""
+
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+_LONGEST_TITLE_BYTES = 180
 
 
-def film_name(title: str, layout: Layout, container: str) -> str:
-    """The name of a film under a title: safe on every file system, at most 200 bytes of it the title."""
-    clean = _UNSAFE.sub(" ", title).strip(" .") or "film"
-    clean = clean.encode()[:200].decode(errors="ignore").strip(" .")
-    return f"{clean}.{TAGS[layout]}.{container}"
+def film_name(title: str, layout: Layout, container: Container) -> str:
+    """A file name that is safe on every file system and says the layout once; `title` may be anything."""
+    return f"{_stem(title)}.{_TOKENS[layout]}.{container}"
+
+
+def _stem(title: str) -> str:
+    plain = _FORBIDDEN.sub(" ", unicodedata.normalize("NFC", title))
+    plain = "".join(letter if unicodedata.category(letter)[0] != "C" else " " for letter in plain)
+    plain = _MISREAD.sub(" ", plain)
+    words = re.sub(r"\s+", " ", plain).strip(" .-_")
+    words = words.encode()[:_LONGEST_TITLE_BYTES].decode(errors="ignore").strip(" .-_")
+    return words or "Film"

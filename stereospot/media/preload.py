@@ -16,6 +16,7 @@ MODULES = (
     "stereospot.media.scanning",
     "stereospot.media.frames",
     "stereospot.media.film_child",
+    "stereospot.media.audio_child",
 )
 _SKIPPED = ("av.__main__", "av.datasets")
 

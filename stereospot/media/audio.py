@@ -1,0 +1,70 @@
+"""Sound for playback while the pictures are still being converted: AAC fragments, cut where the segments are cut.
+
+    source --child: demuxed once, AAC passed on, all else encoded--> AudioChunk… : per track an init, then 0, 1, 2, …
+
+Every track becomes one unbroken run of AAC frames over the whole film, silence where the source has none, so that every
+segment has a chunk of every track and a player never waits for sound that does not exist. `tfdt` is the source's own
+time. The film itself takes its sound from the source (`assemble`), not from here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from stereospot import errors
+from stereospot.jail import Jail
+from stereospot.media import boxes
+from stereospot.media.limits import Limits
+from stereospot.media.model import Plan, Segment, SourceInfo
+from stereospot.media.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class AudioChunk:
+    """`track` counts the source's audio tracks from 0; `index` is the segment, None for the track's init."""
+
+    track: int
+    index: int | None
+    data: bytes = field(repr=False)
+
+
+def cut(
+    source: Source,
+    info: SourceInfo,
+    plan: Plan,
+    segments: Sequence[Segment],
+    *,
+    limits: Limits | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[AudioChunk]:
+    """The sound of `segments`, as it is read: per track first the init, then one chunk a segment in order; blocking.
+
+    A track that cannot be decoded is silent. Raises what the source raises, CANCELLED, DECODER_CRASHED, DECODE_STALLED,
+    CORRUPT_INPUT.
+    """
+    if not info.audio or not segments:
+        return
+    limits = limits or Limits()
+    time_base = plan.encode.time_base
+    request = limits.request() | {
+        "audio": [track.stream_index for track in info.audio],
+        "time_base": str(time_base),
+        "starts": [segment.start for segment in segments],
+        "ends": [segment.start + segment.duration for segment in segments],
+    }
+    following = [-1] * len(info.audio)
+    with Jail("stereospot.media.audio_child:cut", request, sources=[source], limits=limits.jail(), stop=stop) as jail:
+        for message in jail.messages():
+            track, index = message.body.get("track"), message.body.get("index")
+            expected = following[track] if isinstance(track, int) and 0 <= track < len(following) else None
+            kinds = [box.kind for box in boxes.walk(message.blob)]
+            wanted = [b"ftyp", b"moov"] if index == -1 else [b"moof", b"mdat"]
+            if expected is None or index != expected or kinds != wanted:
+                raise errors.error("CORRUPT_INPUT", "The sound came out in no order.")
+            assert isinstance(track, int)
+            following[track] += 1
+            yield AudioChunk(track, None if index == -1 else segments[expected].index, message.blob)
+    if any(count != len(segments) for count in following):
+        raise errors.error("CORRUPT_INPUT", "The sound does not reach the end of the film.")

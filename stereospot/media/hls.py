@@ -1,0 +1,176 @@
+"""HLS playlists as text (RFC 8216bis): pure, written by hand, every attribute once.
+
+    master ─> video.m3u8 (one rendition: what converters stored) + audio/<track>.m3u8 + subtitles/<track>.m3u8
+
+Rules that are kept here: URIs as given (relative ones move with the playlist); `EXT-X-START:TIME-OFFSET=0`, without
+which players begin a growing playlist near its end; TARGETDURATION fixed by the plan, so that it never changes while an
+EVENT playlist grows; ENDLIST only when told. A side-by-side picture never claims `CH-STEREO` in REQ-VIDEO-LAYOUT:
+players that know the word would take it for two views and show both halves to each eye. The layout is told in
+SESSION-DATA instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+MEDIA_TYPE = "application/vnd.apple.mpegurl"
+LAYOUT_DATA_ID = "dev.stereospot.layout"
+
+Kind = Literal["EVENT", "VOD"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One segment: where it is, how long it lasts, and its bytes where they are known (for BANDWIDTH)."""
+
+    uri: str
+    seconds: float | Fraction
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """One audio or subtitle track of a master playlist; `name` may be anything."""
+
+    uri: str
+    name: str
+    language: str | None = None
+    default: bool = False
+    channels: int | None = None
+    forced: bool = False
+
+
+def media_playlist(
+    init_uri: str | None,
+    entries: Sequence[Entry],
+    *,
+    target_seconds: float,
+    ended: bool,
+    kind: Kind = "EVENT",
+) -> str:
+    """A media playlist of a contiguous run of segments; `init_uri` None for WebVTT.
+
+    kind: EVENT while segments may follow; VOD only for a film that is complete, with `ended`.
+    """
+    longest = max((float(entry.seconds) for entry in entries), default=0.0)
+    lines = [
+        "#EXTM3U",
+        "#EXT-X-VERSION:7",
+        f"#EXT-X-TARGETDURATION:{max(math.ceil(target_seconds), round(longest), 1)}",
+        "#EXT-X-MEDIA-SEQUENCE:0",
+        f"#EXT-X-PLAYLIST-TYPE:{kind}",
+        "#EXT-X-INDEPENDENT-SEGMENTS",
+        "#EXT-X-START:TIME-OFFSET=0,PRECISE=YES",
+    ]
+    if init_uri is not None:
+        lines.append(f"#EXT-X-MAP:URI={_quoted(init_uri)}")
+    for entry in entries:
+        lines += [f"#EXTINF:{_seconds(entry.seconds)},", entry.uri]
+    if ended:
+        lines.append("#EXT-X-ENDLIST")
+    return "\n".join(lines) + "\n"
+
+
+def _seconds(value: float | Fraction) -> str:
+    """Microseconds at least: rounding of single segments must not add up to a frame over a film."""
+    return f"{float(value):.6f}"
+
+
+def bandwidth(entries: Sequence[Entry]) -> tuple[int, int]:
+    """(peak, average) bits a second over the segments whose size is known; (0, 0) if none is.
+
+    Segments much shorter than the longest say little about the peak and are left out of it.
+    """
+    known = [(entry.size_bytes, float(entry.seconds)) for entry in entries if entry.size_bytes and entry.seconds > 0]
+    if not known:
+        return 0, 0
+    half = max(seconds for _, seconds in known) / 2
+    peak = max(size * 8 / seconds for size, seconds in known if seconds >= half)
+    average = sum(size for size, _ in known) * 8 / sum(seconds for _, seconds in known)
+    return math.ceil(peak), math.ceil(average)
+
+
+def master_playlist(
+    video_uri: str,
+    *,
+    codecs: Sequence[str],
+    peak_bits: int,
+    width: int,
+    height: int,
+    rate: float | Fraction,
+    layout: str,
+    average_bits: int | None = None,
+    audio: Sequence[Rendition] = (),
+    subtitles: Sequence[Rendition] = (),
+    hdr: Literal["SDR", "PQ", "HLG"] = "SDR",
+) -> str:
+    """One rendition of pictures, its sounds and subtitles as groups, and the layout for pages that know it.
+
+    codecs: of the pictures and of every sound; peak_bits over pictures and the largest sound.
+    """
+    lines = [
+        "#EXTM3U",
+        "#EXT-X-VERSION:7",
+        "#EXT-X-INDEPENDENT-SEGMENTS",
+        f"#EXT-X-SESSION-DATA:DATA-ID={_quoted(LAYOUT_DATA_ID)},VALUE={_quoted(layout)}",
+    ]
+    lines += _group("AUDIO", "sound", audio)
+    lines += _group("SUBTITLES", "text", subtitles)
+    stream = [f"BANDWIDTH={max(1, peak_bits)}"]
+    if average_bits:
+        stream.append(f"AVERAGE-BANDWIDTH={average_bits}")
+    stream += [
+        f"CODECS={_quoted(','.join(dict.fromkeys(codecs)))}",
+        f"RESOLUTION={width}x{height}",
+        f"FRAME-RATE={float(rate):.3f}",
+        f"VIDEO-RANGE={hdr}",
+    ]
+    if audio:
+        stream.append('AUDIO="sound"')
+    if subtitles:
+        stream.append('SUBTITLES="text"')
+    lines += ["#EXT-X-STREAM-INF:" + ",".join(stream), video_uri]
+    return "\n".join(lines) + "\n"
+
+
+def _group(kind: Literal["AUDIO", "SUBTITLES"], group: str, renditions: Sequence[Rendition]) -> list[str]:
+    """EXT-X-MEDIA of one group: names differ, and at most one is the default (RFC 8216bis 4.4.6.1.1)."""
+    lines: list[str] = []
+    names: set[str] = set()
+    chosen = False
+    for item in renditions:
+        default = item.default and not chosen
+        chosen = chosen or default
+        parts = [f"TYPE={kind}", f'GROUP-ID="{group}"', f"NAME={_quoted(_unique(item.name, names))}"]
+        if item.language:
+            parts.append(f"LANGUAGE={_quoted(item.language)}")
+        parts += [f"DEFAULT={'YES' if default else 'NO'}", "AUTOSELECT=YES"]
+        if kind == "SUBTITLES":
+            parts.append(f"FORCED={'YES' if item.forced else 'NO'}")
+        if item.channels:
+            parts.append(f'CHANNELS="{item.channels}"')
+        parts.append(f"URI={_quoted(item.uri)}")
+        lines.append("#EXT-X-MEDIA:" + ",".join(parts))
+    return lines
+
+
+def _unique(name: str, names: set[str]) -> str:
+    plain = _plain(name) or "Track"
+    found, number = plain, 2
+    while found in names:
+        found, number = f"{plain} {number}", number + 1
+    names.add(found)
+    return found
+
+
+def _plain(text: str) -> str:
+    """Text that may stand in a quoted string: no quotes, no line ends, no control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text.replace('"', "'")).split())[:120]
+
+
+def _quoted(text: str) -> str:
+    return f'"{_plain(text)}"'

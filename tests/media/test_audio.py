@@ -1,0 +1,190 @@
+"""Sound while converting: every segment has a chunk of every track, at the source's own time."""
+
+from __future__ import annotations
+
+import io
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from stereospot import errors
+from stereospot.media import audio, boxes
+from stereospot.media.audio import AudioChunk
+from stereospot.media.model import Segment
+from stereospot.media.source import FileSource
+from tests.media import films, sources
+
+
+def segments(job: films.Job, frames: int = 24) -> list[Segment]:
+    starts = [*range(0, len(job.pts), frames)]
+    ends = [*(job.pts[at] for at in starts[1:]), job.total.end_pts]
+    return [
+        Segment(index=n, start=job.pts[at], end=None, frames=1, last=job.pts[at], duration=end - job.pts[at])
+        for n, (at, end) in enumerate(zip(starts, ends, strict=True))
+    ]
+
+
+def cut(job: films.Job, wanted: list[Segment], **more: Any) -> list[AudioChunk]:
+    source = FileSource(job.path)
+    try:
+        return list(audio.cut(source, job.plan.source, job.plan, wanted, **more))
+    finally:
+        source.close()
+
+
+def played(chunks: list[AudioChunk], track: int = 0) -> tuple[Any, int, Fraction]:
+    """([channels, samples], rate, start in seconds) of a track as a player hears it."""
+    data = b"".join(chunk.data for chunk in chunks if chunk.track == track)
+    with av.open(io.BytesIO(data), "r") as container:
+        frames = list(container.decode(container.streams.audio[0]))
+    assert frames[0].pts is not None
+    assert frames[0].time_base is not None
+    start = frames[0].pts * frames[0].time_base
+    return np.concatenate([frame.to_ndarray() for frame in frames], axis=1), frames[0].sample_rate, start
+
+
+KINDS = ["h264_mp4", "h264_open_gop_mkv", "h264_ts", "mpeg4_avi", "delayed_mp4", "prores_mov", "mpeg2_ts", "h264_flv"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_follow_the_segments(kind: str) -> None:
+    job = films.job(sources.path_of(kind))
+    wanted = segments(job)
+    chunks = cut(job, wanted)
+    time_base = job.plan.encode.time_base
+    for track in range(len(job.plan.source.audio)):
+        mine = [chunk for chunk in chunks if chunk.track == track]
+        assert [chunk.index for chunk in mine] == [None, *range(len(wanted))]
+        rate = boxes.timescale(mine[0].data)
+        assert boxes.codec_string(mine[0].data) == "mp4a.40.2"
+        following: int | None = None
+        for chunk, segment in zip(mine[1:], wanted, strict=True):
+            samples = boxes.read_fragment(chunk.data)
+            error = Fraction(samples[0].time, rate) - segment.start * time_base
+            assert abs(error) < Fraction(1024, rate)
+            assert following in (None, samples[0].time)
+            assert all(sample.duration == 1024 and sample.key for sample in samples)
+            following = samples[-1].time + 1024
+        end = wanted[-1].start + wanted[-1].duration
+        assert following is not None
+        assert abs(Fraction(following, rate) - end * time_base) < Fraction(1024, rate)
+
+
+@pytest.mark.parametrize("kind", ["h264_open_gop_mkv", "mpeg4_avi", "prores_mov", "mpeg2_ts", "h264_mp4", "h264_ts"])
+def test_the_sound_is_where_it_was(kind: str) -> None:
+    """Not a sample early or late, whether it was passed on or encoded anew."""
+    job = films.job(sources.path_of(kind))
+    (heard, rate, start), source = played(cut(job, segments(job))), films.sounds(job.path)[0]
+    scale = {"int16": 1 << 15, "int32": 1 << 31}.get(source.pcm.dtype.name, 1)
+    wanted = source.pcm.astype(np.float64) / scale
+    offset = round((float(start) - source.start) * rate)
+    wanted = wanted[:, max(0, offset) :]
+    assert offset >= -1024
+    heard = heard[:, max(0, -offset) :]
+    window = slice(6000, 20000)
+    errors_by_lag = {
+        lag: float(np.abs(wanted[0, window] - heard[0, window.start + lag : window.stop + lag]).mean())
+        for lag in (-1024, -64, -1, 0, 1, 64, 1024)
+    }
+    assert min(errors_by_lag, key=errors_by_lag.__getitem__) == 0
+    assert errors_by_lag[0] < 0.02
+
+
+def test_aac_is_passed_on() -> None:
+    job = films.job(sources.path_of("h264_mp4"))
+    chunks = cut(job, segments(job))
+    for track in range(2):
+        with av.open(str(job.path), "r") as container:
+            stream = container.streams.audio[track]
+            original = [bytes(packet) for packet in container.demux(stream) if packet.size and (packet.pts or 0) >= 0]
+        found: list[bytes] = []
+        for chunk in chunks:
+            if chunk.track == track and chunk.index is not None:
+                for sample in boxes.read_fragment(chunk.data):
+                    found.append(chunk.data[sample.position : sample.position + sample.size])
+        assert found == original[: len(found)]
+
+
+def holed(path: Path, codec: str, suffix: str) -> Path:
+    """Sound from 0.5 s to 1.5 s and from 3 s to 3.5 s of a film of four seconds."""
+    with av.open(str(path.with_suffix(suffix)), "w") as output:
+        video: Any = output.add_stream("libx264", rate=24, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = output.add_stream(codec, rate=48000)
+        output.start_encoding()
+        packets: list[Any] = []
+        for number in range(96):
+            frame = sources.frame(number, 64, 48)
+            frame.pts, frame.time_base = number, Fraction(1, 24)
+            packets += video.encode(frame)
+        packets += video.encode(None)
+        resampler = av.AudioResampler(format=sound.codec_context.format.name, layout="stereo", rate=48000)
+        size = sound.codec_context.frame_size or 1024
+        for first, last in ((24000, 72000), (144000, 168000)):
+            for start in range(first, last - size, size):
+                made = av.AudioFrame.from_ndarray(sources.tone(start, size, 48000), format="fltp", layout="stereo")
+                made.sample_rate, made.pts, made.time_base = 48000, start, Fraction(1, 48000)
+                for part in resampler.resample(made):
+                    packets += sound.encode(part)
+        packets += sound.encode(None)
+        packets.sort(key=lambda packet: float(packet.dts * packet.time_base))
+        output.mux(packets)
+    return path.with_suffix(suffix)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("aac", ".mkv"), ("ac3", ".mkv"), ("aac", ".ts")])
+def test_holes_are_silent_and_nothing_moves(codec: str, suffix: str, tmp_path: Path) -> None:
+    job = films.job(holed(tmp_path / "source", codec, suffix))
+    wanted = segments(job)
+    chunks = cut(job, wanted)
+    assert [chunk.index for chunk in chunks] == [None, 0, 1, 2, 3]
+    heard, rate, start = played(chunks)
+    zero = wanted[0].start * job.plan.encode.time_base
+
+    def loudness(first: float, last: float) -> float:
+        at = slice(round((first + float(zero - start)) * rate), round((last + float(zero - start)) * rate))
+        return float(np.abs(heard[0, at]).mean())
+
+    assert heard.shape[1] / rate == pytest.approx(4.0, abs=0.05)
+    assert loudness(0.6, 1.4) > 0.1
+    assert loudness(3.1, 3.4) > 0.1
+    assert loudness(0.05, 0.4) < 0.01
+    assert loudness(1.7, 2.8) < 0.01
+    assert loudness(3.7, 3.95) < 0.01
+
+
+def test_a_film_of_one_frame(tmp_path: Path) -> None:
+    path = tmp_path / "source.mp4"
+    sources.write(sources.Film(".mp4", frames=1, rate=Fraction(60), audio=(sources.Audio(),)), path)
+    job = films.job(path)
+    chunks = cut(job, segments(job))
+    assert [chunk.index for chunk in chunks] == [None, 0]
+    assert boxes.read_fragment(chunks[1].data)
+
+
+def test_samples_are_cut_where_they_are() -> None:
+    job = films.job(sources.path_of("h264_mp4"))
+    some = [segments(job)[1], segments(job)[3]]
+    chunks = cut(job, some)
+    times = [boxes.read_fragment(chunk.data)[0].time / 48000 for chunk in chunks if chunk.track == 0 and chunk.index]
+    assert times == pytest.approx([1.0, 3.0], abs=0.022)
+    assert [chunk.index for chunk in chunks if chunk.track == 0] == [None, 1, 3]
+
+
+def test_no_sound_no_chunk() -> None:
+    job = films.job(sources.path_of("vfr_mkv"))
+    assert cut(job, segments(job)) == []
+
+
+def test_cancel() -> None:
+    job = films.job(sources.path_of("h264_mp4"))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(errors.Permanent) as caught:
+        cut(job, segments(job), stop=stop)
+    assert caught.value.code == "CANCELLED"

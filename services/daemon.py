@@ -20,6 +20,7 @@ from typing import Any
 
 from services import parts, workers
 from services.context import Context
+from services.reclaim import reclaim
 from stereospot import errors, log
 from stereospot.broker import Embedded
 from stereospot.bus import Bus
@@ -58,6 +59,8 @@ async def running(
         stack.push_async_callback(bus.drain)
         if own if provisioned is None else provisioned:
             await _provision(bus, settings)
+        if own:
+            await reclaim(bus)
         listener: socket.socket | None = None
         if "gateway" in services:
             listener = stack.enter_context(contextlib.closing(_listen(settings)))

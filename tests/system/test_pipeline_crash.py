@@ -1,0 +1,110 @@
+"""kill -9 of the daemon at its crash points, then a start on the same data folder: the film is there, and whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from stereospot import crash
+from tests.media import sources as films
+
+PROGRAM = """
+import asyncio, json, os, sys
+from pathlib import Path
+from services import daemon, follow, submit
+from stereospot import log, records, subjects
+from stereospot.options import Options
+from stereospot.settings import Settings
+
+SERVICES = {"planner", "converter", "collector", "assembler", "audio", "janitor"}
+
+async def main():
+    async with daemon.running(Settings(), SERVICES) as context:
+        written = []
+        async def count():
+            async with context.bus.tail("KV_state", "$KV.state.trigger.>", start="all") as tail:
+                async for message in tail:
+                    written.append(message.sequence)
+        counting = asyncio.create_task(count())
+        source = await submit.local_source(Path(sys.argv[1]), None)
+        options = Options(backend="stub", preset="ultrafast", segment_seconds=0.5)
+        await submit.create(context, source, options, job_id="J1", title="crash")
+        async for snapshot in follow.follow(context, "J1", every_seconds=0.05):
+            job = snapshot.job
+        counting.cancel()
+        state = await records.get_state(context.bus, "J1", job.generation)
+        events = await context.bus.last_per_subject("EVENT", "stereospot.event.segment.>")
+        print(json.dumps({
+            "phase": job.phase, "film": job.film and job.film.model_dump(), "failure": job.failure and job.failure.code,
+            "path": str(context.store.local_path(job.film.key)) if job.film else None,
+            "generation": job.generation, "attempt": job.attempt, "triggers": len(set(written)),
+            "done": state[0].count, "segments": job.segments,
+            "alias": context.store.local_path("jobs/J1/final.mp4").exists(),
+        }), flush=True)
+
+log.configure("warning", "json")
+asyncio.run(main())
+"""
+
+for name in (
+    "services.planner", "services.converter", "services.assembler", "services.collector", "services.audio",
+    "services.dispatcher", "services.states",
+):  # fmt: skip
+    __import__(name)
+
+POINTS = sorted(name for name in crash.POINTS if name.split(".")[0] in {
+    "planner", "converter", "assembler", "collector", "audio", "dispatcher", "state", "actor", "bus", "bucket",
+})  # fmt: skip
+
+QUICK = {
+    "planner.part_published", "converter.fragment_stored", "collector.stored", "assembler.film_stored", "bus.in_commit",
+}  # fmt: skip
+"""Those between two writes that must not come apart; the others run with `slow`."""
+
+
+def run(folder: Path, *, point: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STEREOSPOT_")}
+    environment |= {
+        "STEREOSPOT_DATA_DIR": str(folder), "STEREOSPOT_NATS_PORT": "-1", "STEREOSPOT_POOL": "stub",
+        "STEREOSPOT_SLOTS": "2",
+    }  # fmt: skip
+    if point is not None:
+        environment["STEREOSPOT_CRASHPOINT"] = point
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(films.path("h264_mp4"))],
+        env=environment, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "point", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in POINTS]
+)
+def test_a_job_survives_a_kill_at(tmp_path: Path, point: str) -> None:
+    first = run(tmp_path, point=point)
+    if first.returncode == 0:
+        pytest.skip("a job does not pass this point")
+    assert first.returncode == -9, first.stderr
+    fragments = tmp_path / "storage" / "jobs" / "J1" / "1" / "segments"
+    vouched = {path: path.with_suffix(".m4s").stat().st_mtime_ns for path in fragments.glob("*.json")}
+    second = run(tmp_path)
+    assert second.returncode == 0, second.stderr
+    result = json.loads(second.stdout)
+    assert result["phase"] == "completed", result
+    assert (result["generation"], result["attempt"], result["triggers"]) == (1, 1, 1)
+    assert result["done"] == result["segments"]
+    assert result["alias"]
+    with av.open(str(films.path("h264_mp4"))) as container:
+        expected = [frame.pts * frame.time_base for frame in container.decode(video=0) if frame.pts is not None]
+    with av.open(result["path"]) as container:
+        found = [frame.pts * frame.time_base for frame in container.decode(video=0) if frame.pts is not None]
+    assert found == expected
+    for path, modified in vouched.items():
+        assert path.with_suffix(".m4s").stat().st_mtime_ns == modified, "a finished segment is not computed again"
+    if point not in ("assembler.written", "assembler.film_stored"):
+        assert not list((tmp_path / "scratch").glob("*"))

@@ -1,6 +1,6 @@
 """Near and far over film time: how a learned engine's raw depth gets a fixed scale without a running state.
 
-    film time ──cells of 0.5 s──> one sample a cell (its first frame): near, far, a signature
+    film time ──cells of 0.5 s, shots──> one sample a cell and one at each shot's start: near and far of that frame
     samples within +-3 s of a frame, in its shot ──weights of finite support──> near and far of that frame ──> 0 … 1
 
 A running minimum and maximum makes a frame depend on every frame before it; a segment that starts afresh then jumps in
@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +32,6 @@ FAR_PERCENTILE, NEAR_PERCENTILE = 1.0, 99.0
 FLAT_SHARE = 0.3
 """Near and far are kept at least so far apart, as a share of near: a flat scene is not stretched to full depth."""
 
-CUT_DISTANCE = 0.30
-"""Two neighbouring samples whose signatures differ by more lie in different shots."""
-
-SIGNATURE = (4, 4, 8)
-"""Rows, columns and luma bins of a signature: a small histogram for each tile."""
-
 
 class Sample(Model):
     """What one frame says of its surroundings; raw depth has the engine's own scale."""
@@ -46,7 +39,7 @@ class Sample(Model):
     pts: int
     near: float
     far: float
-    signature: tuple[int, ...] = Field(description="0 … 255: share of each luma bin in each tile")
+    starts: bool = Field(description="whether a shot begins with this frame")
 
 
 class Window(Model):
@@ -54,14 +47,6 @@ class Window(Model):
 
     index: int
     samples: tuple[Sample, ...]
-
-
-class HasPts(Protocol):
-    @property
-    def pts(self) -> int: ...
-
-
-T = TypeVar("T", bound=HasPts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +66,10 @@ class Grid:
         """Half-open range of presentation times of a window; the first one reaches back to where the film begins."""
         return index * WINDOW_CELLS * self.cell, (index + 1) * WINDOW_CELLS * self.cell
 
+    def is_sample(self, pts: int, previous: int | None, *, starts: bool) -> bool:
+        """Whether a frame is sampled: the first of its cell or of its shot; `previous` None where a window begins."""
+        return starts or previous is None or pts // self.cell != previous // self.cell
+
     def windows(self, start: int, end: int) -> range:
         """Every window that frames with start <= pts < end may look at."""
         # A frame's own cell may have begun, and been sampled, up to one cell before the frame.
@@ -89,40 +78,13 @@ class Grid:
         return range(first, last + 1)
 
 
-def sampled(frames: Iterable[T], grid: Grid) -> Iterator[T]:
-    """Of frames in order, from a window's or the film's start on, those that are the first of their cell."""
-    previous: int | None = None
-    for frame in frames:
-        cell = frame.pts // grid.cell
-        if cell != previous:
-            yield frame
-        previous = cell
-
-
-def measure(pts: int, depth: NDArray[np.float32], luma: NDArray[np.uint8]) -> Sample:
-    """A frame's sample from its raw depth [h, w] and luma [any h, any w]; cells that are not finite do not count."""
+def measure(pts: int, depth: NDArray[np.float32], *, starts: bool) -> Sample:
+    """A frame's sample from its raw depth [h, w]; cells that are not finite do not count."""
     values = depth[np.isfinite(depth)]
     if values.size == 0:
         values = np.zeros(1, np.float32)
     far, near = np.percentile(values.astype(np.float64), (FAR_PERCENTILE, NEAR_PERCENTILE))
-    return Sample(pts=pts, near=float(near), far=float(far), signature=signature(luma))
-
-
-def signature(luma: NDArray[np.uint8]) -> tuple[int, ...]:
-    """Shares of the luma bins in each tile, 0 … 255: what two pictures of one shot have in common."""
-    rows, columns, bins = SIGNATURE
-    found: list[int] = []
-    for band in np.array_split(luma, rows, axis=0):
-        for tile in np.array_split(band, columns, axis=1):
-            counts = np.bincount((tile.ravel() >> 5).astype(np.int64), minlength=bins)
-            found += [int(count) * 255 // max(1, tile.size) for count in counts]
-    return tuple(found)
-
-
-def distance(one: Sequence[int], other: Sequence[int]) -> float:
-    """0 for the same shares in every tile, 1 for none in common."""
-    tiles = SIGNATURE[0] * SIGNATURE[1]
-    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / (2 * 255 * tiles)
+    return Sample(pts=pts, near=float(near), far=float(far), starts=starts)
 
 
 class Curve:
@@ -132,27 +94,19 @@ class Curve:
         self.grid = grid
         self.samples = sorted((s for window in windows for s in window.samples), key=lambda sample: sample.pts)
         self._times = [sample.pts for sample in self.samples]
-        self._cuts = [
-            distance(a.signature, b.signature) > CUT_DISTANCE
-            for a, b in zip(self.samples, self.samples[1:], strict=False)
-        ]
 
-    def at(self, pts: int, cuts: Sequence[int] = ()) -> tuple[float, float]:
-        """(near, far) of the frame at `pts`, near > far.
-
-        cuts: presentation times of first frames of shots, as far as the caller knows them around `pts`, in order; they
-        decide on which side of a cut between two samples the frame lies (else: the nearer sample's side).
-        Raises ValueError if no window that was given has a sample near `pts`.
-        """
-        own = self._own(pts, cuts)
-        first = own
-        while first > 0 and pts - self._times[first - 1] < self.grid.support and not self._cut(first - 1, cuts):
+    def at(self, pts: int) -> tuple[float, float]:
+        """(near, far) of the frame at `pts`, near > far; raises ValueError if no window has a sample near it."""
+        own = max(bisect.bisect_right(self._times, pts) - 1, 0)
+        if not self.samples or abs(self._times[own] - pts) > self.grid.support:
+            raise ValueError(f"no sample near {pts}")
+        first = last = own
+        while first > 0 and not self.samples[first].starts and pts - self._times[first - 1] < self.grid.support:
             first -= 1
-        last = own
         while (
-            last + 1 < len(self._times)
+            last + 1 < len(self.samples)
+            and not self.samples[last + 1].starts
             and self._times[last + 1] - pts < self.grid.support
-            and not self._cut(last, cuts)
         ):
             last += 1
         total = near = far = 0.0
@@ -165,36 +119,8 @@ class Curve:
         near, far = near / total, far / total
         return near, near - max(near - far, FLAT_SHARE * abs(near), 1e-6)
 
-    def _own(self, pts: int, cuts: Sequence[int]) -> int:
-        """Index of the sample that stands for the frame's shot: the one of its cell, or the next one after a cut."""
-        after = bisect.bisect_right(self._times, pts)
-        before = after - 1
-        reach = self.grid.support
-        has_before = before >= 0 and pts - self._times[before] <= reach
-        has_after = after < len(self._times) and self._times[after] - pts <= reach
-        if not has_before and not has_after:
-            raise ValueError(f"no sample near {pts}")
-        if not has_after:
-            return before
-        if not has_before:
-            return after
-        known = _between(cuts, self._times[before], self._times[after])
-        if known:
-            return after if pts >= known[-1] else before
-        nearer_after = self._times[after] - pts < pts - self._times[before]
-        return after if self._cuts[before] and nearer_after else before
-
-    def _cut(self, index: int, cuts: Sequence[int]) -> bool:
-        """Whether samples `index` and `index + 1` lie in different shots."""
-        return self._cuts[index] or bool(_between(cuts, self._times[index], self._times[index + 1]))
-
 
 def normalised(raw: NDArray[np.float32], near: float, far: float) -> NDArray[np.float32]:
     """Raw depth to 0 (far) … 1 (near), clamped, in float32 arithmetic of a fixed order."""
     scale = np.float32(1.0 / (near - far))
     return np.clip((raw - np.float32(far)) * scale, np.float32(0), np.float32(1))
-
-
-def _between(cuts: Sequence[int], first: int, last: int) -> Sequence[int]:
-    """Of sorted times, those with first < time <= last."""
-    return cuts[bisect.bisect_right(cuts, first) : bisect.bisect_right(cuts, last)]

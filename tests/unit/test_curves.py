@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -16,27 +15,16 @@ TIME_BASE = Fraction(1, 90000)
 GRID = curves.Grid.of(TIME_BASE)
 
 
-@dataclass(frozen=True)
-class Frame:
-    pts: int
-
-
-def tone(shot: int) -> tuple[int, ...]:
-    """A signature that all frames of one shot share and that neighbours do not."""
-    bins = [0] * 8
-    bins[shot % 8] = 255
-    return tuple(bins) * 16
-
-
-def film(times: list[int], cuts: list[int] | None = None) -> list[curves.Sample]:
-    random = np.random.default_rng(1)
-    jitter = random.normal(1.0, 0.1, len(times))
-    return [
-        curves.Sample(
-            pts=pts, near=10.0 * float(jitter[i]), far=1.0, signature=tone(sum(pts >= cut for cut in cuts or []))
-        )
-        for i, pts in enumerate(times)
-    ]
+def sampled(times: list[int], cuts: list[int], *, first: int = 0) -> list[curves.Sample]:
+    """The samples that a pass over these frames takes; near depends on the frame alone."""
+    found: list[curves.Sample] = []
+    starts = {next((t for t in times if t >= cut), -1) for cut in cuts}
+    for previous, pts in zip([None, *times], times, strict=False):
+        if pts >= first and GRID.is_sample(pts, previous, starts=pts in starts):
+            jitter = float(np.random.default_rng(abs(pts)).normal(1.0, 0.1))
+            near = 10.0 * jitter
+            found.append(curves.Sample(pts=pts, near=near, far=1.0, starts=pts in starts))
+    return found
 
 
 def windows(samples: list[curves.Sample]) -> dict[int, curves.Window]:
@@ -55,60 +43,58 @@ def test_ticks() -> None:
 
 
 def test_a_window_sampled_alone_has_the_films_samples() -> None:
-    frames = [Frame(pts) for pts in range(-1500, 90000 * 12, 3003)]
-    serial = list(curves.sampled(frames, GRID))
-    alone: list[Frame] = []
+    times = list(range(-1500, 90000 * 12, 3003))
+    cuts = [90000, 400000]
+    serial = sampled(times, cuts, first=-1500)
+    alone: list[curves.Sample] = []
     for index in range(-1, 4):
         start, end = GRID.range_of(index)
-        alone += curves.sampled([f for f in frames if start <= f.pts < end], GRID)
+        alone += sampled(
+            [t for t in times if start <= t < end], [cut for cut in cuts if start <= cut < end], first=start
+        )
     assert alone == serial
-    assert len(serial) == 25
+    assert len(serial) == 27
 
 
 @given(
     rate=st.sampled_from([1001, 3003, 3600, 3750, 90000]),
-    start=st.integers(-2, 40),
+    start=st.integers(0, 40),
     length=st.integers(1, 9),
-    cuts=st.lists(st.integers(0, 60 * 90000), max_size=8).map(sorted),
+    cuts=st.lists(st.integers(0, 50 * 90000), max_size=8).map(sorted),
 )
 def test_parallel_equals_serial(rate: int, start: int, length: int, cuts: list[int]) -> None:
-    frames = [Frame(pts) for pts in range(0, 50 * 90000, rate)]
-    samples = film([f.pts for f in curves.sampled(frames, GRID)], cuts)
-    stored = windows(samples)
+    times = list(range(0, 50 * 90000, rate))
+    stored = windows(sampled(times, cuts))
     serial = curves.Curve(stored.values(), GRID)
     first, last = start * 90000, (start + length) * 90000
     mine = curves.Curve([stored[i] for i in GRID.windows(first, last) if i in stored], GRID)
-    # A worker knows the cuts of its own range only.
-    known = [cut for cut in cuts if first <= cut < last]
-    for frame in [f for f in frames if first <= f.pts < last][::7]:
-        assert mine.at(frame.pts) == serial.at(frame.pts)
-        assert mine.at(frame.pts, known)[0] > mine.at(frame.pts, known)[1]
+    for pts in [t for t in times if first <= t < last][::7]:
+        assert mine.at(pts) == serial.at(pts)
 
 
 def test_one_shot_moves_smoothly() -> None:
-    times = list(range(0, 30 * 90000, GRID.cell))
-    curve = curves.Curve(windows(film(times)).values(), GRID)
-    near = np.array([curve.at(pts)[0] for pts in range(0, 30 * 90000, 3003)])
+    curve = curves.Curve(windows(sampled(list(range(0, 30 * 90000, 3000)), [])).values(), GRID)
+    near = np.array([curve.at(pts)[0] for pts in range(0, 30 * 90000, 3000)])
     assert np.abs(np.diff(near)).max() / near.mean() < 0.01
     raw = np.array([sample.near for sample in curve.samples])
     assert np.abs(np.diff(raw)).max() / raw.mean() > 0.1
 
 
-def test_a_cut_separates() -> None:
-    cut = 10 * 90000 + 30000
-    times = list(range(0, 20 * 90000, GRID.cell))
-    samples = [
-        curves.Sample(pts=p, near=10.0 if p < cut else 100.0, far=0.0, signature=tone(int(p >= cut))) for p in times
+def test_a_shot_has_its_own_scale() -> None:
+    """From the very first frame, even when the shot is shorter than a cell."""
+    one, two = 10 * 90000 + 30000, 10 * 90000 + 36000
+    samples = sampled(list(range(0, 20 * 90000, 3000)), [one, two])
+    fixed = [
+        sample.model_copy(update={"near": 10.0 if sample.pts < one else 100.0 if sample.pts < two else 50.0})
+        for sample in samples
     ]
-    curve = curves.Curve(windows(samples).values(), GRID)
-    assert curve.at(cut - 1, [cut])[0] == pytest.approx(10.0)
-    assert curve.at(cut, [cut])[0] == pytest.approx(100.0)
-    assert curve.at(cut - 90000)[0] == pytest.approx(10.0)
-    assert curve.at(cut + 90000)[0] == pytest.approx(100.0)
+    curve = curves.Curve(windows(fixed).values(), GRID)
+    found = [curve.at(pts)[0] for pts in (one - 3000, one, two - 3000, two, two + 90000)]
+    assert found == pytest.approx([10.0, 100.0, 100.0, 50.0, 50.0])
 
 
 def test_a_flat_scene_is_not_stretched() -> None:
-    sample = curves.measure(0, np.full((9, 16), 4.0, np.float32), np.zeros((9, 16), np.uint8))
+    sample = curves.measure(0, np.full((9, 16), 4.0, np.float32), starts=True)
     curve = curves.Curve([curves.Window(index=0, samples=(sample,))], GRID)
     near, far = curve.at(0)
     assert (near, far) == (4.0, pytest.approx(2.8))
@@ -118,16 +104,14 @@ def test_a_flat_scene_is_not_stretched() -> None:
 def test_measures_ignore_what_is_not_finite() -> None:
     depth = np.linspace(0, 1, 10000, dtype=np.float32).reshape(100, 100)
     depth[0, :20] = np.nan
-    sample = curves.measure(5, depth, np.full((100, 100), 200, np.uint8))
+    sample = curves.measure(5, depth, starts=False)
     assert sample.near == pytest.approx(0.99, abs=0.01)
     assert sample.far == pytest.approx(0.012, abs=0.01)
-    assert curves.distance(sample.signature, sample.signature) == 0
-    assert curves.distance(tone(0), tone(1)) == 1
-    nothing = curves.measure(5, np.full((2, 2), np.nan, np.float32), np.zeros((8, 8), np.uint8))
+    nothing = curves.measure(5, np.full((2, 2), np.nan, np.float32), starts=False)
     assert (nothing.near, nothing.far) == (0.0, 0.0)
 
 
 def test_no_sample_is_an_error() -> None:
-    curve = curves.Curve(windows(film([0])).values(), GRID)
+    curve = curves.Curve(windows(sampled([0], [])).values(), GRID)
     with pytest.raises(ValueError, match="no sample"):
         curve.at(90000 * 60)

@@ -162,11 +162,20 @@ class Actor:
         return self.slots - len(self._running)
 
     def _start(self, group: asyncio.TaskGroup, taken: list[Received]) -> None:
-        for portion in self._portions(taken):
+        for portion in self._portions([received for received in taken if not self._has(received)]):
             crash.point("actor.fetched")
             task = group.create_task(self._process(portion))
             self._running[task] = portion
             task.add_done_callback(self._ended)
+
+    def _has(self, received: Received) -> bool:
+        """Whether this message is being worked on here already: a broker that came back offers it once more."""
+        for portion in self._running.values():
+            for running in portion:
+                if running.is_same(received):
+                    running.reply = received.reply  # the newest delivery's acknowledgement counts
+                    return True
+        return False
 
     def _portions(self, taken: list[Received]) -> list[list[Received]]:
         """How what was fetched is given to handlers."""
@@ -334,6 +343,15 @@ class BatchActor(Actor):
 
     def _room(self) -> int:
         return 0 if self._running else self.slots
+
+    def _has(self, received: Received) -> bool:
+        """Whether this message is being worked on here already: a broker that came back offers it once more."""
+        for portion in self._running.values():
+            for running in portion:
+                if running.is_same(received):
+                    running.reply = received.reply  # the newest delivery's acknowledgement counts
+                    return True
+        return False
 
     def _portions(self, taken: list[Received]) -> list[list[Received]]:
         return [taken] if taken else []

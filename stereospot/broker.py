@@ -40,6 +40,12 @@ OLDEST = (2, 12, 5)
 MAX_FILE_STORE = 4 * 2**30
 MAX_MEMORY_STORE = 128 * 2**20
 
+FREE_BYTES = 8 * 2**20
+"""Free space at which a server that could not write is started again."""
+
+LOG_BYTES = 16 * 2**20
+"""Size at which the server's log is put aside at a start; one old log is kept."""
+
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _RELEASE_SECONDS = 10.0
@@ -96,16 +102,18 @@ class Embedded:
     """`async with Embedded(settings.data_dir, port=settings.nats_port) as broker: … broker.url, broker.token`.
 
     Raises ALREADY_RUNNING, PORT_TAKEN, BROKER_MISSING, BROKER_TOO_OLD or BROKER_FAILED. With `port` None the system
-    chooses one, which stays the same as long as this object lives. Enter it from the main thread.
+    chooses one, which stays the same as long as this object lives. Enter it from the main thread. `look_seconds` is how
+    often the server's log is looked at for writes that failed.
     """
 
-    def __init__(self, data_dir: Path, *, port: int | None = 4666) -> None:
+    def __init__(self, data_dir: Path, *, port: int | None = 4666, look_seconds: float = 1.0) -> None:
         self.data_dir = data_dir
         self.folder = data_dir / "broker"
         self.port = port or 0
         self.version = ""
         self.token = ""
-        self._chosen = port is None
+        self._look_seconds = look_seconds
+        self._read_log = 0
         self._name = ""
         self._lock: int | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -150,10 +158,14 @@ class Embedded:
             _write_private(self.folder / "server.json", json.dumps(self._config(), indent=2))
             for old in self.folder.glob("*.ports"):
                 old.unlink()
+            server_log = self.folder / "server.log"
+            if server_log.exists() and server_log.stat().st_size > LOG_BYTES:
+                server_log.replace(self.folder / "server.log.1")
             command = [str(program), "-c", str(self.folder / "server.json")]
             if sys.platform == "linux":
                 command = [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid()), *command]
-            with (self.folder / "server.log").open("ab") as said:
+            with server_log.open("ab") as said:
+                self._read_log = said.tell()
                 self._process = await asyncio.create_subprocess_exec(
                     *command,
                     stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said, pass_fds=[store_lock],
@@ -246,10 +258,8 @@ class Embedded:
         """Start the server again whenever it dies; clients reconnect to the same port."""
         pause = 0.05
         while True:
-            process = self._process
-            if process is not None:
-                code = await process.wait()
-                _log.error("server died", action="stop", code=code)
+            if self._process is not None:
+                await self._until_it_must_start_again(self._process)
             try:
                 await self._start()
                 pause = 0.05
@@ -258,6 +268,36 @@ class Embedded:
                 await self._kill()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
+
+    async def _until_it_must_start_again(self, process: asyncio.subprocess.Process) -> None:
+        """Return when the server has died, or has been ended because it cannot write any more and now could.
+
+        A nats-server that once failed to write a stream's file answers nothing on that stream until it is restarted,
+        even when there is space again.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self._look_seconds):
+                    code = await process.wait()
+            except TimeoutError:
+                if not self._has_write_error():
+                    continue
+                _log.error("server cannot write", action="retry", free_bytes=shutil.disk_usage(self.folder).free)
+                while shutil.disk_usage(self.folder).free < FREE_BYTES and process.returncode is None:  # noqa: ASYNC110
+                    await asyncio.sleep(self._look_seconds)
+                _log.warning("server starts again", action="mend", reason="there is space to write again")
+                await self._kill()
+                return
+            _log.error("server died", action="stop", code=code)
+            return
+
+    def _has_write_error(self) -> bool:
+        """Whether the server has reported a failed write since it was last asked."""
+        with (self.folder / "server.log").open("rb") as stream:
+            stream.seek(self._read_log)
+            said = stream.read(2**20)
+            self._read_log += len(said)
+        return b"ritical write error" in said or b"JetStream out of" in said
 
     async def _stop(self) -> None:
         """End supervision, then the server, then give the data folder free."""

@@ -207,6 +207,15 @@ class Bus:
         finally:
             del self._asking[scope]
 
+    async def confirm(self, subject: str, data: bytes, *, patience_seconds: float) -> None:
+        """Send until somebody answers, whatever the answer; for acknowledgements."""
+
+        async def once(timeout: float) -> dict[str, Any]:
+            await self.ask(subject, data, timeout=min(timeout, 1.0))
+            return {}
+
+        await self._patiently(once, patience_seconds)
+
     async def _patiently(
         self, once: Callable[[float], Awaitable[dict[str, Any]]], patience_seconds: float
     ) -> dict[str, Any]:

@@ -80,9 +80,17 @@ class Received:
         """Fire and forget; a lost ack is a redelivery."""
         await self.bus.nc.publish(self.reply, b"+ACK")
 
-    async def ack_confirmed(self, timeout: float = 5.0) -> None:
-        """Wait until the server has taken the ack; raises what a request raises."""
-        await self.bus.ask(self.reply, b"+ACK", timeout=timeout)
+    async def ack_confirmed(self, patience_seconds: float = 3.0) -> None:
+        """Ack until the server says that it has taken it; raises BROKER_UNAVAILABLE. A late ack still counts.
+
+        Patience is short: a server that was killed may have forgotten the delivery, and then answers no ack of it.
+        """
+        await self.bus.confirm(self.reply, b"+ACK", patience_seconds=patience_seconds)
+
+    def is_same(self, other: Received) -> bool:
+        """Whether the other is a delivery of the same message."""
+        mine, its = self.delivery, other.delivery
+        return (mine.stream, mine.stream_sequence) == (its.stream, its.stream_sequence)
 
     async def nak(self, delay_seconds: float) -> None:
         """Give it back; always with a delay, since a nak without one is redelivered at once, for ever."""

@@ -219,6 +219,33 @@ async def test_the_heartbeat_keeps_long_work(bus: Bus) -> None:
     assert seen == [1]
 
 
+async def test_what_is_being_worked_on_is_not_begun_again(bus: Bus, server: Nats) -> None:
+    """The broker restarts and offers the message anew to the worker that still has it."""
+    await shorten(bus, subjects.WORK, PLAN, ack_wait=300_000_000)
+    began: list[int] = []
+    gate = asyncio.Event()
+
+    async def handle(delivery: Delivery) -> Outcome:
+        began.append(delivery.attempt)
+        await gate.wait()
+        return Ack()
+
+    async with running(plan_actor(bus, handle, slots=3, ack_wait=30.0)):
+        await submit(bus, "a")
+
+        async def offered_again() -> bool:
+            return bool((await bus.consumer_info(subjects.WORK, PLAN))["num_redelivered"])
+
+        await eventually(offered_again, seconds=5)
+        server.kill()
+        server.restart()
+        await submit(bus, "b")
+        await eventually(lambda: len(began) == 2, seconds=5)
+        gate.set()
+        await eventually(empty(bus))
+    assert len(began) == 2
+
+
 async def test_the_lane_now_comes_first_and_no_slot_takes_two(bus: Bus) -> None:
     order: list[str] = []
     gate = asyncio.Event()

@@ -132,6 +132,18 @@ async def test_a_server_that_is_killed_comes_back_on_its_port(tmp_path: Path) ->
         await bus.drain()
 
 
+async def test_a_server_that_could_not_write_is_started_again(tmp_path: Path) -> None:
+    """nats-server stays dumb on a stream after one failed write; its log is where that shows."""
+    async with Embedded(tmp_path, port=None, look_seconds=0.05) as server:
+        old = server.pid
+        with (tmp_path / "broker" / "server.log").open("a") as said:
+            said.write("[1] [ERR] Filestore [WORK] Critical write error: no space left on device\n")
+        await eventually(lambda: server.pid not in (None, old), seconds=5)
+        new = server.pid
+        await asyncio.sleep(0.2)  # long enough for several looks: one error is one start
+        assert server.pid == new
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
 def test_it_dies_with_its_daemon_and_the_next_start_works_at_once(tmp_path: Path) -> None:
     with daemon(tmp_path) as (process, _, pid):

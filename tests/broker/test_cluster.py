@@ -35,9 +35,10 @@ async def bus(nodes: list[Node]) -> AsyncGenerator[Bus]:
 
     async def provisioned() -> bool:
         try:
-            return (await broker.provision(bus, settings)) is not None
+            await broker.provision(bus, settings)
         except errors.StereoSpotError:
             return False  # no meta leader yet, or not all three have met
+        return True
 
     await eventually(provisioned, seconds=60, every=0.5)
     yield bus
@@ -75,6 +76,7 @@ async def complete(bus: Bus, index: int) -> None:
 @pytest.mark.parametrize("stream", ["CONVERT", "KV_state", "DONE"])
 async def test_a_leader_is_killed_and_nothing_is_lost(bus: Bus, nodes: list[Node], stream: str) -> None:
     triggers: list[int] = []
+    victim, killed = nodes[0], 0.0
 
     async def follow() -> None:
         async with bus.tail("KV_state", "$KV.state.trigger.>", start="all") as tail:

@@ -66,10 +66,11 @@ class Copied:
         self.track = Track(rate, sample_size=block)
         self._name = name_of(stream)
         self._block = block
-        self._scale: Fraction = stream.time_base * rate
+        scale: Fraction = stream.time_base * rate
+        self._numerator, self._denominator = scale.numerator, scale.denominator
         self._origin = round(origin * rate)
         # Sources with a coarse clock (milliseconds, 90 kHz) say where a packet lies only to a tick.
-        self._slack = 0 if self._scale == 1 else math.ceil(self._scale) + 1
+        self._slack = 0 if scale == 1 else math.ceil(scale) + 1
         self._filter: Any = None
         # Where the media begins and where it begins to be heard: what lies between is priming.
         self._zero: int | None = None
@@ -77,7 +78,7 @@ class Copied:
         self._leading = False
         self._time = 0
         self._held: tuple[bytes, int, int] | None = None
-        self._trim = 0
+        self._latest: Any = None
 
     def template(self, container: Any) -> Any:
         stream = container.add_stream_from_template(self.stream, opaque=True)
@@ -93,25 +94,30 @@ class Copied:
         if self._block:
             self._take_pcm(packet, data, sink)
             return
-        size = frame_samples(self._name, self.stream, data)
-        declared = max(0, round((packet.duration or 0) * self._scale))
+        length = self._samples(packet.duration or 0)
+        size = length
+        if self._slack or length <= 0:  # an exact clock knows, even of a last packet that is cut short
+            size = frame_samples(self._name, self.stream, data) or max(1, length)
+            length = size
         time = self._place(packet)
         if time is None:
             return
         if self._held is not None:
             self._emit(time - self._time, sink)
         self._time = time
-        # An exact clock knows of a last packet that is cut short; a coarse one does not.
-        length = declared if declared and (size is None or self._slack == 0) else size or declared or 1
-        self._held = (data, length, size or length)
-        self._trim = skipped(packet)[1]
+        self._held = (data, length, size)
+        self._latest = packet
+
+    def _samples(self, ticks: int) -> int:
+        """Ticks of the source's clock as samples, to the nearest."""
+        return (2 * ticks * self._numerator + self._denominator) // (2 * self._denominator)
 
     def _place(self, packet: Any) -> int | None:
         """Where a packet lies, in samples; None for what an edit list took out of the middle."""
         ticks = packet.pts if packet.pts is not None else packet.dts
-        time = None if ticks is None else round(ticks * self._scale) - self._origin
-        skip = skipped(packet)[0]
+        time = None if ticks is None else self._samples(ticks) - self._origin
         if self._zero is None:
+            skip = skipped(packet)[0]
             self._start = (time or 0) + skip
             if skip and abs(self._start) <= self._slack:
                 self._start = 0
@@ -125,7 +131,7 @@ class Copied:
             place = max(time, self._time + 1)
         if self._leading and not packet.is_discard:
             self._leading = False  # the packets before were there for the decoder alone
-            self._start = place + skip
+            self._start = place + skipped(packet)[0]
         return place
 
     def _emit(self, duration: int, sink: Sink) -> None:
@@ -137,7 +143,7 @@ class Copied:
 
     def _take_pcm(self, packet: Any, data: bytes, sink: Sink) -> None:
         if self._zero is None:
-            self._zero = self._start = round((packet.pts or 0) * self._scale) - self._origin
+            self._zero = self._start = self._samples(packet.pts or 0) - self._origin
         count = len(data) // self._block
         if count:
             self.track.add(self._block, 1, count=count)
@@ -159,4 +165,5 @@ class Copied:
         start, skip = self._start, self._start - self._zero
         if start < 0:  # nothing before the film's first instant is shown
             start, skip = 0, skip - start
-        return Edit(start, skip, max(0, self.track.duration - skip - self._trim))
+        trim = skipped(self._latest)[1] if self._latest is not None else 0
+        return Edit(start, skip, max(0, self.track.duration - skip - trim))

@@ -12,6 +12,7 @@ import math
 import os
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, BinaryIO
 
@@ -91,15 +92,22 @@ def _packets(source: Any, streams: list[Any], warnings: list[str]) -> Iterator[A
             stream.discard = av.stream.Discard.all
     try:
         for packet in source.demux(streams):
-            if packet.size and packet.time_base:
+            if packet.size:
                 yield packet
     except (av.error.InvalidDataError, av.error.EOFError) as failure:
         warnings.append(f"The source could not be read to its end: sound and subtitles may be cut short ({failure}).")
 
 
-def _seconds(packet: Any) -> float | None:
-    ticks = packet.dts if packet.dts is not None else packet.pts
-    return None if ticks is None else float(ticks * packet.time_base)
+def _ticks(streams: list[Any]) -> dict[int, float]:
+    """Seconds a tick, by stream index: asking each packet makes a Fraction each time."""
+    return {stream.index: float(stream.time_base) for stream in streams}
+
+
+def _seconds(packet: Any, ticks: dict[int, float]) -> float | None:
+    time = packet.dts
+    if time is None and (time := packet.pts) is None:
+        return None
+    return time * ticks[packet.stream_index]
 
 
 def _chosen(source: Any, request: dict[str, Any], kind: str) -> list[Any]:
@@ -125,6 +133,15 @@ def _video_tags(source: Any, request: dict[str, Any]) -> dict[str, str]:
 
 
 # ---- mp4 and mov -----------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class _Held:
+    """Samples of one track that wait to be written as one chunk."""
+
+    parts: list[bytes] = field(default_factory=list[bytes])
+    count: int = 0
+    size: int = 0
+
+
 class Mp4:
     """Writes one mp4 or mov; see `film`."""
 
@@ -138,7 +155,7 @@ class Mp4:
         self._first_media = supply.media
         self._carried: list[Carried] = self._carry()
         self._film = Film(file, _brand(self._container, init), self._room())
-        self._held: dict[int, tuple[Track, list[bytes], int, int]] = {}
+        self._held: dict[Track, _Held] = {}
 
     def _carry(self) -> list[Carried]:
         found: list[Carried] = []
@@ -169,12 +186,15 @@ class Mp4:
 
     def write(self) -> dict[str, Any]:
         by_index = {one.stream.index: one for one in self._carried}
-        origin = float(self._origin)
-        for packet in _packets(self._source, [one.stream for one in self._carried], self._warnings):
-            now = _seconds(packet)
-            while now is not None and not self._supply.ended and self._supply.start(self._timescale) - origin <= now:
+        streams = [one.stream for one in self._carried]
+        ticks = _ticks(streams)
+        due = self._due()
+        for packet in _packets(self._source, streams, self._warnings):
+            now = _seconds(packet, ticks)
+            while now is not None and due <= now:
                 self._fragment()
-            by_index[packet.stream.index].take(packet, self._sink)
+                due = self._due()
+            by_index[packet.stream_index].take(packet, self._sink)
         while not self._supply.ended:
             self._fragment()
         edits = [(one, one.finish(self._sink)) for one in self._carried]
@@ -186,6 +206,10 @@ class Mp4:
                 self._warnings.append(f"Track {one.stream.index} holds no sound and was left out.")
         return self._finish(filled)
 
+    def _due(self) -> float:
+        """The source's time at which the next fragment goes in."""
+        return math.inf if self._supply.ended else self._supply.start(self._timescale)
+
     def _fragment(self) -> None:
         self._flush()
         samples, media = self._supply.samples, self._supply.media
@@ -196,19 +220,22 @@ class Mp4:
         self._supply.advance()
 
     def _sink(self, track: Track, data: bytes, count: int) -> None:
-        _, parts, held, size = self._held.get(id(track), (track, [], 0, 0))
-        parts.append(data)
-        self._held[id(track)] = (track, parts, held + count, size + len(data))
-        if size + len(data) >= _FLUSH_BYTES:
-            self._flush_track(id(track))
+        held = self._held.get(track)
+        if held is None:
+            held = self._held[track] = _Held()
+        held.parts.append(data)
+        held.count += count
+        held.size += len(data)
+        if held.size >= _FLUSH_BYTES:
+            self._flush_track(track)
 
-    def _flush_track(self, key: int) -> None:
-        track, parts, count, _ = self._held.pop(key)
-        self._film.append(track, b"".join(parts), count)
+    def _flush_track(self, track: Track) -> None:
+        held = self._held.pop(track)
+        self._film.append(track, b"".join(held.parts), held.count)
 
     def _flush(self) -> None:
-        for key in list(self._held):
-            self._flush_track(key)
+        for track in list(self._held):
+            self._flush_track(track)
 
     def _finish(self, filled: list[tuple[Carried, Edit]]) -> dict[str, Any]:
         first = self._request["first_pts"] - self._request["origin"]
@@ -304,8 +331,9 @@ def _matroska(source: Any, supply: Supply, init: bytes, file: BinaryIO, request:
         chapters=_chapters(source, Fraction(0)), attachments=attachments,
         index_bytes=min(1 << 22, 4096 + 64 * math.ceil(request["seconds"])),
     )  # fmt: skip
+    ticks = _ticks(streams)
     for packet in itertools.chain(peeked, packets):
-        now = _seconds(packet)
+        now = _seconds(packet, ticks)
         while now is not None and not supply.ended and supply.start(timescale) <= now:
             made.video(supply.media)
             supply.advance()

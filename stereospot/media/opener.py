@@ -52,6 +52,8 @@ SUBTITLE_DECODERS = (
 
 CODEC_WHITELIST = ",".join(VIDEO_DECODERS + AUDIO_DECODERS + SUBTITLE_DECODERS)
 
+MAX_STREAMS = 1_000
+"""Where FFmpeg itself stops, with "out of memory"; our own limit is checked after the open, with its own code."""
 PROBE_BYTES = 10_000_000
 ANALYSE_MICROSECONDS = 10_000_000
 BUFFER_BYTES = 256 * 1024
@@ -63,7 +65,7 @@ def options(request: dict[str, Any]) -> dict[str, str]:
         "format_whitelist": ",".join(FORMATS),
         "codec_whitelist": CODEC_WHITELIST,
         "protocol_whitelist": "none",
-        "max_streams": str(request["max_streams"] + 1),
+        "max_streams": str(max(MAX_STREAMS, request["max_streams"])),
         "max_pixels": str(request["max_pixels"]),
         "probesize": str(PROBE_BYTES),
         "analyzeduration": str(ANALYSE_MICROSECONDS),

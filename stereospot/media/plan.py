@@ -313,7 +313,7 @@ def sample_segments(
     found: list[Segment] = []
     done = pts[0] - 1
     for start in sorted(starts):
-        begin = min(pts[0] + round(start / base), max(pts[0], pts[-1] - length))
+        begin = min(pts[0] + round(start / base), max(pts[0], pts[-1] - length + 1))
         chosen = [value for value in pts if begin <= value < begin + length and value > done]
         if not chosen:
             continue

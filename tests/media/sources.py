@@ -371,7 +371,7 @@ ZOO: dict[str, tuple[str, Callable[[Path], None]]] = {
     "anamorphic_mp4": (".mp4", _film(suffix=".mp4", size=(352, 288), sample_aspect=Fraction(16, 11), frames=48, rate=Fraction(25))),
     "ntsc_mp4": (".mp4", _film(suffix=".mp4", rate=Fraction(24000, 1001))),
     "ntsc_mkv": (".mkv", _film(suffix=".mkv", rate=Fraction(30000, 1001))),
-    "negative_start_mkv": (".mkv", _film(suffix=".mkv", frames=48, time_base=Fraction(1, 1000), pts=[round(n * 1000 / 24) - 500 for n in range(48)], container_options={"avoid_negative_ts": "disabled"})),
+    "no_pts_mkv": (".mkv", _film(suffix=".mkv", frames=48, time_base=Fraction(1, 1000), pts=[round(n * 1000 / 24) - 500 for n in range(48)], container_options={"avoid_negative_ts": "disabled"})),
     "late_start_mkv": (".mkv", _film(suffix=".mkv", frames=48, time_base=Fraction(1, 1000), pts=[3_600_000 + n * 40 for n in range(48)])),
     "long_gop_mp4": (".mp4", _film(suffix=".mp4", frames=144, options={"preset": "ultrafast", "g": "600", "bf": "3", "crf": "28", "sc_threshold": "0"})),
     "two_videos_mkv": (".mkv", lambda target: _two_videos(target)),
@@ -447,9 +447,10 @@ def _encrypted_mkv(path: Path) -> None:
     data = bytearray(path_of("one_frame_mkv").read_bytes())
     encodings = _ebml(0x6D80, _ebml(0x6240, _ebml(0x5033, b"\x01") + _ebml(0x5035, _ebml(0x47E1, b"\x05"))))
     # Sizes of the parents change, so the elements are rewritten from Tracks on with sizes of eight bytes.
-    tracks = data.index(b"\x16\x54\xae\x6b")
+    tracks = data.rindex(b"\x16\x54\xae\x6b")  # the first one is the seek head's
     tracks_size, tracks_body = _ebml_size(data, tracks + 4)
-    start = data.index(b"\xae", tracks_body)  # TrackEntry
+    start = tracks_body + 6 if data[tracks_body] == 0xBF else tracks_body  # the entry, behind a checksum
+    assert data[start] == 0xAE
     entry_size, entry_body = _ebml_size(data, start + 1)
     entry = _ebml(0xAE, bytes(data[entry_body : entry_body + entry_size]) + encodings)
     inner = bytes(data[tracks_body:start]) + entry + bytes(data[entry_body + entry_size : tracks_body + tracks_size])
@@ -498,6 +499,37 @@ def _damaged_middle(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _sound_mp3(path: Path) -> None:
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libmp3lame", rate=44100)
+        output.start_encoding()
+        for packet in _sound(stream, Audio(rate=44100), 1.0):
+            output.mux(packet)
+
+
+def _picture(path: Path) -> None:
+    """A JPEG, whatever its name says."""
+    context: Any = av.CodecContext.create("mjpeg", "w")
+    context.width, context.height, context.pix_fmt, context.time_base = 64, 64, "yuvj420p", Fraction(1, 25)
+    path.write_bytes(b"".join(bytes(packet) for packet in context.encode(frame(0, 64, 64, "yuvj420p"))))
+
+
+def _payload_missing(path: Path) -> None:
+    """A whole index, and not one byte of the pictures it promises."""
+    data = path_of("h264_faststart_mp4").read_bytes()
+    path.write_bytes(data[: data.index(b"mdat") + 4])
+
+
+def _mid_gop(path: Path) -> None:
+    """A recording that starts in the middle of a GOP: the first pictures have no reference."""
+    with av.open(str(path_of("h264_ts"))) as source:
+        keys = [packet.pos for packet in source.demux(video=0) if packet.is_keyframe and packet.pos is not None]
+    data = path_of("h264_ts").read_bytes()
+    start = data.index(b"\x47", keys[0] + (keys[1] - keys[0]) // 2)
+    start = next(at for at in range(start, start + 188) if data[at] == data[at + 188] == data[at + 376] == 0x47)
+    path.write_bytes(data[: 3 * 188] + data[start:])
+
+
 BAD: dict[str, tuple[str, Callable[[Path], None]]] = {
     "empty": (".mp4", _bytes(lambda: b"")),
     "text_named_mp4": (".mp4", _bytes(lambda: b"This is no film.\n" * 100)),
@@ -515,7 +547,12 @@ BAD: dict[str, tuple[str, Callable[[Path], None]]] = {
     "tail_cut_mp4": (".mp4", _cut("h264_faststart_mp4", 0.6)),
     "tail_cut_mkv": (".mkv", _cut("vfr_mkv", 0.6)),
     "tail_cut_ts": (".ts", _cut("h264_ts", 0.6)),
+    "mid_gop_ts": (".ts", _mid_gop),
     "tail_cut_avi": (".avi", _cut("mpeg4_avi", 0.6)),
+    "header_cut_avi": (".avi", _bytes(lambda: path_of("mpeg4_avi").read_bytes()[:200])),
+    "payload_missing_mp4": (".mp4", _payload_missing),
+    "sound_mp3": (".mp3", _sound_mp3),
+    "picture_named_mp4": (".mp4", _picture),
     "no_frames": (".mp4", _no_frames),
     "forbidden_codec": (".avi", _film(suffix=".avi", codec="utvideo", options={}, frames=4)),
     "damaged_middle_ts": (".ts", _damaged_middle),

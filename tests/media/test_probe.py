@@ -1,0 +1,114 @@
+"""What the probe says of good films."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from stereospot.media import pixels
+from stereospot.media.inspect import interlacing
+from tests.media import reading, sources
+
+MASTERING = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+
+EXPECTED: dict[str, dict[str, Any]] = {
+    "h264_mp4": {"codec": "h264", "width": 320, "height": 180, "average_rate": Fraction(24), "frames_declared": 96},
+    "ntsc_mkv": {"average_rate": Fraction(30000, 1001), "time_base": Fraction(1, 1000)},
+    "av1_mkv": {"codec": "av1", "pixel_format": "yuv420p"},
+    "rotated_mov": {"width": 180, "height": 320, "coded_width": 320, "rotation": 270, "mirrored": False},
+    "rotated_270_mp4": {"width": 180, "height": 320, "rotation": 90},
+    "upside_down_mp4": {"width": 320, "height": 180, "rotation": 180},
+    "mirrored_mov": {"width": 320, "rotation": 0, "mirrored": True},
+    "anamorphic_mp4": {"sample_aspect": Fraction(16, 11), "width": 352, "interlaced": "no"},
+    "mpeg2_interlaced_ts": {"interlaced": "bottom", "sample_aspect": Fraction(16, 11)},
+    "delayed_mp4": {"first_pts": 8602},
+    "edit_list_mp4": {"first_pts": 0},
+    "two_videos_mkv": {"stream_index": 1, "width": 320},
+    "cover_and_video_mp4": {"codec": "h264", "width": 320},
+    "odd_size_mkv": {"width": 321, "height": 181},
+    "gray_mkv": {"source_pixel_format": "gray", "pixel_format": "yuv420p"},
+    "rgb_mkv": {"source_pixel_format": "bgr0", "pixel_format": "yuv444p"},
+    "yuv420p12_mp4": {"pixel_format": "yuv420p10le"},
+    "prores4444_mov": {"pixel_format": "yuv444p10le"},
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_picture(name: str) -> None:
+    video = reading.planned(name).info.video
+    assert {key: getattr(video, key) for key in EXPECTED[name]} == EXPECTED[name]
+
+
+def test_colour_and_hdr10() -> None:
+    colour = reading.planned("hevc_hdr10_mp4").info.video.colour
+    assert (colour.primaries, colour.transfer, colour.matrix, colour.full_range) == (9, 16, 9, False)
+    assert (colour.mastering, colour.content_light) == (MASTERING, (1000, 400))
+    assert colour.is_hdr
+    assert reading.planned("hlg_mp4").info.video.colour.is_hdr
+    assert reading.planned("full_range_mp4").info.video.colour.full_range
+    assert not reading.planned("h264_mp4").info.video.colour.is_hdr
+
+
+def test_the_other_tracks() -> None:
+    info = reading.planned("h264_mp4").info
+    assert [(track.codec, track.sample_rate, track.channels) for track in info.audio] == [
+        ("aac", 48000, 2),
+        ("aac", 44100, 2),
+    ]
+    assert [track.language for track in info.audio] == ["eng", "fra"]
+    assert [(track.codec, track.language, track.bitmap) for track in info.subtitles] == [("mov_text", "deu", False)]
+    assert [(chapter.start_seconds, chapter.title) for chapter in info.chapters] == [(0.0, "One"), (2.0, "Two")]
+    assert info.tags["title"] == "A film"
+    assert info.duration_seconds == pytest.approx(4.0, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["h264_mp4", "rotated_mov", "h263_3gp", "fragmented_mp4"])
+def test_mp4_and_its_kin_are_indexed(name: str) -> None:
+    assert reading.planned(name).info.indexed
+
+
+@pytest.mark.parametrize("name", ["vfr_mkv", "h264_ts", "mpeg4_avi", "flv1_flv"])
+def test_others_are_not(name: str) -> None:
+    assert not reading.planned(name).info.indexed
+
+
+def test_every_film_has_a_rate_a_base_and_a_size() -> None:
+    for name in sources.TWELVE:
+        video = reading.planned(name).info.video
+        assert video.average_rate > 0
+        assert video.time_base > 0
+        assert min(video.width, video.height) > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "form", "turned"),
+    [
+        ("yuv420p", "yuv420p", "yuv420p"),
+        ("yuvj422p", "yuv422p", "yuv444p"),
+        ("nv12", "yuv420p", "yuv420p"),
+        ("nv16", "yuv422p", "yuv444p"),
+        ("p010le", "yuv420p10le", "yuv420p10le"),
+        ("yuv410p", "yuv420p", "yuv420p"),
+        ("yuv411p", "yuv422p", "yuv444p"),
+        ("yuv440p", "yuv444p", "yuv444p"),
+        ("yuyv422", "yuv422p", "yuv444p"),
+        ("yuva444p12le", "yuv444p10le", "yuv444p10le"),
+        ("yuv422p9le", "yuv422p10le", "yuv444p10le"),
+        ("gray", "yuv420p", "yuv420p"),
+        ("gray12le", "yuv420p10le", "yuv420p10le"),
+        ("monob", "yuv420p", "yuv420p"),
+        ("rgb24", "yuv444p", "yuv444p"),
+        ("pal8", "yuv444p", "yuv444p"),
+        ("gbrp10le", "yuv444p10le", "yuv444p10le"),
+        ("rgb48le", "yuv444p10le", "yuv444p10le"),
+    ],
+)
+def test_normal_forms(source: str, form: str, turned: str) -> None:
+    assert pixels.normal_form(source) == form
+    assert pixels.normal_form(source, turned=True) == turned
+
+
+def test_field_order_needs_interlaced_frames() -> None:
+    assert interlacing(2, [], 288) == "no"

@@ -12,16 +12,18 @@ from services.cli.app import DEFAULTS, QUIET, Common
 
 async def provision(*, common: Common = DEFAULTS) -> int:
     """Create or update the streams, consumers and buckets; refuses what cannot be changed in place."""
-    from services import provisioning
     from services.cli.reach import reach
+    from stereospot import broker
 
     async with reach(common.settings(log_level=QUIET)) as context:
-        report = await provisioning.provision(context)
+        report = await broker.provision(context.bus, context.settings)
+    found = {"created": report.created, "updated": report.updated, "unchanged": report.unchanged}
     if common.json:
-        print(jsonlib.dumps(report))
+        print(jsonlib.dumps(found))
         return 0
-    for name, what in sorted(report.items()):
-        print(f"{what:<10} {name}")
+    for what, names in found.items():
+        for name in names:
+            print(f"{what:<10} {name}")
     return 0
 
 

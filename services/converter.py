@@ -11,12 +11,16 @@ stops spending compute within seconds, its decoding child included.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from inference import backends
+from inference.contract import Converted
 from services import engines, operations, plans, sources
 from services.context import Context
 from services.decoders import Decoders, Lease
@@ -64,12 +68,15 @@ class Converter:
         self._bus = context.bus
         self._store = context.store
         self._plans = plans.Plans(context.store)
-        self._threads = Threads(slots, "convert")
+        self._threads = Threads(slots + 1, "convert")
         self._decoders = Decoders(context, capacity=slots)
         self._backends = backends.Backends(context.settings)
+        self._computing = asyncio.Semaphore(slots)
         self._unfit: set[tuple[str, int]] = set()
         self.engines = engines.available()
         self.device = engines.device()
+        self._stored_now = 0
+        self.on_storing: Callable[[int], None] = lambda _: None
         self.busy: set[str] = set()
         self.fps: float | None = None
 
@@ -140,59 +147,79 @@ class Converter:
 
     # ---- one segment ------------------------------------------------------------------------------------
     async def _convert(self, delivery: Delivery, task: SegmentTask, job: Job, head: Plan, segment: Segment) -> Outcome:
-        started = time.monotonic()
-        await self._event(task, "running", attempt=delivery.attempt)
-        crash.point("converter.begun")
+        async with self._computing:
+            # The wait may have been long enough for a cancel.
+            found = await records.get_job(self._bus, task.job_id)
+            if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
+                return Ack("stale")
+            started = time.monotonic()
+            await self._event(task, "running", attempt=delivery.attempt)
+            crash.point("converter.begun")
+            converted = await self._compute(task, job, head, segment)
+            seconds = round(time.monotonic() - started, 3)
+        crash.point("converter.converted")
+        fragment = converted.fragment
+        if fragment.frames != segment.frames:
+            raise errors.error(
+                "SEGMENT_MISMATCH", f"The plan has {segment.frames} frames, {fragment.frames} were decoded."
+            )
+        expected = await self._expected_init(task)
+        if expected is not None and expected != fragment.init_sha256:
+            raise errors.error("ENCODER_MISMATCH", f"{fragment.init_sha256[:16]} is not {expected[:16]}.")
+        done = SegmentDone(
+            job_id=task.job_id, generation=task.generation, index=task.index, frames=fragment.frames,
+            init_sha256=fragment.init_sha256, size_bytes=len(fragment.media), worker_id=self.worker_id,
+            seconds=seconds, engine={"name": head.stereo.engine, "model": head.stereo.model},
+        )  # fmt: skip
+        with self._storing():
+            async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
+                measures = converted.report.model_dump(mode="json")
+                await self._keep(task, fragment.init, fragment.media, done, measures, stop)
+            await self._publish(task, done)
+        fps = fragment.frames / max(seconds, 1e-3)
+        self.fps = fps if self.fps is None else 0.8 * self.fps + 0.2 * fps
+        await self._event(task, "done", attempt=delivery.attempt, seconds=seconds, fps=round(fps, 2))
+        return Ack()
+
+    @contextmanager
+    def _storing(self) -> Generator[None]:
+        """While a result is being stored its slot computes the next segment: one more message may be taken."""
+        self._stored_now += 1
+        self.on_storing(self._stored_now)
+        try:
+            yield
+        finally:
+            self._stored_now -= 1
+            self.on_storing(self._stored_now)
+
+    async def _compute(self, task: SegmentTask, job: Job, head: Plan, segment: Segment) -> Converted:
+        """Decode, convert and encode with a decoder of this job; what fails takes its decoder along."""
         lease = await self._decoders.lease(job, head, segment, lambda: sources.open_source(self._store, job.source))
         try:
             async with watching(self._bus, task.job_id, task.generation, FINISHING, stop=lease.stop):
-                converted = await self._run(lease, head, segment)
-                crash.point("converter.converted")
-                fragment = converted.fragment
-                if fragment.frames != segment.frames:
-                    raise errors.error(
-                        "SEGMENT_MISMATCH",
-                        f"The plan has {segment.frames} frames, {fragment.frames} were decoded.",
-                    )
-                expected = await self._expected_init(task)
-                if expected is not None and expected != fragment.init_sha256:
-                    raise errors.error("ENCODER_MISMATCH", f"{fragment.init_sha256[:16]} is not {expected[:16]}.")
-                done = SegmentDone(
-                    job_id=task.job_id,
-                    generation=task.generation,
-                    index=task.index,
-                    frames=fragment.frames,
-                    init_sha256=fragment.init_sha256,
-                    size_bytes=len(fragment.media),
-                    worker_id=self.worker_id,
-                    seconds=round(time.monotonic() - started, 3),
-                    engine={"name": head.stereo.engine, "model": head.stereo.model},
-                )
-                await self._keep(lease, task, fragment.init, fragment.media, done, _measures(converted.report))
+                converted = await self._threads.run(self._work, lease, head, segment)
         except BaseException:
             await self._decoders.discard(lease)
             raise
         await self._decoders.give_back(lease)
-        await self._publish(task, done)
-        fps = fragment.frames / max(done.seconds, 1e-3)
-        self.fps = fps if self.fps is None else 0.8 * self.fps + 0.2 * fps
-        await self._event(task, "done", attempt=delivery.attempt, seconds=done.seconds, fps=round(fps, 2))
-        return Ack()
+        return converted
 
-    async def _run(self, lease: Lease, head: Plan, segment: Segment) -> Any:
-        """The blocking part: decoder, engine and encoder in one thread of this service."""
-
-        def work() -> Any:
-            try:
-                with self._backends.borrow(head) as backend:
-                    return backend.convert(decoder=lease.decoder, plan=head, segment=segment, stop=lease.stop)
-            except MemoryError as error:
-                raise errors.error("OUT_OF_MEMORY", str(error)) from error
-
-        return await self._threads.run(work)
+    def _work(self, lease: Lease, head: Plan, segment: Segment) -> Converted:
+        """The blocking part, in one thread of this service."""
+        try:
+            with self._backends.borrow(head) as backend:
+                return backend.convert(decoder=lease.decoder, plan=head, segment=segment, stop=lease.stop)
+        except MemoryError as error:
+            raise errors.error("OUT_OF_MEMORY", str(error)) from error
 
     async def _keep(
-        self, lease: Lease, task: SegmentTask, init: bytes, media: bytes, done: SegmentDone, measures: dict[str, Any]
+        self,
+        task: SegmentTask,
+        init: bytes,
+        media: bytes,
+        done: SegmentDone,
+        measures: dict[str, Any],
+        stop: threading.Event,
     ) -> None:
         """Store init, fragment and report, in this order; while the store is full or away the result waits here."""
         job_id, generation = task.job_id, task.generation
@@ -208,7 +235,7 @@ class Converter:
         pause = 0.5
         for key, data, name in steps:
             while True:
-                if lease.stop.is_set():
+                if stop.is_set():
                     raise errors.error("CANCELLED")
                 try:
                     await self._store.put(key, data)
@@ -284,8 +311,3 @@ class Converter:
 def _unfit(task: SegmentTask) -> Outcome:
     failure = Failure.of(errors.error("ENCODER_MISMATCH"), segment_index=task.index)
     return Retry(delay_seconds=UNFIT_SECONDS, reason="ENCODER_MISMATCH", failure=failure)
-
-
-def _measures(report: Any) -> dict[str, Any]:
-    """A segment's report as JSON values."""
-    return report.model_dump(mode="json") if hasattr(report, "model_dump") else dict(report or {})

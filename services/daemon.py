@@ -187,7 +187,7 @@ async def _provision(bus: Bus, settings: Settings) -> None:
     except Unreachable as error:
         raise errors.error("BROKER_UNAVAILABLE", str(error)) from error
     if report.changed:
-        _log.info("provisioned", action="ready", created=len(report.created), updated=report.updated)
+        _log.info("provisioned", action="ready", created=len(report.created), updated=len(report.updated))
 
 
 def _listen(settings: Settings) -> socket.socket:

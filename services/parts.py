@@ -148,6 +148,7 @@ def _converter(context: Context, _: object) -> Part:
         context, subjects.CONVERT, lanes, converter.handle, "converter", slots=slots,
         ack_wait=settings.ack_wait_seconds, on_reject=converter.reject,
     )  # fmt: skip
+    converter.on_storing = lambda storing: actor.resize(slots + storing)
     started = time.time()
 
     def card() -> Worker:

@@ -84,6 +84,11 @@ class Actor:
         """Handlers at work."""
         return len(self._running)
 
+    def resize(self, slots: int) -> None:
+        """Change how many handlers may work at a time; those at work are left alone."""
+        self.slots = slots
+        self._wake.set()
+
     def stop(self) -> None:
         """Fetch no more; `run` returns once the work is finished or handed over. Safe to call from a signal handler."""
         self._stopping = True

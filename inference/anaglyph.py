@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference import geometry
-from inference.jit import F32, I32, I64, U8, U16, VOID, array, compiled, view
+from inference import colours, geometry
+from inference.jit import F32, I32, I64, VOID, array, per_sample, view
 from stereospot.media.model import Colour
 from stereospot.options import Layout
 
@@ -42,16 +42,13 @@ MATRICES: dict[Layout, tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, .
 
 _LINEAR = frozenset({Layout.ANAGLYPH, Layout.ANAGLYPH_GREEN_MAGENTA, Layout.ANAGLYPH_AMBER_BLUE})
 
-_MIX = [
-    VOID(
-        *[view(p, 2)] * 6, view(I64, 1), view(I64, 1), view(I64, 2), view(I32, 1), view(I32, 1),
-        I64, I64, *[array(p, 2)] * 3,
+
+@per_sample(
+    lambda p: VOID(
+        *[view(p, 2)] * 6, view(I64, 1), view(I64, 1), view(I64, 2), view(I32, 1), view(I32, 1), I64, I64,
+        *[array(p, 2)] * 3,
     )
-    for p in (U8, U16)
-]  # fmt: skip
-
-
-@compiled(*_MIX)
+)  # fmt: skip
 def _mix(
     ly, lu, lv, ry, ru, rv, decode, encode, matrix, linear, coded, shift_x, shift_y, out_y, out_u, out_v
 ):  # fmt: skip
@@ -99,11 +96,8 @@ def _mix(
             out_v[cy, cx] = min(max(neutral + ((v_sum + half) >> (16 + area)), 0), top)
 
 
-_PAINT = [VOID(view(F32, 2), I64, I64, I64, I64, array(p, 2)) for p in (U8, U16)]
-
-
-@compiled(*_PAINT)
-def paint_depth(depth, step, low, span, x0, out):
+@per_sample(lambda p: VOID(array(p, 2), view(F32, 2), I64, I64, I64, I64))
+def paint_depth(out, depth, step, low, span, x0):
     """Depth 0…1 on the grid, enlarged linearly, as grey levels `low … low + span` from column x0 of `out` on."""
     rows, columns = depth.shape
     height, width = out.shape
@@ -123,15 +117,6 @@ def paint_depth(depth, step, low, span, x0, out):
             if not (value >= 0.0):
                 value = 0.0
             out[y, x0 + x] = low + np.int64(np.floor(min(value, 1.0) * span + 0.5))
-
-
-def weights(colour: Colour, height: int) -> tuple[float, float]:
-    """Kr and Kb of the source's matrix; unspecified is BT.601 up to 576 lines and BT.709 above."""
-    if colour.matrix in (9, 10):
-        return 0.2627, 0.0593
-    if colour.matrix in (4, 5, 6) or (colour.matrix == 2 and height <= 576):
-        return 0.299, 0.114
-    return 0.2126, 0.0722
 
 
 class Mixer:
@@ -157,7 +142,7 @@ class Mixer:
 
 def _codes(colour: Colour, height: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """YUV codes to RGB of 0…1023 and back, in 1/65536; decode ends with black, neutral and the largest code."""
-    kr, kb = weights(colour, height)
+    kr, kb = colours.weights(colour, height)
     kg = 1.0 - kr - kb
     scale = 1 << (bits - 8)
     top = (1 << bits) - 1

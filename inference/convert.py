@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference import layouts, prepare, report, upsample, window
+from inference import cadence, layouts, prepare, report, upsample, window
 from inference.channel import Channel, Halt
 from inference.contract import Converted, Frame, Frames, Planes
 from inference.depth import DepthEngine
@@ -32,18 +32,21 @@ __all__ = ["STILL", "Converted", "Frame", "Frames", "convert_segment", "held_fra
 STILL = frozenset({"flat", "identity"})
 """Engines whose depth does not depend on the picture."""
 
+_GATHERED = 5
+"""Frames that are gathered for a batch at most, so that a decoder of the default number of slots never runs dry."""
+
 _QUEUE = 2
 _BUFFERS = 3
 
 
 def padding(plan: Plan) -> int:
     """Frames that have to be decoded on each side of a segment."""
-    return 0 if plan.stereo.engine in STILL else window.PADDING
+    return 0 if plan.stereo.engine in STILL else window.PADDING + 1
 
 
 def held_frames(plan: Plan, engine: DepthEngine) -> int:
     """How many full frames a conversion holds at once; the decoder needs a few slots more than that."""
-    return padding(plan) + engine.info.batch + 2 * _QUEUE + 3
+    return padding(plan) + min(engine.info.batch, _GATHERED) + 2 * _QUEUE + 3
 
 
 def convert_segment(
@@ -67,12 +70,13 @@ def convert_segment(
 
 @dataclass(slots=True, eq=False)
 class _Taken:
-    """A frame with its small picture, and its depth where that is known already."""
+    """A frame with its small picture; `wanted`: its depth is still to be estimated."""
 
     pts: int
     frame: Frame | None
     small: prepare.Small
     depth: NDArray[np.float32] | None
+    wanted: bool
 
 
 class _Conversion:
@@ -104,6 +108,7 @@ class _Conversion:
                 video.width, video.height, plan.decode.pixel_format, video.colour, stereo.bars, *size
             )
             self._upsampler = upsample.Upsampler(video.width, video.height, stereo.bars, *size)
+            self._cadence = cadence.Cadence.of(stereo.engine, video.average_rate, video.time_base)
         self._taken: Channel[_Taken] = Channel(_QUEUE, self._halt)
         self._settled: Channel[tuple[Frame, NDArray[np.float32] | None, bool]] = Channel(_QUEUE, self._halt)
         self._composed: Channel[tuple[int, Planes]] = Channel(_BUFFERS, self._halt)
@@ -157,11 +162,14 @@ class _Conversion:
     def _decode(self) -> None:
         """Take frames from the decoder and make their small pictures."""
         clock = _Clock(self._seconds)
-        for frame in self._frames(window.PADDING):
+        previous: int | None = None
+        for frame in self._frames(padding(self._plan)):
             clock.lap("decode")
+            is_key = self._cadence.is_key(frame.pts, previous)
+            previous = frame.pts
             known = self._recent.get(frame.pts) if self._recent is not None else None
             small, depth = known if known is not None else (self._preparer.prepare(frame.planes), None)
-            item = _Taken(frame.pts, frame if frame.pad == 0 else None, small, depth)
+            item = _Taken(frame.pts, frame if frame.pad == 0 else None, small, depth, is_key and depth is None)
             if frame.pad != 0:
                 self._release(frame)
             clock.lap("prepare")
@@ -183,34 +191,39 @@ class _Conversion:
     def _estimate(self) -> None:
         """Depth in batches of a constant shape, then the window."""
         clock = _Clock(self._seconds)
-        found: window.DepthWindow[Frame] = window.DepthWindow(self._upsampler)
+        found: window.DepthWindow[Frame] = window.DepthWindow(
+            self._upsampler, lambda small: self._finite(self._infer([small])[0])
+        )
+        size = min(self._engine.info.batch, _GATHERED)
         batch: list[_Taken] = []
         for item in self._taken:
             batch.append(item)
-            if sum(entry.depth is None for entry in batch) < self._engine.info.batch and item.depth is None:
-                continue
-            self._push(found, batch, clock)
-            batch = []
+            if sum(entry.wanted for entry in batch) in (0, size):
+                self._push(found, batch, clock)
+                batch = []
         self._push(found, batch, clock)
         self._settle(found.finish())
         clock.lap("smooth")
         self._settled.close()
 
     def _push(self, found: window.DepthWindow[Frame], batch: list[_Taken], clock: _Clock) -> None:
-        missing = [item for item in batch if item.depth is None]
-        if missing:
-            pictures = [item.small.rgb for item in missing]
-            pictures += [pictures[-1]] * (self._engine.info.batch - len(pictures))
-            depths = self._engine.infer(np.stack(pictures))
-            for item, depth in zip(missing, depths, strict=False):
-                item.depth = self._finite(depth)
-                if self._recent is not None:
-                    self._recent.put(item.pts, item.small, item.depth)
+        wanted = [item for item in batch if item.wanted]
+        for item, depth in zip(wanted, self._infer([item.small for item in wanted]), strict=False):
+            item.depth = self._finite(depth)
         clock.lap("depth")
         for item in batch:
-            assert item.depth is not None
+            if self._recent is not None:
+                self._recent.put(item.pts, item.small, item.depth)
             self._settle(found.push(item.small, item.depth, item.frame))
         clock.lap("smooth")
+
+    def _infer(self, smalls: list[prepare.Small]) -> list[NDArray[np.float32]]:
+        """Raw depth of some frames, in one batch of the engine's constant shape."""
+        if not smalls:
+            return []
+        pictures = [small.rgb for small in smalls]
+        pictures += [pictures[-1]] * (self._engine.info.batch - len(pictures))
+        return list(self._engine.infer(np.stack(pictures))[: len(smalls)])
 
     def _settle(self, ready: list[window.Ready[Frame]]) -> None:
         for item in ready:
@@ -235,7 +248,7 @@ class _Conversion:
             clock.lap("wait")
             self._compositor.compose(frame.planes, depth, out)
             self._cuts.append(cut)
-            self._means.append(self._compositor.mean_percent)
+            self._means.append(self._compositor.disparity.mean_percent)
             pts = frame.pts
             self._release(frame)
             clock.lap("warp")

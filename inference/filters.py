@@ -7,10 +7,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.jit import F32, F64, I64, U8, VOID, array, compiled, inlined, view
+from inference.jit import F32, F64, I64, U8, VOID, array, compiled, inner, view
 
 
-@inlined
+@inner
 def _box(picture, radius, line, out):
     """Mean over (2 radius + 1) squared, cut at the borders; float64 sums, so that the running update does not drift."""
     rows, columns = picture.shape

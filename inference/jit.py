@@ -9,6 +9,7 @@ does.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -50,6 +51,35 @@ def compiled(*signatures: Any) -> Callable[[Kernel], Kernel]:
     return decorate
 
 
-def inlined(function: Kernel) -> Kernel:
-    """A small function for use inside kernels of the same file only: a cache entry knows no other file's changes."""
-    return cast(Kernel, numba.njit(nogil=True, inline="always")(function))
+class PerSample:
+    """A kernel for planes of 8 and of 16 bits, told apart by its first argument; each is compiled when first used.
+
+    Films of more than 8 bits are the rarer ones, so nobody waits for their kernels without need.
+    """
+
+    def __init__(self, function: Kernel, signature: Callable[[Any], Any]) -> None:
+        self._function = function
+        self._signature = signature
+        self._lock = threading.Lock()
+        self._compiled: dict[int, Kernel] = {}
+        self(1)
+
+    def __call__(self, first: Any, *rest: Any) -> None:
+        size = first if isinstance(first, int) else first.dtype.itemsize
+        kernel = self._compiled.get(size)
+        if kernel is None:
+            with self._lock:
+                kernel = compiled(self._signature(U8 if size == 1 else U16))(self._function)
+                self._compiled[size] = kernel
+        if not isinstance(first, int):
+            kernel(first, *rest)
+
+
+def per_sample(signature: Callable[[Any], Any]) -> Callable[[Kernel], PerSample]:
+    """Compile for 8 bits now and for 16 on first use; `signature` takes the type of a sample."""
+    return lambda function: PerSample(function, signature)
+
+
+def inner(function: Kernel) -> Kernel:
+    """A function for use inside kernels of the same file only: a cache entry knows no other file's changes."""
+    return cast(Kernel, numba.njit(nogil=True, error_model="numpy")(function))

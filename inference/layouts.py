@@ -2,26 +2,30 @@
 
 Side-by-side and top-bottom are written by the warp itself, straight into their halves; the anaglyphs combine two full
 eyes; `2d-depth` shows the source beside its depth; `left` is the left eye alone; engine `identity` copies the source.
+The kernels of the rarer layouts are compiled by the first film that asks for them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference import anaglyph, geometry, warp
+from inference import geometry, warp
 from inference.contract import Planes
 from inference.warp import cpu, disparity
 from stereospot.media.model import Colour, StereoSpec
 from stereospot.options import Layout
 
+if TYPE_CHECKING:
+    from inference import anaglyph
+
 
 class Compositor:
     """Makes the pictures of one plan, one at a time; keeps scratch memory and the warp's counts. Not thread-safe.
 
-    stretch: [2] int64, see `cpu.invert`; mean_percent: mean parallax of the last picture, % of the width.
+    stretch: [2] int64, see `cpu.invert`.
 
     width, height, pixel_format: of the displayed source, as the jail hands it over.
     """
@@ -35,7 +39,6 @@ class Compositor:
         self.field = warp.Field.of(width, height, stereo)
         self.disparity = disparity.Disparity(self.field)
         self.stretch = np.zeros(2, np.int64)
-        self.mean_percent = 0.0
         self._sizes = geometry.plane_sizes(width, height, pixel_format)
         self._shifts = geometry.subsampling(pixel_format)
         self._eyes = warp.eyes(stereo)
@@ -47,6 +50,8 @@ class Compositor:
         self._knot = warp.knot(self.field.grid.step)
         self._mixer: anaglyph.Mixer | None = None
         if stereo.layout in geometry.ANAGLYPHS and stereo.engine != "identity":
+            from inference import anaglyph
+
             self._mixer = anaglyph.Mixer(stereo.layout, pixel_format, colour, place.width, place.height)
 
     def empty(self) -> Planes:
@@ -74,7 +79,6 @@ class Compositor:
             return target
         place = self.arrangement
         moved = self.disparity.convert(depth)
-        self.mean_percent = float(moved.mean(dtype=np.float64)) / 655.36 / self.field.width
         cpu.invert(
             moved, self.field.grid.step, self.field.width, self._knot,
             self._eyes.left, self._eyes.right, self._moves, self.stretch,
@@ -101,6 +105,8 @@ class Compositor:
             )  # fmt: skip
 
     def _beside_depth(self, source: Planes, depth: NDArray[np.float32], target: Planes) -> None:
+        from inference import anaglyph
+
         place = self.arrangement
         for index, (plane, size, out) in enumerate(zip(source, self._sizes, target, strict=True)):
             x, y = self._shifts if index else (0, 0)
@@ -110,7 +116,7 @@ class Compositor:
                 out[:, width:] = 128 if self._dtype == np.uint8 else 512
         bits = 2 if self._dtype == np.uint16 else 0
         low, span = (0, (256 << bits) - 1) if self._colour.full_range else (16 << bits, 219 << bits)
-        anaglyph.paint_depth(depth, self.field.grid.step, low, span, place.eye_width, target[0])
+        anaglyph.paint_depth(target[0], depth, self.field.grid.step, low, span, place.eye_width)
 
 
 def _tight(plane: NDArray[Any]) -> NDArray[Any]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference import anaglyph, geometry
-from inference.jit import F32, F64, I32, I64, U8, U16, VOID, array, compiled, view
+from inference import colours, geometry
+from inference.jit import F32, F64, I32, I64, U8, VOID, array, compiled, per_sample, view
 from stereospot.media.model import Bars, Colour
 
 THUMBNAIL = (18, 32)
@@ -39,10 +39,7 @@ class Small:
     thumbnail: NDArray[np.uint8]
 
 
-_BLOCKS = [VOID(view(p, 2), I64, I64, I64, I64, I64, array(U8, 2)) for p in (U8, U16)]
-
-
-@compiled(*_BLOCKS)
+@per_sample(lambda p: VOID(view(p, 2), I64, I64, I64, I64, I64, array(U8, 2)))
 def block_means(plane, width, height, across, down, shift, out):
     """Means of blocks of `across` x `down` samples, rounded, shifted down by `shift` bits; cut blocks at the ends."""
     rows, columns = out.shape
@@ -59,17 +56,31 @@ def block_means(plane, width, height, across, down, shift, out):
                 sums[x] = np.uint32(sums[x] + np.uint32(line[x]))
         whole = width // across
         area = np.uint32(count * across << shift)
-        half = np.uint32(area >> 1)
-        if across == 4:
-            for x in range(whole):
-                total = np.uint32(sums[4 * x] + sums[4 * x + 1] + sums[4 * x + 2] + sums[4 * x + 3] + half)
-                out[y, x] = min(total // area, np.uint32(255))
-        elif across == 2:
-            for x in range(whole):
-                out[y, x] = min(np.uint32(sums[2 * x] + sums[2 * x + 1] + half) // area, np.uint32(255))
+        # Whole blocks are powers of two, so their division is a shift; only the last rows may be cut.
+        if count == down:
+            half = np.uint32(area >> 1)
+            bits = np.uint32(0)
+            while np.uint32(1) << bits < area:
+                bits += np.uint32(1)
+            target = out[y]
+            if across == 4:
+                for x in range(whole):
+                    left = np.uint32(sums[4 * x] + sums[4 * x + 1])
+                    right = np.uint32(sums[4 * x + 2] + sums[4 * x + 3])
+                    target[x] = min(np.uint32(np.uint32(left + right) + half) >> bits, np.uint32(255))
+            elif across == 2:
+                for x in range(whole):
+                    pair = np.uint32(sums[2 * x] + sums[2 * x + 1])
+                    target[x] = min(np.uint32(pair + half) >> bits, np.uint32(255))
+            else:
+                for x in range(whole):
+                    total = half
+                    for dx in range(across):
+                        total = np.uint32(total + sums[x * across + dx])
+                    target[x] = min(total >> bits, np.uint32(255))
         else:
             for x in range(whole):
-                total = half
+                total = np.uint32(area >> 1)
                 for dx in range(across):
                     total = np.uint32(total + sums[x * across + dx])
                 out[y, x] = min(total // area, np.uint32(255))
@@ -219,7 +230,7 @@ class Preparer:
 
 
 def _matrix(colour: Colour, height: int) -> NDArray[np.float64]:
-    kr, kb = anaglyph.weights(colour, height)
+    kr, kb = colours.weights(colour, height)
     kg = 1.0 - kr - kb
     black, luma, chroma = (0.0, 1.0, 1.0) if colour.full_range else (16.0, 255 / 219, 255 / 224)
     gain = _PQ_GAIN if colour.transfer == 16 else 1.0

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inference import window
 from inference.prepare import Small
 
-CAPACITY = 2 * window.PADDING + 2
+CAPACITY = 2 * window.PADDING + 4
 
 
 class Recent:
@@ -23,14 +23,14 @@ class Recent:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, tuple[Small, NDArray[np.float32]]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[Small, NDArray[np.float32] | None]] = OrderedDict()
 
-    def get(self, pts: int) -> tuple[Small, NDArray[np.float32]] | None:
-        """Small picture and raw depth of a frame, if they are known."""
+    def get(self, pts: int) -> tuple[Small, NDArray[np.float32] | None] | None:
+        """Small picture of a frame and its raw depth, None if that was not estimated; None if nothing is known."""
         with self._lock:
             return self._known.get(pts)
 
-    def put(self, pts: int, small: Small, depth: NDArray[np.float32]) -> None:
+    def put(self, pts: int, small: Small, depth: NDArray[np.float32] | None) -> None:
         """Remember a frame; the oldest goes."""
         with self._lock:
             self._known[pts] = (small, depth)

@@ -12,9 +12,8 @@ MODULES = (
     "inference.filters",
     "inference.temporal",
     "inference.upsample",
-    "inference.anaglyph",
 )
-"""The modules that hold kernels, those of the default path first."""
+"""The modules whose kernels every film needs; anaglyphs and films of more than 8 bits compile theirs on first use."""
 
 
 def kernels() -> None:

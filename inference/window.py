@@ -1,14 +1,15 @@
 """The look-ahead window: raw depth of consecutive frames in, smoothed depth on the grid out, a few frames later.
 
-    depth of frame t+8 ─> cut before t+6? ─> frames of t's shot within t-6 … t+6 ─> smooth ─> upsample ─> frame t
+    depth of frame t+10 ─> cut before t+8? ─> frames of t's shot within t-8 … t+8 ─> smooth ─> upsample ─> frame t
 
-Everything about frame t depends on frames t-8 … t+8 alone, as far as the film has them. So a segment with that much
+Everything about frame t depends on frames t-10 … t+10 alone, as far as the film has them. So a segment with that much
 padding gives what a serial run gives, to the bit.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -38,7 +39,7 @@ class Ready(Generic[T]):
 class _Entry(Generic[T]):
     payload: T | None
     small: Small
-    depth: NDArray[np.float32]
+    depth: NDArray[np.float32] | None
     soft: NDArray[np.float32]
     cut: bool = False
 
@@ -46,14 +47,16 @@ class _Entry(Generic[T]):
 class DepthWindow(Generic[T]):
     """Takes frames in order; frames of the padding have no payload and are not given back. Not thread-safe."""
 
-    def __init__(self, upsampler: Upsampler) -> None:
+    def __init__(self, upsampler: Upsampler, estimate: Callable[[Small], NDArray[np.float32]]) -> None:
+        """estimate: depth of a frame whose shot is so short that none of its frames was estimated."""
         self._upsampler = upsampler
+        self._estimate = estimate
         self._entries: deque[_Entry[T]] = deque()
         self._decided = 0  # entries whose `cut` is settled
         self._current = 0  # the entry that is given back next
 
-    def push(self, small: Small, depth: NDArray[np.float32], payload: T | None) -> list[Ready[T]]:
-        """Add the next frame; returns the frames that are settled now. depth: [h, w] float32, finite."""
+    def push(self, small: Small, depth: NDArray[np.float32] | None, payload: T | None) -> list[Ready[T]]:
+        """Add the next frame; returns those that are settled now. depth: [h, w] float32, or None: not estimated."""
         self._entries.append(_Entry(payload, small, depth, temporal.soften(small.luma)))
         while self._decided + shots.REACH <= len(self._entries):
             self._decide()
@@ -93,7 +96,10 @@ class DepthWindow(Generic[T]):
             while end < min(len(self._entries), index + temporal.RADIUS + 1) and not self._entries[end].cut:
                 end += 1
             shot = [self._entries[i] for i in range(first, end)]
-            depth = temporal.smooth([item.depth for item in shot], [item.soft for item in shot], index - first)
+            depths = [item.depth for item in shot]
+            if all(depth is None for depth in depths):
+                depths[index - first] = self._estimate(entry.small)
+            depth = temporal.smooth(depths, [item.soft for item in shot], index - first)
             grid = self._upsampler.upsample(depth, entry.small.luma, entry.small.grid)
             found.append(Ready(entry.payload, grid, entry.cut))
             entry.payload = None

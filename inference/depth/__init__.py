@@ -71,6 +71,9 @@ DEFAULT_DIVERGENCE = {
 }
 """Percent of the picture's width, by engine; the planner uses it without loading the engine."""
 
+CADENCE_SECONDS = {"relief": 1 / 12}
+"""How far apart estimated frames may be, for engines whose time counts; the others estimate every frame."""
+
 
 def load(name: str, **arguments: Any) -> DepthEngine:
     """Load an engine by name; raises Misconfigured("ENGINE_UNAVAILABLE") with what is missing, never another engine."""

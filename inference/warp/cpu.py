@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference.jit import I32, I64, U8, U16, VOID, array, compiled, inlined, view
+from inference.jit import I32, I64, VOID, array, compiled, inner, per_sample, view
 
 
 @compiled(VOID(view(I32, 2), I64, I64, I64, I64, I64, array(I32, 3), array(I64, 1)))
@@ -99,7 +99,7 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
             tally[1] += knots - 1
 
 
-@inlined
+@inner
 def _positions(line, count, per_knot, spacing, last, position):
     """Source positions of `count` output pixels, 1/65536 pixel of the plane; `per_knot` is 1, 2, 4 or 8.
 
@@ -130,7 +130,7 @@ def _positions(line, count, per_knot, spacing, last, position):
             position[k] = min(max(np.int32(np.int32(k * spacing) + line[k]), zero), last)
 
 
-@inlined
+@inner
 def _filtered(plane, row, width, half_width, half_height, packed, sums):
     """One source row, squeezed by the mean of two where asked, with each pixel's right neighbour in the high half."""
     rows = plane.shape[0]
@@ -152,13 +152,11 @@ def _filtered(plane, row, width, half_width, half_height, packed, sums):
         packed[x] = np.uint32(sums[x] | np.uint32(sums[x + 1] << np.uint32(16)))
 
 
-_RENDER = [
-    VOID(view(p, 2), I64, array(I32, 3), I64, I64, I64, I64, I64, I64, array(p, 2), I64, I64, I64, I64, I64, I64)
-    for p in (U8, U16)
-]
-
-
-@compiled(*_RENDER)
+@per_sample(
+    lambda p: VOID(
+        view(p, 2), I64, array(I32, 3), I64, I64, I64, I64, I64, I64, array(p, 2), I64, I64, I64, I64, I64, I64
+    )
+)
 def render(
     plane, width, displacement, step, knot, shift_x, shift_y, half_width, half_height,
     out, eye_width, eye_height, left_x, left_y, right_x, right_y,

@@ -20,52 +20,68 @@ EDGE_PERCENT = 0.25
 """Parallax in front of the screen beside the left or right border that counts as a window violation, % of the width."""
 
 
-@compiled(
-    VOID(view(F32, 2), view(I32, 1), view(I32, 1), F64, F64, F64, I64, array(I32, 2), array(I64, 1), array(I64, 1))
-)
+SAMPLED = 4
+"""Every so many rows of the grid go into the histogram."""
+
+
+@compiled(VOID(view(F32, 2), *[view(I32, 1)] * 2, F64, F64, F64, I64, array(I32, 2), array(I64, 1), array(I64, 1)))
 def _convert(depth, across, down, scale, convergence, per_bin, edge, out, histogram, tally):
     rows, columns = depth.shape
     bins = histogram.shape[0]
-    middle = bins // 2
+    middle = np.float64(bins // 2)
+    largest = np.float64(bins - 1)
+    total = np.int64(0)
+    whole = np.empty(columns, np.float64)
     for y in range(rows):
+        target = out[y]
         if down[y] == 0:
             for x in range(columns):
-                out[y, x] = 0
+                target[x] = 0
             continue
-        violated = False
+        line = depth[y]
+        bad = np.int64(0)
         for x in range(columns):
-            if across[x] == 0:
-                out[y, x] = 0
-                continue
-            value = np.float64(depth[y, x])
-            if not (value >= -1.0 and value <= 2.0):
-                tally[1] += 1
-                value = convergence
-            parallax = np.floor((value - convergence) * scale + 0.5)
-            index = middle + np.int64(np.floor(parallax * per_bin + 0.5))
-            histogram[min(max(index, 0), bins - 1)] += 1
-            fixed = np.int64(parallax)
-            if fixed > edge and across[x] < 65536:
-                violated = True
-            out[y, x] = np.int32((fixed * np.int64(across[x])) >> 16)
-        tally[0] += 1 if violated else 0
+            value = np.float64(line[x])
+            good = value >= -1.0 and value <= 2.0
+            bad += 0 if good else 1
+            whole[x] = np.floor(((value if good else convergence) - convergence) * scale + 0.5)
+        violated = np.int64(0)
+        for x in range(columns):
+            fixed = np.int64(whole[x])
+            violated += 1 if (fixed > edge and across[x] < 65536) else 0
+            moved = (fixed * np.int64(across[x])) >> 16
+            total += moved
+            target[x] = np.int32(moved)
+        if y % SAMPLED == 0:
+            for x in range(columns):
+                if across[x] > 0:
+                    histogram[np.int64(min(max(middle + np.floor(whole[x] * per_bin + 0.5), 0.0), largest))] += 1
+        tally[0] += 1 if violated > 0 else 0
+        tally[1] += bad
         tally[2] += 1
+    tally[3] = total
 
 
 class Disparity:
     """Turns depth grids of one field into disparity, and keeps count; not thread-safe.
 
-    `histogram`: [BINS] int64, cells by parallax before the fade at the borders.
-    `tally`: [3] int64, rows with something well in front of the screen at a border, cells that were not finite
-    (they count as lying at the screen), rows in all.
+    `histogram`: [BINS] int64, cells of every SAMPLED-th row by parallax before the fade at the borders.
+    `tally`: [4] int64, rows with something well in front of the screen at a border, cells that were not finite
+    (they count as lying at the screen), rows in all, and the sum of the disparity of the last picture.
     """
 
     def __init__(self, field: warp.Field) -> None:
         self.field = field
         self.histogram = np.zeros(BINS, np.int64)
-        self.tally = np.zeros(3, np.int64)
+        self.tally = np.zeros(4, np.int64)
         self._across = _fade(field.width, field.grid.step, field.bars.left, field.bars.right, field.taper)
         self._down = _fade(field.height, field.grid.step, field.bars.top, field.bars.bottom, 0)
+
+    @property
+    def mean_percent(self) -> float:
+        """Mean parallax of the last picture, percent of the width."""
+        cells = self.field.grid.rows * self.field.grid.columns
+        return float(self.tally[3]) / cells / 655.36 / self.field.width
 
     def convert(self, depth: NDArray[np.float32]) -> NDArray[np.int32]:
         """[rows, columns] float32 depth on the grid to int32 disparity, 1/65536 source pixel, 0 inside the bars."""

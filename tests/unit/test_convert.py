@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 import threading
@@ -57,11 +58,26 @@ def test_segments_equal_the_serial_run(layout: Layout, pixel_format: str) -> Non
     recent = Recent()
     for part, kept in ((None, "fresh"), (recent, "with the depth of the segment before")):
         pieces: list[np.ndarray] = []
-        for first, last in zip([0, *places], [*places, count], strict=True):
+        for first, last in itertools.pairwise([0, *places, count]):
             found = run(clips.Clip(frames), made, first, last, part)
             assert found.fragment.pts == [index * clips.TICKS for index in range(first, last)]
             pieces += decoded(found.fragment)
         assert equal(pieces, serial), kept
+
+
+def test_segments_equal_the_serial_run_where_only_some_frames_are_estimated() -> None:
+    """Engine `relief` looks at every second frame of 24; shots of one and two frames have none of their own."""
+    count, width, height = 64, 160, 90
+    frames = clips.pictures(count, width, height, cuts=(11, 12, 13, 30, 32, 50))
+    made = clips.plan(width, height, engine="relief")
+    serial = decoded(run(clips.Clip(frames), made, 0, count).fragment)
+    for seed in range(3):
+        places = sorted(int(p) for p in np.random.default_rng(seed).choice(np.arange(1, count), 6, replace=False))
+        recent = Recent() if seed == 1 else None
+        pieces: list[np.ndarray] = []
+        for first, last in itertools.pairwise([0, *places, count]):
+            pieces += decoded(run(clips.Clip(frames), made, first, last, recent).fragment)
+        assert equal(pieces, serial)
 
 
 def test_depth_follows_the_cut_and_not_the_shot_before() -> None:

@@ -130,4 +130,5 @@ def test_violations_and_percentiles_are_counted() -> None:
     converter = disparity.Disparity(field)
     converter.convert(np.ones((field.grid.rows, field.grid.columns), np.float32))
     assert converter.tally[0] == converter.tally[2] == field.grid.rows
+    assert converter.mean_percent == pytest.approx(1.0, abs=0.05)
     assert np.flatnonzero(converter.histogram).tolist() == [disparity.BINS // 2 + 100]

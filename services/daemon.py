@@ -21,7 +21,7 @@ from typing import Any
 from services import parts, workers
 from services.context import Context
 from services.reclaim import reclaim
-from stereospot import errors, log
+from stereospot import errors, jail, log
 from stereospot.broker import Embedded
 from stereospot.bus import Bus
 from stereospot.settings import Settings
@@ -34,6 +34,9 @@ Ready = Callable[[Context], Coroutine[Any, Any, None]]
 
 ALL = frozenset(parts.BUILDERS)
 """Every service that `run` knows."""
+
+_JAILED = frozenset({"planner", "converter", "audio", "assembler"})
+"""Services that open untrusted bytes."""
 
 STOP_SECONDS = 8.0
 """How long services get to finish or hand over; with the broker's end that stays under ten seconds."""
@@ -48,6 +51,9 @@ async def running(
     processes: so many converter processes of one slot each, instead of a converter in this one.
     provisioned: whether to create streams and consumers first; None: only on a broker of our own.
     """
+    if _JAILED & set(services):
+        # A process of its own that takes a second to import PyAV: on its way before anything else is.
+        jail.warm(settings.sandbox)
     async with AsyncExitStack() as stack:
         own = settings.nats_url is None
         if own:

@@ -17,7 +17,7 @@ from litestar.types import ASGIApp
 
 import stereospot
 from services.context import Context
-from services.gateway import api, events, health, pages, playback, problems, roots
+from services.gateway import api, assets, events, health, pages, pictures, playback, problems, roots
 from services.gateway.guard import Guard
 from services.gateway.index import Index
 from services.gateway.metrics import Metrics
@@ -44,6 +44,8 @@ def create_app(context: Context) -> Litestar:
     gateway = Gateway(context, Index(context.bus), Plans(context.store), Tokens(secret), metrics)
     snapshots = events.Snapshots(gateway)
     player = playback.Player(gateway)
+    darkroom = pictures.Darkroom(gateway)
+    assets.load()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None]:
@@ -64,13 +66,16 @@ def create_app(context: Context) -> Litestar:
             *events.HANDLERS,
             *roots.HANDLERS,
             *playback.HANDLERS,
+            *pictures.HANDLERS,
             *pages.HANDLERS,
+            *assets.HANDLERS,
             *health.HANDLERS,
         ],
         dependencies={
             "gateway": Provide(lambda: gateway, sync_to_thread=False),
             "snapshots": Provide(lambda: snapshots, sync_to_thread=False),
             "player": Provide(lambda: player, sync_to_thread=False),
+            "darkroom": Provide(lambda: darkroom, sync_to_thread=False),
         },
         exception_handlers={**problems.HANDLERS, playback.NotYet: playback.not_yet},
         lifespan=[lifespan],

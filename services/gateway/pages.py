@@ -1,19 +1,153 @@
-"""The pages."""
+"""The pages: HTML made here, kept up to date by one event stream; every one of them reads without scripts.
+
+A page and the API share their routes where the older web UI had them: `Accept` decides (HTML only where it is named).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
-from litestar import Request, Response, get
-from litestar.params import FromPath
+from litestar import MediaType, Request, Response, get
+from litestar.params import FromPath, FromQuery
 
-from services.gateway import api
-from services.gateway.state import Given
+from services import dead_letters
+from services.gateway import api, resources
+from services.gateway.render import render, wants_html
+from services.gateway.state import Gateway, Given
+from services.gateway.table import Row, decode_cursor
+from stereospot import errors
+from stereospot.jobs import ACTIVE, Phase
+from stereospot.options import Layout
+
+FILTERS = (
+    ("all", "All"),
+    ("active", "Working"),
+    ("completed", "Done"),
+    ("failed", "Failed"),
+    ("cancelled", "Cancelled"),
+)
+
+LAYOUTS = (
+    (Layout.HALF_SBS, "Half side by side", "Headsets, 3D TVs, most players"),
+    (Layout.FULL_SBS, "Full side by side", "Full width for each eye"),
+    (Layout.HALF_TB, "Half top and bottom", "3D TVs, some headsets"),
+    (Layout.FULL_TB, "Full top and bottom", "Full height for each eye"),
+    (Layout.ANAGLYPH, "Anaglyph", "Red and cyan glasses on any screen"),
+)
+
+
+def page(gateway: Gateway, template: str, **values: Any) -> Response[str]:
+    limit = gateway.context.settings.max_upload_bytes
+    body = render(template, layouts=LAYOUTS, max_upload_bytes=limit, **values)
+    return Response(body, media_type=MediaType.HTML, headers={"Cache-Control": "no-cache", "Vary": "Accept"})
+
+
+# ---- pages -----------------------------------------------------------------------------------------------
+@get("/", include_in_schema=False)
+async def home(gateway: Given) -> Response[str]:
+    active, recent, counts = await asyncio.gather(
+        gateway.index.page(tuple(ACTIVE), limit=12),
+        gateway.index.page((Phase.COMPLETED,), limit=6),
+        gateway.index.counts(),
+    )
+    return page(
+        gateway,
+        "home.html",
+        here="home",
+        active=[api.resource(gateway, row) for row in active.rows],
+        recent=[api.resource(gateway, row) for row in recent.rows],
+        total=sum(counts.values()),
+    )
+
+
+@get("/jobs", include_in_schema=False)
+async def jobs(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    status: FromQuery[str | None] = None,
+    q: FromQuery[str] = "",
+    cursor: FromQuery[str | None] = None,
+    limit: FromQuery[int] = 50,
+    removed: FromQuery[int] = 0,
+) -> Response[Any]:
+    """The list of jobs, as a page or as JSON."""
+    phases = api.phases_of(status)
+    after = decode_cursor(cursor) if cursor else None
+    if cursor and after is None:
+        raise errors.error("INVALID_REQUEST", "This cursor did not come from an earlier answer.")
+    found, counts = await asyncio.gather(
+        gateway.index.page(phases, text=q[:200], after=after, limit=max(1, min(limit, 200))), gateway.index.counts()
+    )
+    items = [api.resource(gateway, row) for row in found.rows]
+    public = api.public_counts(counts)
+    if not wants_html(request.headers.get("accept", "")):
+        return Response({"jobs": items, "next": found.next_cursor, "counts": public, "total": sum(public.values())})
+    numbers = {name: sum(counts.get(phase, 0) for phase in api.phases_of(name)) for name, _ in FILTERS}
+    return page(
+        gateway, "jobs.html", here="jobs", jobs=items, next=found.next_cursor, numbers=numbers, filters=FILTERS,
+        status=status or "all", q=q, removed=bool(removed),
+    )  # fmt: skip
 
 
 @get("/jobs/{job_id:str}", include_in_schema=False)
-async def job_page(request: Request[Any, Any, Any], gateway: Given, job_id: FromPath[str]) -> Response[Any]:
-    return api.job_answer(gateway, await gateway.index.fresh(job_id))
+async def job(request: Request[Any, Any, Any], gateway: Given, job_id: FromPath[str]) -> Response[Any]:
+    """A job, as a page or as JSON."""
+    row = await gateway.index.fresh(job_id)
+    if not wants_html(request.headers.get("accept", "")):
+        return api.job_answer(gateway, row)
+    return page(gateway, "job.html", here="jobs", job=api.resource(gateway, row), strip=_strip(gateway, row))
 
 
-HANDLERS = (job_page,)
+@get("/jobs/{job_id:str}/card", include_in_schema=False)
+async def card(gateway: Given, job_id: FromPath[str]) -> Response[str]:
+    """One job's card, which lists put in place when a job is new or changes its phase."""
+    return page(gateway, "_card.html", job=api.resource(gateway, await gateway.index.fresh(job_id)))
+
+
+@get("/jobs/{job_id:str}/about", include_in_schema=False)
+async def about(gateway: Given, job_id: FromPath[str]) -> Response[str]:
+    """What a job's page shows below the player, made anew when the job changes its phase."""
+    row = await gateway.index.fresh(job_id)
+    return page(gateway, "_about.html", job=api.resource(gateway, row))
+
+
+@get("/watch/{job_id:str}", include_in_schema=False)
+async def watch(gateway: Given, job_id: FromPath[str]) -> Response[str]:
+    """The player alone."""
+    row = await gateway.index.fresh(job_id)
+    return page(gateway, "watch.html", here="watch", job=api.resource(gateway, row), strip=_strip(gateway, row))
+
+
+@get(["/launch", "/launch/{job_id:str}"], include_in_schema=False)
+async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[str]:
+    """How to open the film in a player of one's own."""
+    job_id = request.path_params.get("job_id")
+    path = f"/playlist/{job_id}.m3u" if job_id else "/playlist.m3u"
+    item = api.resource(gateway, await gateway.index.fresh(job_id)) if job_id else None
+    base = (gateway.context.settings.public_url or str(request.base_url)).rstrip("/")
+    return page(gateway, "launch.html", here="jobs", job=item, playlist=path, base=base)
+
+
+@get("/workers", include_in_schema=False)
+async def workers(gateway: Given) -> Response[str]:
+    now = time.time()
+    found = [resources.worker(item, now) for item in gateway.index.workers()]
+    return page(gateway, "workers.html", here="workers", workers=found)
+
+
+@get("/dead-letters", include_in_schema=False)
+async def letters(gateway: Given) -> Response[str]:
+    found = await dead_letters.letters(gateway.context.bus)
+    return page(
+        gateway, "letters.html", here="letters", letters=[api.letter_resource(item) for item in reversed(found)]
+    )
+
+
+def _strip(gateway: Gateway, row: Row) -> dict[str, Any] | None:
+    live = gateway.index.live(row.job.job_id, row.job.generation)
+    return resources.snapshot(row, live, gateway.token(row)).get("strip")
+
+
+HANDLERS = (home, jobs, job, card, about, watch, launch, workers, letters)

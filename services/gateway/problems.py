@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from litestar import Request, Response
+from litestar import MediaType, Request, Response
 from litestar.exceptions import ClientException, HTTPException, NotAuthorizedException
 from pydantic import ValidationError
 
+from services.gateway.render import render, wants_html
 from stereospot import errors, log
 
 PROBLEM = "application/problem+json"
@@ -46,6 +47,9 @@ def problem(request: Request[Any, Any, Any], error: errors.StereoSpotError, stat
     headers = {"Cache-Control": "no-store"}
     if body["retryable"]:
         headers["Retry-After"] = "2"
+    if wants_html(request.headers.get("accept", "")):
+        text = render("problem.html", problem=body, here="")
+        return Response(text, status_code=body["status"], media_type=MediaType.HTML, headers=headers)
     return Response(body, status_code=body["status"], media_type=PROBLEM, headers=headers)
 
 

@@ -1,0 +1,60 @@
+"""Numbers and times in words that people read. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+def size(count: int | None) -> str:
+    """Bytes with a unit: 1.4 GB, 320 MB."""
+    if count is None:
+        return ""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """A span in words: 1 h 32 min, 4 min 10 s, 8 s."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes:
+        return f"{minutes} min {rest} s" if minutes < 10 and rest else f"{minutes} min"
+    return f"{rest} s"
+
+
+def clock(seconds: float | None) -> str:
+    """A place in a film: 1:02:33, 4:10."""
+    if seconds is None:
+        return ""
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def ago(timestamp: str, now: float) -> str:
+    """How long ago an RFC 3339 time was: just now, 5 min ago, 3 days ago."""
+    seconds = now - datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+    if seconds < 45:
+        return "just now"
+    for length, unit in ((60.0, "min"), (3600.0, "h"), (86_400.0, "day")):
+        limit = {"min": 3600, "h": 86_400, "day": 30 * 86_400}[unit]
+        if seconds < limit:
+            count = max(1, round(seconds / length))
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''} ago"
+    return timestamp[:10]
+
+
+def number(value: float | None) -> str:
+    """At most one decimal, thousands apart: 23.9, 1 204."""
+    if value is None:
+        return ""
+    text = f"{value:,.1f}".removesuffix(".0") if value < 100 else f"{value:,.0f}"
+    return text.replace(",", "\u2009")

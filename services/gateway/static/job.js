@@ -1,0 +1,196 @@
+// One film's page: progress, the strip of its segments, what can be done with it.
+import { announce, ask, clock, post, subscribe } from "./stream.js";
+import { fragment, update } from "./jobs.js";
+
+const WORDS = { waiting: "waiting", running: "at work", retrying: "trying again", done: "done", failed: "failed" };
+
+class Job extends HTMLElement {
+  connectedCallback() {
+    this.id_ = this.dataset.job;
+    this.phase = this.dataset.phase;
+    this.strip = this.querySelector("ss-strip");
+    this.player = this.querySelector("ss-player");
+    this.segments = null;
+    this.state = this.dataset.strip ? JSON.parse(this.dataset.strip) : null;
+    this.addEventListener("click", (event) => this.act(event));
+    this.addEventListener("seek-segment", (event) => this.player?.seekTo(event.detail.seconds));
+    this.release = subscribe((name, data) => {
+      if (name === "job" && data.job_id === this.id_) this.receive(data);
+      if (name === "deleted" && data.job_id === this.id_) location.assign("/jobs?removed=1");
+      if (name === "open" && this.opened) this.refresh();
+      if (name === "open") this.opened = true;
+    });
+    this.loadSegments();
+  }
+
+  disconnectedCallback() { this.release?.(); }
+
+  async refresh() {
+    const job = await ask(`/api/v1/jobs/${this.id_}`).catch(() => null);
+    if (job) this.receive(job);
+    this.segments = null;
+    this.loadSegments();
+  }
+
+  receive(job) {
+    update(this, job);
+    if (job.strip) this.state = job.strip;
+    const total = job.progress.segments.total;
+    if (!this.segments || (total !== null && this.segments.length !== total)) this.loadSegments();
+    else this.show();
+    this.player?.know(job, this.segments, this.state);
+    if (job.phase !== this.phase) {
+      this.phase = job.phase;
+      announce(job.stage_label);
+      const bar = this.querySelector("progress.long");
+      if (bar) bar.hidden = ["completed", "failed", "cancelled"].includes(job.phase);
+      this.about();
+    } else if (job.playback.ready && !this.wasReady) {
+      this.about();
+    }
+    this.wasReady = job.playback.ready;
+  }
+
+  async about() {
+    const place = this.querySelector("[data-about]");
+    const fresh = place && (await fragment(`/jobs/${this.id_}/about`));
+    if (fresh) place.replaceChildren(fresh);
+  }
+
+  async loadSegments() {
+    if (this.loading) return;
+    this.loading = true;
+    try {
+      const { segments } = await ask(`/api/v1/jobs/${this.id_}/segments`);
+      this.segments = segments.length ? segments : null;
+      if (!this.state && this.segments) this.state = stateOf(segments);
+      this.show();
+      this.player?.know(null, this.segments, this.state);
+    } catch { /* the next event asks again */ }
+    this.loading = false;
+  }
+
+  show() {
+    const section = this.querySelector("[data-strip-section]");
+    if (!section || !this.segments) return;
+    section.hidden = false;
+    this.strip.show(this.segments, this.state);
+  }
+
+  async act(event) {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.copy) {
+      const base = location.origin;
+      await navigator.clipboard.writeText(button.dataset.copy.replace(" /", ` ${base}/`)).catch(() => {});
+      announce("Copied");
+      button.textContent = "Copied";
+      return;
+    }
+    const action = button.dataset.action;
+    if (!action || (button.dataset.confirm && !confirm(button.dataset.confirm))) return;
+    button.disabled = true;
+    try {
+      await post(`/api/v1/jobs/${this.id_}/${action}`);
+      if (action === "delete") location.assign("/jobs?removed=1");
+    } catch (problem) {
+      announce(problem.message);
+      button.disabled = false;
+      button.title = problem.message;
+    }
+  }
+}
+
+/** A strip's state from the list of segments, for jobs that finished before this page was opened. */
+function stateOf(segments) {
+  let bits = 0n;
+  for (const segment of segments) if (segment.state === "done") bits |= 1n << BigInt(segment.index);
+  const bytes = [];
+  for (; bits; bits >>= 8n) bytes.push(Number(bits & 255n));
+  return { done: btoa(String.fromCharCode(...bytes)), cells: segments.filter((item) => !["done", "waiting"].includes(item.state)) };
+}
+
+/** Which segments are done: base64 of little-endian bits. */
+export function doneOf(state) {
+  const bytes = state ? Uint8Array.from(atob(state.done), (letter) => letter.charCodeAt(0)) : new Uint8Array();
+  return (index) => Boolean((bytes[index >> 3] ?? 0) & (1 << (index & 7)));
+}
+
+class Strip extends HTMLElement {
+  connectedCallback() {
+    this.addEventListener("click", (event) => this.choose(event));
+    this.addEventListener("pointerover", (event) => this.tell(event.target));
+    this.addEventListener("focusin", (event) => this.tell(event.target));
+    this.addEventListener("keydown", (event) => this.move(event));
+  }
+
+  show(segments, state) {
+    if (this.grid?.children.length !== segments.length) this.build(segments);
+    const done = doneOf(state);
+    const cells = new Map((state?.cells ?? []).map((item) => [item.index, item]));
+    segments.forEach((segment, position) => {
+      const cell = cells.get(segment.index);
+      const name = done(segment.index) ? "done" : (cell?.state ?? "waiting");
+      const button = this.grid.children[position];
+      if (button.className.split(" ")[0] !== name || button.attempt !== cell?.attempt) {
+        button.className = name;
+        button.attempt = cell?.attempt;
+        button.cell = cell;
+        button.setAttribute("aria-label", this.words(segment, name, cell));
+      }
+    });
+  }
+
+  words(segment, name, cell) {
+    const span = `${clock(segment.start_seconds)} to ${clock(segment.start_seconds + segment.duration_seconds)}`;
+    const more = [cell?.worker_id && name !== "done" ? `on ${cell.worker_id}` : "", cell?.attempt > 1 ? `attempt ${cell.attempt}` : "", cell?.error ? cell.error.reason : ""].filter(Boolean);
+    return [`Segment ${segment.index}, ${span}: ${WORDS[name]}`, ...more].join(", ");
+  }
+
+  build(segments) {
+    this.grid = document.createElement("div");
+    this.grid.className = "strip";
+    this.grid.setAttribute("role", "group");
+    this.grid.setAttribute("aria-label", `${segments.length} segments; press one to watch from there`);
+    segments.forEach((segment, position) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "unknown";
+      button.segment = segment;
+      button.tabIndex = position ? -1 : 0;
+      this.grid.append(button);
+    });
+    this.grid.style.setProperty("--cell", segments.length > 400 ? "0.5rem" : segments.length < 24 ? "2.2rem" : "0.9rem");
+    this.replaceChildren(this.grid);
+  }
+
+  choose(event) {
+    const button = event.target.closest("button");
+    if (!button) return;
+    this.dispatchEvent(new CustomEvent("seek-segment", { bubbles: true, detail: { seconds: button.segment.start_seconds } }));
+  }
+
+  tell(target) {
+    const note = this.parentElement?.querySelector("[data-cell-note]");
+    if (note && target.segment) note.textContent = target.getAttribute("aria-label");
+  }
+
+  move(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -1e6, End: 1e6 }[event.key];
+    if (!step || !event.target.segment) return;
+    event.preventDefault();
+    const buttons = [...this.grid.children];
+    const next = buttons[Math.min(buttons.length - 1, Math.max(0, buttons.indexOf(event.target) + step))];
+    event.target.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  }
+
+  here(index) {
+    this.grid?.querySelector(".here")?.classList.remove("here");
+    this.grid?.children[index]?.classList.add("here");
+  }
+}
+
+customElements.define("ss-strip", Strip);
+customElements.define("ss-job", Job);

@@ -1,0 +1,298 @@
+// The player: plays the run of segments that is there, asks for what is not, and shows the stereo picture several ways.
+// Film time is the source's own; an HLS playlist begins at its anchor, so film time = anchor's start + currentTime.
+import { announce, clock, post } from "./stream.js";
+import { doneOf } from "./job.js";
+import { Glass, isStereo } from "./glass.js";
+
+const ICONS = {
+  play: '<svg viewBox="0 0 20 20"><path d="M5 3v14l12-7z"/></svg>',
+  pause: '<svg viewBox="0 0 20 20"><path d="M5 3h3.5v14H5zM11.5 3H15v14h-3.5z"/></svg>',
+  full: '<svg viewBox="0 0 20 20"><path d="M3 3h5v2H5v3H3zm9 0h5v5h-2V5h-3zM3 12h2v3h3v2H3zm12 0h2v5h-5v-2h3z"/></svg>',
+};
+const MODES = [["left", "One eye"], ["raw", "Both eyes"], ["anaglyph", "Anaglyph"], ["wiggle", "Wiggle"]];
+
+class Player extends HTMLElement {
+  connectedCallback() {
+    this.video = this.querySelector("video");
+    this.screen = this.querySelector(".screen");
+    this.curtain = this.querySelector("[data-curtain]");
+    this.anchor = { index: 0, seconds: 0 };
+    this.segments = null;
+    this.length = Number(this.dataset.duration) || 0;
+    this.controls();
+    this.looks();
+    for (const name of ["timeupdate", "durationchange", "play", "pause", "ended", "loadeddata", "volumechange"]) {
+      this.video.addEventListener(name, () => this.tick());
+    }
+    this.video.addEventListener("loadeddata", () => this.reveal());
+    this.video.addEventListener("waiting", () => this.classList.add("waiting-for-data"));
+    this.addEventListener("keydown", (event) => this.key(event));
+    if (this.closest(".theatre")) this.focusable();
+    if (this.dataset.film && this.direct()) this.playFilm();
+    else if (this.dataset.hls) this.load(this.dataset.hls, this.anchor);
+  }
+
+  disconnectedCallback() { this.hls?.destroy(); }
+
+  focusable() { this.screen.tabIndex = 0; }
+
+  /** Whether this browser plays the finished file as it is; HLS carries the same pictures otherwise. */
+  direct() { return this.dataset.container === "mp4" || this.dataset.container === "mov"; }
+
+  playFilm() {
+    this.whole = true;
+    if (this.video.getAttribute("src") !== this.dataset.film) this.video.src = this.dataset.film;
+  }
+
+  async load(address, anchor, play = false) {
+    this.anchor = anchor;
+    this.whole = false;
+    this.hls?.destroy();
+    this.hls = null;
+    this.address = address;
+    const Hls = this.dataset.hlsjs ? (await import(this.dataset.hlsjs)).default : null;
+    if (this.address !== address) return;
+    if (Hls?.isSupported()) {
+      // Work goes on for long: keep asking for a while. The run's beginning is where to start, not its live edge.
+      const patient = { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: { maxNumRetry: 20, retryDelayMs: 500, maxRetryDelayMs: 2000 }, errorRetry: { maxNumRetry: 600, retryDelayMs: 500, maxRetryDelayMs: 1500 } } };
+      const hls = (this.hls = new Hls({ startPosition: 0, backBufferLength: 60, maxBufferLength: 30, manifestLoadPolicy: patient, playlistLoadPolicy: patient, fragLoadPolicy: { default: { ...patient.default, maxLoadTimeMs: 60_000 } } }));
+      hls.on(Hls.Events.ERROR, (_, data) => this.trouble(data));
+      hls.loadSource(address);
+      hls.attachMedia(this.video);
+    } else {
+      this.video.src = address;
+    }
+    if (play) this.video.play().catch(() => {});
+  }
+
+  trouble(data) {
+    if (!data.fatal) return;
+    if (data.type === "mediaError" && !this.recovered) {
+      this.recovered = true;
+      this.hls.recoverMediaError();
+      return;
+    }
+    this.say(data.details?.includes("manifest") ? "The picture is not there yet." : "This browser cannot play the picture.");
+  }
+
+  /** What the page learns of the job: where it can play, how long it is, what is converted. */
+  know(job, segments, state) {
+    if (segments) this.segments = segments;
+    if (state) this.state = state;
+    if (job) {
+      if (job.duration_seconds) this.length = job.duration_seconds;
+      if (job.playback.film) {
+        this.dataset.film = job.playback.film;
+        this.dataset.container = job.outputs[0].container;
+      }
+      if (job.playback.hls && !this.dataset.hls) {
+        this.dataset.hls = job.playback.hls;
+        this.load(job.playback.hls, this.anchor);
+      }
+      if (job.error && !this.video.currentSrc) this.say(job.error.reason);
+    }
+    if (this.segments && !this.length) this.length = this.segments.reduce((sum, item) => sum + item.duration_seconds, 0);
+    this.paint();
+    this.tick();
+  }
+
+  get now() { return (this.whole ? 0 : this.anchor.seconds) + (this.video.currentTime || 0); }
+
+  /** Where the run that is loaded ends, in film time. */
+  get edge() {
+    const ranges = this.video.seekable;
+    const end = this.hls ? (this.video.duration === Infinity || Number.isNaN(this.video.duration) ? 0 : this.video.duration) : ranges.length ? ranges.end(ranges.length - 1) : 0;
+    return (this.whole ? 0 : this.anchor.seconds) + end;
+  }
+
+  /** Go to a place of the film; a part that is not in the run is asked for first, and played before the middle is done. */
+  async seekTo(seconds) {
+    const resume = true;
+    if (this.whole || (seconds >= this.anchor.seconds && seconds < this.edge - 0.05)) {
+      this.video.currentTime = seconds - (this.whole ? 0 : this.anchor.seconds);
+      if (resume) this.video.play().catch(() => {});
+      return;
+    }
+    if (this.dataset.film && this.direct()) {
+      this.hls?.destroy();
+      this.hls = null;
+      this.playFilm();
+      this.video.currentTime = seconds;
+      this.video.play().catch(() => {});
+      return;
+    }
+    const turn = (this.turn = (this.turn ?? 0) + 1);
+    try {
+      this.say("Converting this part first");
+      this.video.pause();
+      const found = await post(`/api/v1/jobs/${this.dataset.job}/seek`, { seconds });
+      const anchor = { index: found.segment_index, seconds: found.start_seconds };
+      for (let pause = 150; turn === this.turn; pause = Math.min(pause * 1.3, 1000)) {
+        const answer = await fetch(found.hls, { method: "HEAD" });
+        if (answer.ok) break;
+        await new Promise((resolve) => setTimeout(resolve, pause));
+      }
+      if (turn !== this.turn) return;
+      await this.load(found.hls, anchor, true);
+      this.curtain.hidden = true;
+    } catch (problem) {
+      this.say(problem.message);
+    }
+  }
+
+  say(text) {
+    this.curtain.textContent = text;
+    this.curtain.hidden = false;
+    announce(text);
+  }
+
+  reveal() { this.curtain.hidden = true; this.recovered = false; }
+
+  // ---- controls ----
+  controls() {
+    this.video.controls = false;
+    const bar = document.createElement("div");
+    bar.className = "controls";
+    bar.setAttribute("role", "group");
+    bar.setAttribute("aria-label", "Player");
+    bar.innerHTML = `
+      <div class="scrub"><canvas width="1200" height="4" aria-hidden="true"></canvas><input type="range" min="0" max="1" step="0.05" value="0" aria-label="Place in the film"></div>
+      <button type="button" data-do="toggle" aria-label="Play">${ICONS.play}</button>
+      <span class="place"><span data-now>0:00</span> / <span data-length></span></span>
+      <input class="loud" type="range" min="0" max="1" step="0.05" value="1" aria-label="Volume">
+      <span class="spring"></span>
+      <label><span class="visually-hidden">View</span><select data-view></select></label>
+      <button type="button" data-do="swap" aria-pressed="false">Swap eyes</button>
+      <button type="button" data-do="full" aria-label="Full screen">${ICONS.full}</button>`;
+    this.append(bar);
+    this.bar = bar;
+    this.scrub = bar.querySelector(".scrub input");
+    this.track = bar.querySelector(".scrub canvas");
+    this.scrub.addEventListener("change", () => { this.scrubbing = false; this.seekTo(Number(this.scrub.value)); });
+    this.scrub.addEventListener("input", () => { this.scrubbing = true; this.words(); });
+    bar.querySelector(".loud").addEventListener("input", (event) => { this.video.volume = Number(event.target.value); this.video.muted = false; });
+    bar.addEventListener("click", (event) => {
+      const action = event.target.closest("[data-do]")?.dataset.do;
+      if (action) this[action]();
+    });
+    this.screen.addEventListener("click", () => this.toggle());
+    this.screen.addEventListener("dblclick", () => this.full());
+  }
+
+  looks() {
+    const layout = this.dataset.layout;
+    const view = this.bar.querySelector("[data-view]");
+    if (!isStereo(layout)) {
+      view.closest("label").remove();
+      this.bar.querySelector("[data-do=swap]").remove();
+      return;
+    }
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    for (const [value, name] of MODES) if (!(calm && value === "wiggle")) view.add(new Option(name, value));
+    const canvas = document.createElement("canvas");
+    canvas.className = "glass";
+    canvas.hidden = true;
+    canvas.setAttribute("aria-hidden", "true");
+    this.video.after(canvas);
+    try {
+      this.glass = new Glass(this.video, canvas, layout);
+    } catch {
+      view.closest("label").remove();
+      this.bar.querySelector("[data-do=swap]").remove();
+      return;
+    }
+    view.addEventListener("change", () => this.look(view.value));
+    let kept = null;
+    try { kept = localStorage.getItem("view"); } catch { /* then the default */ }
+    view.value = MODES.some(([value]) => value === kept) ? kept : "left";
+    this.look(view.value || "left");
+  }
+
+  look(mode) {
+    const raw = mode === "raw";
+    this.glass.canvas.hidden = raw;
+    this.glass.show(raw ? null : mode);
+    this.video.style.setProperty("opacity", raw ? "1" : "0");
+    try { localStorage.setItem("view", mode); } catch { /* not kept then */ }
+  }
+
+  toggle() {
+    if (this.video.paused) this.video.play().catch((problem) => { if (problem.name !== "AbortError") this.say("Nothing to play yet."); });
+    else this.video.pause();
+  }
+
+  swap() {
+    this.glass.swap = !this.glass.swap;
+    this.bar.querySelector("[data-do=swap]").setAttribute("aria-pressed", this.glass.swap);
+    this.glass.draw();
+  }
+
+  full() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.requestFullscreen?.().catch(() => {});
+  }
+
+  key(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("select, input")) return;
+    const view = this.bar.querySelector("[data-view]");
+    const actions = {
+      " ": () => this.toggle(), k: () => this.toggle(), f: () => this.full(), m: () => { this.video.muted = !this.video.muted; },
+      ArrowLeft: () => this.seekTo(Math.max(0, this.now - 5)), ArrowRight: () => this.seekTo(Math.min(this.length || 1e9, this.now + 5)),
+      s: () => this.glass && this.swap(),
+      v: () => { if (view) { view.selectedIndex = (view.selectedIndex + 1) % view.options.length; this.look(view.value); } },
+    };
+    if (event.key === " " && event.target.matches("button")) return;
+    const act = actions[event.key];
+    if (act) { event.preventDefault(); act(); }
+  }
+
+  tick() {
+    const playing = !this.video.paused && !this.video.ended;
+    const toggle = this.bar.querySelector("[data-do=toggle]");
+    if (toggle.dataset.playing !== String(playing)) {
+      toggle.dataset.playing = playing;
+      toggle.innerHTML = playing ? ICONS.pause : ICONS.play;
+      toggle.setAttribute("aria-label", playing ? "Pause" : "Play");
+    }
+    const length = this.length || this.edge;
+    this.scrub.max = length || 1;
+    if (!this.scrubbing) this.scrub.value = this.now;
+    this.bar.querySelector(".loud").value = this.video.muted ? 0 : this.video.volume;
+    this.words();
+    this.here();
+  }
+
+  words() {
+    const place = clock(Number(this.scrub.value));
+    this.bar.querySelector("[data-now]").textContent = place;
+    this.bar.querySelector("[data-length]").textContent = clock(this.length || this.edge || 0);
+    this.scrub.setAttribute("aria-valuetext", place);
+  }
+
+  here() {
+    if (!this.segments) return;
+    const now = this.now;
+    const index = this.segments.findLastIndex((item) => item.start_seconds <= now + 0.01);
+    if (index !== this.lastHere) {
+      this.lastHere = index;
+      this.closest("ss-job")?.querySelector("ss-strip")?.here(index);
+    }
+  }
+
+  /** The scrubber's track: what is converted is bright. */
+  paint() {
+    const context = this.track.getContext("2d");
+    const style = getComputedStyle(this);
+    const { width, height } = this.track;
+    context.fillStyle = style.getPropertyValue("--line");
+    context.fillRect(0, 0, width, height);
+    if (!this.segments || !this.length) return;
+    const done = doneOf(this.state);
+    context.fillStyle = style.getPropertyValue("--soft");
+    for (const item of this.segments) {
+      if (done(item.index)) context.fillRect((item.start_seconds / this.length) * width, 0, Math.ceil((item.duration_seconds / this.length) * width), height);
+    }
+  }
+}
+
+customElements.define("ss-player", Player);

@@ -1,0 +1,108 @@
+// One event stream for all tabs of a browser: HTTP/1.1 gives a host six connections, and a player needs some of them.
+// The tab that holds the lock keeps the stream and tells the others; when it closes, the lock goes to the next one.
+const listeners = new Set();
+const watchers = new Set();
+const channel = "BroadcastChannel" in self ? new BroadcastChannel("stereospot") : null;
+let started = false;
+let connected = true;
+let quiet = 0;
+
+/** Call `listener(name, data)` for "job", "deleted", "counts" and "open" (the state may have changed meanwhile: re-read). */
+export function subscribe(listener) {
+  listeners.add(listener);
+  if (!started) {
+    started = true;
+    start();
+  }
+  return () => listeners.delete(listener);
+}
+
+/** Call `watcher(connected)` when the connection is lost for more than a moment, and when it is back. */
+export function onConnection(watcher) {
+  watchers.add(watcher);
+}
+
+function start() {
+  if (channel) channel.onmessage = (message) => receive(message.data);
+  if (navigator.locks && channel) {
+    navigator.locks.request("stereospot-stream", () => new Promise(() => open()));
+  } else {
+    open();
+  }
+}
+
+function tell(item) {
+  channel?.postMessage(item);
+  receive(item);
+}
+
+function receive({ name, data }) {
+  if (name === "connection") {
+    clearTimeout(quiet);
+    if (data) show(true);
+    else quiet = setTimeout(() => show(false), 2500);
+    return;
+  }
+  for (const listener of listeners) listener(name, data);
+}
+
+function show(value) {
+  if (value === connected) return;
+  connected = value;
+  for (const watcher of watchers) watcher(connected);
+}
+
+function open() {
+  const source = new EventSource("/api/v1/events");
+  for (const name of ["open", "job", "deleted", "counts"]) {
+    source.addEventListener(name, (event) => {
+      if (event.data !== undefined) tell({ name, data: JSON.parse(event.data) });
+      if (name === "open") tell({ name: "connection", data: true });
+    });
+  }
+  source.onerror = () => {
+    tell({ name: "connection", data: false });
+    // A proxy's error page ends an EventSource for good; a lost connection it mends by itself.
+    if (source.readyState === EventSource.CLOSED) setTimeout(open, 1500);
+  };
+}
+
+/** Say something to people who do not see the page; at most one thing every ten seconds. */
+let said = 0;
+export function announce(text) {
+  const now = Date.now();
+  if (now - said < 10_000) return;
+  said = now;
+  document.getElementById("announcements").textContent = text;
+}
+
+/** fetch() that throws the server's own words. */
+export async function ask(path, options = {}) {
+  const answer = await fetch(path, { headers: { Accept: "application/json", ...options.headers }, ...options });
+  if (answer.ok) return answer.status === 204 ? null : answer.json();
+  const problem = await answer.json().catch(() => ({ title: `The server answered ${answer.status}.` }));
+  const detail = problem.detail && problem.detail !== problem.title ? ` ${problem.detail}` : "";
+  throw Object.assign(new Error(`${problem.title}${detail}`), { problem });
+}
+
+export const post = (path, body) =>
+  ask(path, { method: "POST", body: body && JSON.stringify(body), headers: body ? { "Content-Type": "application/json", Accept: "application/json" } : {} });
+
+/** 4:10, 1:02:33 */
+export function clock(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60), whole % 60];
+  const two = (value) => String(value).padStart(2, "0");
+  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
+/** "23.9 fps, 4 min left" */
+export function figures(progress) {
+  const parts = [];
+  if (progress.fps) parts.push(`${progress.fps < 10 ? progress.fps.toFixed(1) : Math.round(progress.fps)} fps`);
+  if (progress.eta_seconds !== null && progress.eta_seconds !== undefined) {
+    const left = progress.eta_seconds;
+    parts.push(left < 90 ? `${Math.max(1, Math.round(left))} s left` : left < 5400 ? `${Math.round(left / 60)} min left` : `${(left / 3600).toFixed(1)} h left`);
+  }
+  return parts.join(", ");
+}

@@ -132,3 +132,42 @@ def test_violations_and_percentiles_are_counted() -> None:
     assert converter.tally[0] == converter.tally[2] == field.grid.rows
     assert converter.mean_percent == pytest.approx(1.0, abs=0.05)
     assert np.flatnonzero(converter.histogram).tolist() == [disparity.BINS // 2 + 100]
+
+
+@pytest.mark.parametrize("layout", [Layout.HALF_SBS, Layout.HALF_TB, Layout.FULL_SBS])
+@pytest.mark.parametrize("size", [(64, 36), (2, 2), (131, 77), (1030, 22)])
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("synthesise", ["both", "left", "right"])
+def test_torch_gives_the_same_bytes(layout: Layout, size: tuple[int, int], shift: int, synthesise: str) -> None:
+    """The golden test between the two kernels; on a GPU too where torch sees one."""
+    torch = pytest.importorskip("torch")
+    from inference.warp import torch_kernel
+
+    width, height = size
+    stereo = spec(layout=layout, divergence=7.0, synthesise=synthesise)
+    field = warp.Field.of(width, height, stereo)
+    place = geometry.arrange(width, height, layout)
+    eyes, step, knot = warp.eyes(stereo), field.grid.step, warp.knot(field.grid.step)
+    count = warp.knots(place.eye_width * (2 if place.half_width else 1), step)
+    inner = (-(-height // (1 << shift)), -(-width // (1 << shift)))
+    planes = np.stack([scene(*inner, False, seed) for seed in (1, 2)])
+    moved = np.stack([disparity.Disparity(field).convert(depth_steps(field.grid, seed)) for seed in (3, 4)])
+    half = (int(place.half_width), int(place.half_height))
+    eye = (place.eye_width >> shift, place.eye_height >> shift)
+    corners = [(x >> shift, y >> shift) for x, y in (place.left, place.right)]
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        moves = torch_kernel.invert(torch.from_numpy(moved).to(device), step, width, knot, count, eyes.left, eyes.right)
+        out = torch.zeros((2, place.height >> shift, place.width >> shift), dtype=torch.uint8, device=device)
+        torch_kernel.render(
+            torch.from_numpy(planes).to(device), moves, step, knot, shift, shift, *half, out, *eye, *corners
+        )
+        for index in range(2):
+            expected_moves = np.empty((2, field.grid.rows, count), np.int32)
+            cpu.invert(moved[index], step, width, knot, eyes.left, eyes.right, expected_moves, np.zeros(2, np.int64))
+            assert np.array_equal(moves[index].cpu().numpy(), expected_moves)
+            expected = np.zeros((place.height >> shift, place.width >> shift), np.uint8)
+            cpu.render(
+                planes[index], inner[1], expected_moves, step, knot, shift, shift, *half, expected, *eye,
+                *corners[0], *corners[1],
+            )  # fmt: skip
+            assert np.array_equal(out[index].cpu().numpy(), expected)

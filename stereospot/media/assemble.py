@@ -1,6 +1,7 @@
 """The film from its fragments and the source, in one pass.
 
-    fragments (parent, checked) --messages--> child: source demuxed, film written --descriptor--> the finished file
+    fragments (parent, checked) ─┬─ index ─> child: source demuxed, film laid out ─ descriptor ─> the finished file
+                                 └─ payload, written by the parent at the place that the child says ─────^
 
 The child reads the source once, without decoding: its sound, subtitles, chapters and tags go into the film, and the
 video packets of each fragment between them as their time comes. What the parent can check itself it does not take the
@@ -17,6 +18,7 @@ import sys
 import threading
 from array import array
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,7 @@ def assemble(
     """Write the film to `out`; blocking.
 
     fragments: the media segments in order, each once; taken one at a time. init: the header they all share.
+    The file is complete but not synced: that is for whoever stores it.
     Raises VERIFICATION_FAILED, ASSEMBLY_FAILED, STORAGE_FULL, CANCELLED and what the source raises; `out` is gone then.
     """
     limits = limits or Limits()
@@ -107,19 +110,20 @@ def _assemble(
             stop=stop,
         ) as jail:
             jail.send({}, init)
+            supply = _Supply(jail, checked, file.fileno(), whole=plan.container == "mkv")
             for message in jail.messages():
-                if message.body.get("want"):
-                    fragment = next(checked, None)
-                    jail.send({"end": fragment is None}, fragment or b"")
+                if "want" in message.body or "at" in message.body:
+                    supply.answer(message.body)
                 else:
                     answer = message.body
         checked.finish()
-        os.fsync(file.fileno())
         size = file.seek(0, os.SEEK_END)
         warnings += [str(item)[:300] for item in answer.get("warnings", [])]
-        _verify(plan, total, checked, origin, out, limits, stop)
         file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with ThreadPoolExecutor(1, "hash") as pool:
+            hashing = pool.submit(hashlib.file_digest, file, "sha256")
+            _verify(plan, total, checked, origin, out, limits, stop)
+            digest = hashing.result().hexdigest()
     return FilmReport(
         frames=checked.frames,
         duration_seconds=float((total.end_pts - total.first_pts) * plan.encode.time_base),
@@ -167,6 +171,43 @@ def _request(plan: Plan, total: PlanTotal, origin: int, limits: Limits) -> dict[
         "segments": total.segments,
         "seconds": float((total.end_pts - total.first_pts) * plan.encode.time_base),
     }
+
+
+class _Supply:
+    """Answers the child: the next fragment, or only its index while its payload, whose place the child says, is
+    written from here: pictures then cross no socket."""
+
+    def __init__(self, jail: Jail, checked: Checked, film: int, *, whole: bool) -> None:
+        self._jail = jail
+        self._checked = checked
+        self._film = film
+        self._whole = whole
+        self._first = True
+        self._payload = memoryview(b"")
+        self._end = 0
+
+    def answer(self, body: dict[str, Any]) -> None:
+        if "at" in body:
+            self._place(body["at"])
+            return
+        media = next(self._checked, None)
+        if media is None:
+            self._jail.send({"end": True})
+            return
+        mdat = boxes.find(media, "mdat")
+        assert mdat is not None
+        self._payload = memoryview(media)[mdat.body : mdat.end]
+        # The first one goes whole: libavformat makes a header from it.
+        self._jail.send({"end": False}, media if self._whole or self._first else media[: mdat.body])
+        self._first = False
+
+    def _place(self, offset: Any) -> None:
+        if not isinstance(offset, int) or not self._end <= offset < _FILE_BYTES:
+            raise errors.error("ASSEMBLY_FAILED", "The child places a fragment outside of the film.")
+        written = 0
+        while written < len(self._payload):
+            written += os.pwrite(self._film, self._payload[written:], offset + written)
+        self._end = offset + written
 
 
 class Checked(Iterator[bytes]):

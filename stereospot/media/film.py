@@ -150,12 +150,22 @@ class Film:
 
     def append(self, track: Track, data: bytes | memoryview, count: int) -> None:
         """Write the bytes of the next `count` samples, which `track.add` has counted or will count."""
+        self._place(track, len(data), count)
+        self._file.write(data)
+
+    def leave(self, track: Track, size: int, count: int) -> int:
+        """Leave room for the next `count` samples, which somebody else writes at the offset that is returned."""
+        offset = self.position
+        self._place(track, size, count)
+        self._file.seek(self.position)
+        return offset
+
+    def _place(self, track: Track, size: int, count: int) -> None:
         joined = self._last is track and self._chunk < CHUNK_BYTES
         track.placed(self.position, count, joined=joined)
-        self._chunk = self._chunk + len(data) if joined else len(data)
+        self._chunk = self._chunk + size if joined else size
         self._last = track
-        self._file.write(data)
-        self.position += len(data)
+        self.position += size
 
     def finish(self, header: bytes) -> bool:
         """Write the index; returns whether it found its place in front."""

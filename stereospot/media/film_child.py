@@ -60,7 +60,10 @@ def _write(cell: Cell, request: dict[str, Any]) -> None:
 
 
 class Supply:
-    """The fragments, one in hand: asked of the parent, which has checked them."""
+    """The fragments, one in hand: asked of the parent, which has checked them.
+
+    For mp4 only the first is whole; of the others `media` ends where the payload begins.
+    """
 
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
@@ -73,6 +76,10 @@ class Supply:
         message = self._cell.receive()
         self.media = message.blob
         self.samples = [] if message.body["end"] else boxes.read_fragment(self.media)
+
+    def place(self, offset: int) -> None:
+        """Have the parent write this fragment's payload at `offset` of the film."""
+        self._cell.send({"at": offset})
 
     @property
     def ended(self) -> bool:
@@ -212,11 +219,11 @@ class Mp4:
 
     def _fragment(self) -> None:
         self._flush()
-        samples, media = self._supply.samples, self._supply.media
+        samples = self._supply.samples
         for sample in samples:
             self._video.add(sample.size, sample.duration, key=sample.key)
-        body = memoryview(media)[samples[0].position : samples[-1].position + samples[-1].size]
-        self._film.append(self._video, body, len(samples))
+        size = samples[-1].position + samples[-1].size - samples[0].position
+        self._supply.place(self._film.leave(self._video, size, len(samples)))
         self._supply.advance()
 
     def _sink(self, track: Track, data: bytes, count: int) -> None:

@@ -96,10 +96,13 @@ class Curve:
         self._times = [sample.pts for sample in self.samples]
 
     def at(self, pts: int) -> tuple[float, float]:
-        """(near, far) of the frame at `pts`, near > far; raises ValueError if no window has a sample near it."""
+        """(near, far) of the frame at `pts`, near > far; raises ValueError if there is no sample at all.
+
+        A frame farther than the support from every sample, which only padding may be, has the nearest one's.
+        """
+        if not self.samples:
+            raise ValueError(f"no sample for {pts}")
         own = max(bisect.bisect_right(self._times, pts) - 1, 0)
-        if not self.samples or abs(self._times[own] - pts) > self.grid.support:
-            raise ValueError(f"no sample near {pts}")
         first = last = own
         while first > 0 and not self.samples[first].starts and pts - self._times[first - 1] < self.grid.support:
             first -= 1

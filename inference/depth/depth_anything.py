@@ -13,6 +13,7 @@ torch and transformers are imported when an engine is loaded, never before; torc
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import importlib
 import os
 import threading
@@ -76,6 +77,7 @@ class DepthAnything:
         self._kind = torch.float32 if device.dtype == "float32" else torch.bfloat16
         self._mean = torch.tensor(_MEAN, device=device.name).view(1, 3, 1, 1) * 255.0
         self._scale = 1.0 / (torch.tensor(_STD, device=device.name).view(1, 3, 1, 1) * 255.0)
+        self.side_by_side = device.batch if self._on_gpu else device.threads
         self._guard = threading.Lock()
         self._graphs: dict[tuple[int, ...], tuple[Any, Any, Any]] = {}
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
@@ -121,6 +123,23 @@ class DepthAnything:
                 return depth[:count].float()
         except Exception as failure:
             raise translated(failure) from failure
+
+    def resize(self, batch: int) -> None:
+        """Use another constant batch on the GPU from now on; what was captured for the old one is dropped."""
+        with self._guard:
+            if self._on_gpu:
+                self._graphs.clear()
+                self.device = dataclasses.replace(self.device, batch=batch)
+                self._torch.cuda.empty_cache()
+        self.side_by_side = batch
+
+    def memory_bytes(self) -> int | None:
+        """Peak of this process's memory on the GPU; None on a CPU."""
+        return int(self._torch.cuda.max_memory_allocated(self.device.name)) if self._on_gpu else None
+
+    def input_size(self, width: int, height: int) -> tuple[int, int]:
+        """The input for a picture of this shape, with as many patches as the engine was loaded for."""
+        return input_size(width, height, short_side=min(self.info.width, self.info.height))
 
     def close(self) -> None:
         """Let threads, graphs and the model's memory go."""

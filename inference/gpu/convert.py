@@ -1,0 +1,231 @@
+"""A segment by a learned engine, from the decoder's frames to a fragment; stages in threads, joined by short queues.
+
+    decode, small pictures ─> keys inferred in batches ─> carried, near/far, window ─> warp, layout ─> encode
+
+The same stages as `inference.convert`, around another way to depth. Frames are copied out of the decoder's memory as
+they come: a batch of keys may span more frames than the decoder's ring. Any worker gets the same depth for a frame:
+keys lie on the film's grid and at shot starts, each is inferred by itself, and the curve is the film's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference import geometry, layouts, prepare, report, shots, upsample, window
+from inference.channel import Channel, Halt
+from inference.contract import Converted, Frames, Planes
+from inference.depth.motion import KeyGrid
+from inference.gpu.batching import Shared
+from inference.gpu.depths import Depths, Entry
+from inference.gpu.samples import Known, Sampler
+from inference.warp import disparity
+from stereospot import errors
+from stereospot.media.cmaf import Fragment, FragmentEncoder
+from stereospot.media.model import Plan, Segment
+
+_QUEUE = 4
+_BUFFERS = 4
+
+
+def key_grid(plan: Plan, every: int) -> KeyGrid:
+    """The keys of a plan's film when every `every`-th frame is inferred."""
+    video = plan.source.video
+    return KeyGrid(every, video.average_rate, video.time_base)
+
+
+def padding(every: int) -> int:
+    """Frames that have to be decoded on each side of a segment: the window's, with the keys beside each of them."""
+    return window.PADDING if every == 1 else window.PADDING + every + 1 + shots.REACH
+
+
+def convert_learned(
+    *,
+    decoder: Frames,
+    plan: Plan,
+    segment: Segment,
+    engine: Shared,
+    sampler: Sampler | None,
+    known: Known,
+    every: int = 1,
+    stop: threading.Event | None = None,
+    on_frame: Callable[[int], None] | None = None,
+) -> Converted:
+    """Convert one segment; blocking. Arguments and errors as `convert.convert_segment`.
+
+    sampler: gives the curve of an engine that needs one; known: raw depth that this worker has inferred already;
+    every: infer each so manieth frame, carry the others. Raises OUT_OF_MEMORY when half the batch does not fit.
+    """
+    began, before = time.perf_counter(), engine.seconds
+    curve = None
+    if engine.info.needs_curve:
+        if sampler is None:
+            raise errors.error("INTERNAL", f"The engine {engine.info.name} needs a curve.")
+        video = plan.source.video
+        ticks = round((padding(every) + 1) / (video.average_rate * video.time_base))
+        curve = sampler.curve(decoder, segment, padding=ticks, stop=stop)
+    sampled = time.perf_counter() - began
+    work = _Conversion(decoder, plan, segment, engine, stop, padding(every))
+    depths = Depths(work.halt, work.upsampler, engine, known, key_grid(plan, every), curve, plan.stereo.convergence)
+    fragment = work.run(depths, on_frame)
+    seconds = time.perf_counter() - began
+    stages = {**work.seconds, **depths.seconds, "sample": sampled, "depth": engine.seconds - before}
+    more = {
+        "seconds": round(seconds, 4),
+        "stages": {name: round(value, 4) for name, value in stages.items()},
+        "limiting": max(stages, key=lambda name: stages[name]),
+        "fps": round(segment.frames / seconds, 2),
+        "device": engine.info.device,
+        "dtype": engine.info.dtype,
+        "model": engine.info.model,
+        "batch": engine.group,
+        "every": every,
+        "device_memory_bytes": engine.memory_bytes(),
+        "not_finite": depths.not_finite,
+    }
+    return Converted(fragment, work.report(engine).model_copy(update=more))
+
+
+@dataclass(slots=True, eq=False)
+class _Picture:
+    """A frame of the segment in memory of our own."""
+
+    pts: int
+    planes: Planes
+
+
+class _Conversion:
+    """The stages around depth."""
+
+    def __init__(
+        self,
+        decoder: Frames,
+        plan: Plan,
+        segment: Segment,
+        engine: Shared,
+        stop: threading.Event | None,
+        pad: int,
+    ) -> None:
+        video, stereo, form = plan.source.video, plan.stereo, plan.decode.pixel_format
+        size = (engine.info.width, engine.info.height)
+        self.halt = Halt(stop)
+        self.upsampler = upsample.Upsampler(video.width, video.height, stereo.bars, *size)
+        self.seconds: dict[str, float] = {"decode": 0.0, "prepare": 0.0, "warp": 0.0, "encode": 0.0}
+        self._decoder, self._plan, self._segment, self._pad = decoder, plan, segment, pad
+        self._preparer = prepare.Preparer(video.width, video.height, form, video.colour, stereo.bars, *size)
+        self._compositor = layouts.Compositor(video.width, video.height, form, stereo, video.colour)
+        self._sizes = geometry.plane_sizes(video.width, video.height, form)
+        self._taken: Channel[Entry[_Picture]] = Channel(_QUEUE, self.halt)
+        self._settled: Channel[window.Ready[_Picture]] = Channel(_QUEUE, self.halt)
+        self._composed: Channel[tuple[int, Planes]] = Channel(_BUFFERS, self.halt)
+        self._spare: Channel[Planes] = Channel(_BUFFERS, self.halt)
+        self._cuts: list[bool] = []
+        self._means: list[float] = []
+
+    def run(self, depths: Depths[_Picture], on_frame: Callable[[int], None] | None) -> Fragment:
+        """All stages; the encoder runs in the caller's thread."""
+        work = (self._decode, lambda: depths.infer(self._taken), lambda: depths.follow(self._settled), self._warp)
+        threads = [threading.Thread(target=self.halt.run, args=(part,), name="learned") for part in work]
+        for thread in threads:
+            thread.start()
+        fragment: Fragment | None = None
+        try:
+            fragment = self._encode(on_frame)
+        except BaseException as error:
+            self.halt.fail(error)
+        finally:
+            for thread in threads:
+                thread.join()
+        if fragment is None or self.halt.is_set:
+            self.halt.reraise()
+            raise errors.error("INTERNAL", "A conversion ended without a fragment.")
+        return fragment
+
+    def _decode(self) -> None:
+        """Frames copied, so that the decoder's ring is free at once, with their small pictures."""
+        mark = time.thread_time()
+        frames = self._decoder.frames(self._segment.start, self._segment.end, before=self._pad, after=self._pad)
+        for frame in frames:
+            try:
+                self.halt.check()
+                self.seconds["decode"] += time.thread_time() - mark
+                mark = time.thread_time()
+                small = self._preparer.prepare(frame.planes)
+                own = tuple(np.array(plane) for plane in frame.planes) if frame.pad == 0 else None
+                pts = frame.pts
+            finally:
+                frame.release()
+            self.seconds["prepare"] += time.thread_time() - mark
+            self._taken.put(Entry(pts, small, None if own is None else _Picture(pts, own)))
+            mark = time.thread_time()
+        self._taken.close()
+
+    def _warp(self) -> None:
+        """Both eyes of each frame into the layout."""
+        for _ in range(_BUFFERS):
+            self._spare.put(self._compositor.empty())
+        spare = iter(self._spare)
+        for item in self._settled:
+            out = next(spare)
+            mark = time.thread_time()
+            self._compositor.compose(item.payload.planes, item.depth, out)
+            self._cuts.append(item.cut)
+            self._means.append(self._compositor.disparity.mean_percent)
+            self.seconds["warp"] += time.thread_time() - mark
+            self._composed.put((item.payload.pts, out))
+        self._composed.close()
+
+    def _encode(self, on_frame: Callable[[int], None] | None) -> Fragment:
+        encoder = FragmentEncoder(self._plan.encode)
+        count = 0
+        for pts, planes in self._composed:
+            began = time.perf_counter()
+            encoder.write(planes, pts)
+            self.seconds["encode"] += time.perf_counter() - began
+            self._spare.put(planes)
+            count += 1
+            if on_frame is not None:
+                on_frame(count)
+        if count != self._segment.frames:
+            raise errors.error(
+                "SEGMENT_MISMATCH",
+                f"Segment {self._segment.index}: the plan has {self._segment.frames} frames, {count} were decoded.",
+                expected=self._segment.frames,
+                found=count,
+            )
+        began = time.perf_counter()
+        fragment = encoder.finish(self._segment.start + self._segment.duration)
+        self.seconds["encode"] += time.perf_counter() - began
+        return fragment
+
+    def report(self, engine: Shared) -> report.SegmentReport:
+        """The comfort numbers; what concerns time and device is the caller's to add."""
+        counts, info = self._compositor.disparity, engine.info
+        low, middle, high = (
+            report.percentile(counts.histogram, part, lowest=disparity.LOWEST_PERCENT, width=disparity.BIN_PERCENT)
+            for part in (0.01, 0.5, 0.99)
+        )
+        pairs = zip(self._means, self._means[1:], self._cuts[1:], strict=False)
+        steps = [abs(b - a) for a, b, cut in pairs if not cut]
+        stretched, intervals = (int(value) for value in self._compositor.stretch)
+        return report.SegmentReport(
+            index=self._segment.index,
+            frames=len(self._means),
+            seconds=0.0,
+            engine=report.EngineUsed(name=info.name, version=info.version, model_sha256=info.model_sha256),
+            disparity_p1=low,
+            disparity_p50=middle,
+            disparity_p99=high,
+            histogram=tuple(int(value) for value in report.merged(counts.histogram)) if counts.histogram.any() else (),
+            violation_ratio=round(int(counts.tally[0]) / max(1, int(counts.tally[2])), 5),
+            stretch_ratio=round(stretched / max(1, intervals), 5),
+            cuts=sum(self._cuts),
+            cut_at_start=bool(self._cuts and self._cuts[0]),
+            first_mean=round(self._means[0], 4) if self._means else 0.0,
+            last_mean=round(self._means[-1], 4) if self._means else 0.0,
+            step_p95=round(float(np.percentile(steps, 95)), 5) if steps else 0.0,
+        )

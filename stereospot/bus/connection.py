@@ -14,6 +14,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,6 +39,14 @@ _FORBIDDEN = re.compile(r'(?i)permissions violation for publish to "([^"]+)"')
 Handler = Callable[[Msg], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A request that waits for its answer; `sent` is false for one asked while there was no connection."""
+
+    subject: str
+    sent: bool
+
+
 class Bus:
     """One connection; made by `connect`, ended by `drain`."""
 
@@ -47,7 +56,7 @@ class Bus:
         self._on_closed = on_closed
         self._draining = False
         self._is_new = True
-        self._asking: dict[asyncio.Timeout, str] = {}
+        self._asking: dict[asyncio.Timeout, _Question] = {}
         self._forbidden: set[str] = set()
         self._listeners: set[Callable[[], None]] = set()
         self._problem = ""
@@ -190,10 +199,10 @@ class Bus:
     ) -> Msg:
         """One request, with nats-py's errors; raises BROKER_FORBIDDEN where our rights end.
 
-        At a reconnect it times out at once, since its answer may be lost.
+        If the connection was lost meanwhile it times out when that is back, since its answer may be lost.
         """
         scope = asyncio.timeout(timeout)
-        self._asking[scope] = subject.lower()
+        self._asking[scope] = _Question(subject.lower(), sent=self.nc.is_connected)
         try:
             async with scope:
                 return await self.nc.request(
@@ -357,8 +366,8 @@ class Bus:
         if found is not None:
             # The server answers a forbidden publish with silence and this one line; end the request that waits for it.
             self._forbidden.add(found[1])
-            for scope, subject in tuple(self._asking.items()):
-                if subject == found[1]:
+            for scope, question in tuple(self._asking.items()):
+                if question.subject == found[1]:
                     scope.reschedule(0)
 
     async def _on_disconnected(self) -> None:
@@ -368,8 +377,9 @@ class Bus:
 
     async def _on_reconnected(self) -> None:
         self._problem = ""
-        for scope in tuple(self._asking):
-            scope.reschedule(0)
+        for scope, question in tuple(self._asking.items()):
+            if question.sent:  # the others wait in nats-py's buffer and go out now
+                scope.reschedule(0)
         _log.info("reconnected", action="connect", name=self.name)
         self._notify()
 

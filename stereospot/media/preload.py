@@ -17,6 +17,7 @@ MODULES = (
     "stereospot.media.frames",
     "stereospot.media.film_child",
     "stereospot.media.audio_child",
+    "stereospot.media.subtitle_child",
 )
 _SKIPPED = ("av.__main__", "av.datasets")
 

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import html
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stereospot import errors
+from stereospot.jail import Jail
 from stereospot.media import signalling
+from stereospot.media.limits import Limits
+from stereospot.media.model import SourceInfo
+from stereospot.media.source import Source
 from stereospot.options import Layout
 
 TEXT_CODECS = frozenset(("mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"))
@@ -48,17 +54,31 @@ def _dialogue(ass: bytes) -> str:
     return text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ").strip()
 
 
-def read_cues(container: Any, stream: Any, *, origin: float = 0.0) -> list[Cue]:
-    """Every cue of a text stream of an open container; runs in the jail."""
-    cues: list[Cue] = []
-    for packet in container.demux(stream):
-        if packet.size and packet.pts is not None:
-            text = plain_text(packet)
-            start = float(packet.pts * packet.time_base) - origin
-            end = start + float((packet.duration or 0) * packet.time_base)
-            if text and end > start:
-                cues.append(Cue(max(0, round(start * 1000)), max(0, round(end * 1000)), text.encode()))
-    return sorted(cues, key=lambda cue: (cue.start, cue.end))
+def read(
+    source: Source, info: SourceInfo, *, limits: Limits | None = None, stop: threading.Event | None = None
+) -> dict[int, list[Cue]]:
+    """The cues of every text track, by the track's place among the source's subtitles; one pass, blocking.
+
+    Tracks of pictures and tracks without a cue are left out. Times are the source's own, as in the film and the
+    playlists. Raises what the source raises, CANCELLED, DECODER_CRASHED, DECODE_STALLED, CORRUPT_INPUT.
+    """
+    text = {track.stream_index: place for place, track in enumerate(info.subtitles) if not track.bitmap}
+    if not text:
+        return {}
+    limits = limits or Limits()
+    request = limits.request() | {"subtitles": sorted(text)}
+    found: dict[int, list[Cue]] = {}
+    with Jail(
+        "stereospot.media.subtitle_child:read", request, sources=[source], limits=limits.jail(), stop=stop
+    ) as jail:
+        for message in jail.messages():
+            try:
+                place = text[message.body["stream"]]
+                cues = [Cue(int(start), int(end), str(words).encode()) for start, end, words in message.body["cues"]]
+            except (KeyError, TypeError, ValueError) as failure:
+                raise errors.error("CORRUPT_INPUT", "The subtitles make no sense.") from failure
+            found.setdefault(place, []).extend(cue for cue in cues if 0 <= cue.start < cue.end)
+    return {place: sorted(cues, key=lambda cue: (cue.start, cue.end)) for place, cues in sorted(found.items())}
 
 
 def webvtt(cues: Iterable[Cue]) -> str:

@@ -1,0 +1,54 @@
+"""The jailed side of `subtitles.read`: cues of all text tracks in one pass, sent in batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import av.error
+import av.stream
+
+from stereospot.jail import Cell
+from stereospot.media.opener import CODEC_WHITELIST, opened
+from stereospot.media.subtitles import plain_text
+
+_BATCH = 1000
+
+
+def read(cell: Cell, request: dict[str, Any]) -> None:
+    """Task: sends {stream, cues: [[start, end, text], …]}, times in milliseconds."""
+    wanted = set(request["subtitles"])
+    held: dict[int, list[tuple[int, int, str]]] = {index: [] for index in wanted}
+    with opened(cell.source, request) as container:
+        streams: list[Any] = []
+        every: list[Any] = list(container.streams)
+        for stream in every:
+            if stream.index in wanted and stream.codec_context is not None:
+                stream.codec_context.options = {"codec_whitelist": CODEC_WHITELIST}
+                streams.append(stream)
+            else:
+                stream.discard = av.stream.Discard.all
+        try:
+            for packet in container.demux(streams) if streams else ():
+                if packet.size and packet.pts is not None:
+                    _add(cell, held, packet)
+        except (av.error.InvalidDataError, av.error.EOFError):
+            pass  # what came before the damage is worth having
+    for index, cues in held.items():
+        if cues:
+            cell.send({"stream": index, "cues": cues})
+
+
+def _add(cell: Cell, held: dict[int, list[tuple[int, int, str]]], packet: Any) -> None:
+    try:
+        text = plain_text(packet)
+    except av.error.FFmpegError:
+        return
+    start = packet.pts * packet.time_base
+    end = start + (packet.duration or 0) * packet.time_base
+    cues = held[packet.stream.index]
+    if text:
+        cues.append((max(0, round(start * 1000)), max(0, round(end * 1000)), text))
+    if len(cues) >= _BATCH:
+        cell.send({"stream": packet.stream.index, "cues": cues})
+        cues.clear()

@@ -14,15 +14,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from services.gateway import playlists
-from services.gateway.playlists import Entry, Rendition
 from services.gateway.problems import problem
 from services.gateway.ranges import object_response
 from services.gateway.state import Gateway, Given
@@ -30,12 +28,16 @@ from services.gateway.table import Row
 from stereospot import errors, keys
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
-from stereospot.media import boxes
+from stereospot.media import boxes, hls
+from stereospot.media.hls import Entry, Rendition
 from stereospot.media.model import Plan, Segment
 
 NO_STORE = {"Cache-Control": "no-store"}
 CACHED = 512
 BITS_PER_PIXEL = 0.12
+"""For BANDWIDTH, which must be there: what CRF 20 needs at most, as films were measured."""
+
+_RANGES: dict[int, Literal["PQ", "HLG"]] = {16: "PQ", 18: "HLG"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +130,20 @@ class Player:
                 codecs.append(await self._codec(keys.audio_init(job.job_id, job.generation, number)))
                 name = track.title or track.language or f"Track {number + 1}"
                 first = not any(item.default for item in plan.source.audio) and number == 0
-                renditions.append(
-                    Rendition(f"{prefix}audio/{number}.m3u8", name, track.language, track.default or first)
-                )
+                uri = f"{prefix}audio/{number}.m3u8"
+                renditions.append(Rendition(uri, name, track.language, track.default or first, track.channels))
         spec = plan.encode
-        bandwidth = int(spec.width * spec.height * float(spec.rate) * BITS_PER_PIXEL) + 160_000 * len(renditions)
-        return playlists.master_playlist(
+        bits = int(spec.width * spec.height * float(spec.rate) * BITS_PER_PIXEL)
+        return hls.master_playlist(
             f"{prefix}video.m3u8",
             codecs=codecs,
-            bandwidth=max(bandwidth, 64_000),
+            peak_bits=max(bits, 64_000) + (160_000 if renditions else 0),
             width=spec.width,
             height=spec.height,
-            rate=float(spec.rate),
+            rate=spec.rate,
             layout=spec.layout,
-            audio=_distinct(renditions),
+            audio=renditions,
+            hdr=_RANGES.get(spec.colour.transfer, "SDR"),
         )
 
     async def _codec(self, key: str) -> str:
@@ -161,22 +163,8 @@ def _text(shown: Showing, segments: Sequence[Segment], track: int | None, over: 
     tick = shown.plan.source.video.time_base
     folder = "../../video/" if track is None else f"../../../audio/{track}/"
     init = f"{folder}init-{(shown.state.init or '')[:16]}.mp4" if track is None else f"{folder}init.mp4"
-    entries = [Entry(f"{folder}{item.index:05d}.m4s", float(item.duration * tick)) for item in segments]
-    return playlists.media_playlist(init, entries, target_seconds=shown.plan.target_seconds, ended=over)
-
-
-def _distinct(renditions: Sequence[Rendition]) -> list[Rendition]:
-    """Names in a group must differ, and only one may be the default."""
-    seen: set[str] = set()
-    result: list[Rendition] = []
-    for item in renditions:
-        name, number = item.name, 2
-        while name in seen:
-            name, number = f"{item.name} {number}", number + 1
-        seen.add(name)
-        default = item.default and not any(other.default for other in result)
-        result.append(Rendition(item.uri, name, item.language, default))
-    return result
+    entries = [Entry(f"{folder}{item.index:05d}.m4s", item.duration * tick) for item in segments]
+    return hls.media_playlist(init, entries, target_seconds=shown.plan.target_seconds, ended=over)
 
 
 def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
@@ -227,7 +215,7 @@ async def audio(
 
 
 def _playlist(text: bytes) -> Response[bytes]:
-    return Response(text, media_type=playlists.MEDIA_TYPE, headers=NO_STORE)
+    return Response(text, media_type=hls.MEDIA_TYPE, headers=NO_STORE)
 
 
 def _index(number: int) -> int:

@@ -91,7 +91,7 @@ async def test_playlists_name_what_is_there_and_it_decodes(gateway: Served) -> N
     master = (await gateway.client.get(master_path)).text
     assert 'CODECS="avc1.' in master
     assert "mp4a.40.2" in master
-    assert "RESOLUTION=128x72,FRAME-RATE=24.000" in master
+    assert "RESOLUTION=128x72,FRAME-RATE=24.000,VIDEO-RANGE=SDR" in master
     assert 'LANGUAGE="eng"' in master
     assert "CH-STEREO" not in master
     [video_uri] = uris(master)

@@ -1,8 +1,8 @@
-// Before the first paint: dark unless somebody chose light, or the system asks for light and nobody chose.
+// Before the first paint: dark, as a cinema is, unless somebody chose light here.
 (() => {
   const root = document.documentElement;
   let chosen = null;
   try { chosen = localStorage.getItem("theme"); } catch { /* storage may be denied; then the choice is not kept */ }
-  root.dataset.theme = chosen ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
+  root.dataset.theme = chosen ?? "dark";
   root.classList.add("js");
 })();

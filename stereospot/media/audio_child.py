@@ -70,8 +70,8 @@ def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
         for packet in container.demux(streams):
             if packet.size:
                 yield packet
-    except (av.error.InvalidDataError, av.error.EOFError):
-        return
+    except av.error.FFmpegError:
+        return  # what follows the damage is silence
 
 
 class Frames(Protocol):

@@ -54,6 +54,10 @@ def _opus_samples(data: bytes) -> int | None:
     return size * (data[1] & 63) if len(data) > 1 else None
 
 
+_LONGEST_PAUSE_SECONDS = 6 * 3600
+"""Times that jump further ahead, or back by more than a second, are a broken clock and not a pause."""
+
+
 class Copied:
     """Packets as they are; only ADTS headers are taken off, since mp4 keeps their content in the header."""
 
@@ -77,6 +81,8 @@ class Copied:
         self._start = 0
         self._leading = False
         self._time = 0
+        self._shift = 0
+        self._jump = _LONGEST_PAUSE_SECONDS * rate
         self._held: tuple[bytes, int, int] | None = None
         self._latest: Any = None
 
@@ -127,8 +133,12 @@ class Copied:
         if packet.is_discard and not self._leading:
             return None
         place = self._time + (self._held[2] if self._held is not None else 0)
-        if time is not None and abs(time - place) > self._slack:
-            place = max(time, self._time + 1)
+        if time is not None:
+            time += self._shift
+            if time > place + self._jump or time < place - self.track.timescale:
+                self._shift += place - time  # a clock that was set anew: the sound itself goes on
+            elif abs(time - place) > self._slack:
+                place = max(time, self._time + 1)
         if self._leading and not packet.is_discard:
             self._leading = False  # the packets before were there for the decoder alone
             self._start = place + skipped(packet)[0]

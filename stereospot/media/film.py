@@ -68,6 +68,17 @@ class Track:
             self._run_durations.append(duration)
             self._run_lengths.append(count)
 
+    def stretch(self, ticks: int) -> None:
+        """The last sample lasts longer: nothing follows it yet."""
+        self.duration += ticks
+        duration = self._run_durations[-1] + ticks
+        if self._run_lengths[-1] == 1:
+            self._run_durations[-1] = duration
+        else:
+            self._run_lengths[-1] -= 1
+            self._run_lengths.append(1)
+            self._run_durations.append(duration)
+
     @property
     def latest(self) -> int:
         """The duration of the last sample."""

@@ -101,7 +101,7 @@ def _packets(source: Any, streams: list[Any], warnings: list[str]) -> Iterator[A
         for packet in source.demux(streams):
             if packet.size:
                 yield packet
-    except (av.error.InvalidDataError, av.error.EOFError) as failure:
+    except av.error.FFmpegError as failure:
         warnings.append(f"The source could not be read to its end: sound and subtitles may be cut short ({failure}).")
 
 
@@ -159,6 +159,7 @@ class Mp4:
         self._container: str = request["container"]
         self._warnings: list[str] = []
         self._video = Track(self._timescale, sync=False)
+        self._next_time: int | None = None
         self._first_media = supply.media
         self._carried: list[Carried] = self._carry()
         self._film = Film(file, _brand(self._container, init), self._room())
@@ -220,6 +221,11 @@ class Mp4:
     def _fragment(self) -> None:
         self._flush()
         samples = self._supply.samples
+        # A plan of samples leaves out what lies between them: the last picture stays until the next one.
+        start = samples[0].time + samples[0].offset
+        if self._next_time is not None and start > self._next_time:
+            self._video.stretch(start - self._next_time)
+        self._next_time = start + sum(sample.duration for sample in samples)
         for sample in samples:
             self._video.add(sample.size, sample.duration, key=sample.key)
         size = samples[-1].position + samples[-1].size - samples[0].position

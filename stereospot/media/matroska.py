@@ -62,6 +62,8 @@ class Matroska:
         self._targets: dict[int, Any] = {}
         self._converted: set[int] = set()
         self._lossless: dict[int, Lossless] = {}
+        self._latest: dict[int, int] = {}
+        self._refused = 0
         for stream in streams:
             self._add(stream, heads.get(stream.index, []))
         for name, kind, data in attachments:
@@ -140,10 +142,24 @@ class Matroska:
         if one is not None:
             one.take(packet, self._sink(one))
             return
-        if packet.dts is None:
-            packet.dts = packet.pts
+        if packet.pts is None:
+            packet.pts = packet.dts
+        self._ordered(packet)
         packet.stream = target
-        self._output.mux(packet)
+        try:
+            self._output.mux(packet)
+        except (av.error.ArgumentError, av.error.InvalidDataError):
+            self._refused += 1
+
+    def _ordered(self, packet: Any) -> None:
+        """Sound and text are decoded in the order in which they are shown; damaged sources say otherwise."""
+        index = packet.stream.index
+        latest = self._latest.get(index)
+        if packet.pts is None or (latest is not None and packet.pts < latest):
+            packet.pts = latest
+        packet.dts = packet.pts
+        if packet.pts is not None:
+            self._latest[index] = packet.pts
 
     def _plain(self, packet: Any) -> Iterator[Any]:
         text = plain_text(packet).encode()
@@ -164,4 +180,6 @@ class Matroska:
     def close(self) -> None:
         for one in self._lossless.values():
             one.finish(self._sink(one))
+        if self._refused:
+            self.warnings.append(f"{self._refused} packets of sound or subtitles are damaged and were left out.")
         self._output.close()

@@ -32,7 +32,7 @@ def read(cell: Cell, request: dict[str, Any]) -> None:
             for packet in container.demux(streams) if streams else ():
                 if packet.size and packet.pts is not None:
                     _add(cell, held, packet)
-        except (av.error.InvalidDataError, av.error.EOFError):
+        except av.error.FFmpegError:
             pass  # what came before the damage is worth having
     for index, cues in held.items():
         if cues:

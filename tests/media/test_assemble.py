@@ -356,3 +356,37 @@ def test_a_full_disk(container: Container, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("stereospot.media.assemble._FILE_BYTES", 20_000)
     job = films.job(sources.path_of("h264_mp4"), container)
     assert refused(job, tmp_path / "film").code == "STORAGE_FULL"
+
+
+def test_a_plan_of_samples(tmp_path: Path) -> None:
+    """Ranges with nothing between them: every frame keeps its time."""
+    whole = films.job(sources.path_of("h264_mp4"), "mp4")
+    job = films.job(sources.path_of("h264_mp4"), "mp4")
+    job.fragments = [whole.fragments[0], whole.fragments[2]]
+    job.pts = [*whole.pts[:24], *whole.pts[48:72]]
+    digest = hashlib.sha256(struct.pack(f"<{len(job.pts)}q", *job.pts)).hexdigest()
+    job.total = job.total.model_copy(
+        update={"segments": 2, "frames": 48, "pts_sha256": digest, "end_pts": whole.pts[72]}
+    )
+    for container in CONTAINERS:
+        job.plan = job.plan.model_copy(update={"container": container})
+        job.assemble(tmp_path / "film")
+        found = [float(pts * base) for pts, base, _ in films.frames(tmp_path / "film")]
+        assert found == pytest.approx([float(pts * job.plan.encode.time_base) for pts in job.pts], abs=0.0005)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("kind", ["h264_ts", "h264_mp4", "h264_open_gop_mkv"])
+def test_a_damaged_source(kind: str, container: Container, tmp_path: Path) -> None:
+    """The pictures are there already: whatever is left of the sound goes with them, and the film is whole."""
+    origin = sources.path_of(kind)
+    data = bytearray(origin.read_bytes())
+    third = len(data) // 3
+    data[third : third + 3000] = np.random.default_rng(3).bytes(3000)
+    job = films.job(origin, container)
+    job.path = tmp_path / f"damaged{origin.suffix}"
+    job.path.write_bytes(data)
+    job.assemble(tmp_path / "film")
+    check_frames(job, tmp_path / "film")
+    for number in range(len(films.sounds(origin))):
+        assert len(packets(tmp_path / "film", number)) > len(packets(origin, number)) // 4

@@ -13,8 +13,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-import nats.errors
-
 from stereospot import crash, errors, log
 from stereospot.bus import Bus, Delivery, Puller, PullError
 from stereospot.bus.pull import HAND_OVER_SECONDS, Received
@@ -130,7 +128,7 @@ class Actor:
                 if not await self._fetch(group):
                     await self._rest()
                 faults = 0
-            except (PullError, nats.errors.Error, errors.StereoSpotError) as problem:
+            except (PullError, errors.StereoSpotError) as problem:
                 faults += 1
                 if faults <= 3 or faults % 30 == 0:
                     self._log.warning("fetch failed", action="retry", reason=str(problem), faults=faults)
@@ -198,7 +196,7 @@ class Actor:
             for received in [*running, *(held for lane in self._lanes for held in lane.held)]:
                 try:
                     await received.in_progress()
-                except nats.errors.Error as problem:
+                except errors.Transient as problem:
                     self._log.warning("heartbeat failed", action="retry", reason=str(problem))
                     break
 
@@ -316,7 +314,7 @@ class Actor:
         for received in portion:
             try:
                 await received.nak(HAND_OVER_SECONDS)
-            except nats.errors.Error as problem:
+            except errors.Transient as problem:
                 self._log.warning("not handed over", action="stop", reason=str(problem))
 
 

@@ -168,10 +168,18 @@ class Bus:
         crash.point("bus.after_publish")
         return int(answer["seq"])
 
-    async def send(self, subject: str, body: Message | bytes, *, headers: Mapping[str, str] | None = None) -> None:
-        """Core NATS: no acknowledgement, nothing raised while disconnected; for what may be lost."""
+    async def send(
+        self, subject: str, body: Message | bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Core NATS: no acknowledgement; for what may be lost.
+
+        While the connection is away it waits in a buffer; raises BROKER_UNAVAILABLE when that is full or all is closed.
+        """
         data = body if isinstance(body, bytes) else body.body()
-        await self.nc.publish(subject, data, headers=dict(headers) if headers else None)
+        try:
+            await self.nc.publish(subject, data, reply=reply, headers=dict(headers) if headers else None)
+        except nats.errors.Error as problem:
+            raise api.unavailable(problem) from problem
 
     async def commit(self, writes: Sequence[Write], *, patience_seconds: float = 30.0) -> tuple[int, ...]:
         """Write all keys (of one bucket with `allow_atomic`) or none; returns their revisions.
@@ -213,6 +221,8 @@ class Bus:
                 self._forbidden.discard(subject.lower())
                 raise errors.error("BROKER_FORBIDDEN", subject) from problem
             raise nats.errors.TimeoutError from problem
+        except nats.errors.MaxPayloadError as problem:
+            raise errors.error("INVALID_REQUEST", f"A message of {len(data)} bytes is too large for NATS.") from problem
         finally:
             del self._asking[scope]
 
@@ -304,8 +314,11 @@ class Bus:
             raise api.unavailable(problem) from problem
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
-        """Core subscription: nothing is kept for those who are away."""
-        return await self.nc.subscribe(subject, queue=queue, cb=handler)
+        """Core subscription: nothing is kept for those who are away. Raises BROKER_UNAVAILABLE when all is closed."""
+        try:
+            return await self.nc.subscribe(subject, queue=queue, cb=handler)
+        except nats.errors.Error as problem:
+            raise api.unavailable(problem) from problem
 
     # ---- administration --------------------------------------------------------------------------------------
     async def api(

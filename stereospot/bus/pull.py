@@ -19,6 +19,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from stereospot import errors
 from stereospot.bus import api
 from stereospot.messages import Message
 
@@ -70,7 +71,7 @@ class Delivery:
 
 @dataclass(slots=True, eq=False)
 class Received:
-    """A delivery with the subject on which its acknowledgements go."""
+    """A delivery with the subject on which its acknowledgements go; these raise BROKER_UNAVAILABLE, rarely."""
 
     delivery: Delivery
     reply: str
@@ -78,7 +79,7 @@ class Received:
 
     async def ack(self) -> None:
         """Fire and forget; a lost ack is a redelivery."""
-        await self.bus.nc.publish(self.reply, b"+ACK")
+        await self.bus.send(self.reply, b"+ACK")
 
     async def ack_confirmed(self, patience_seconds: float = 3.0) -> None:
         """Ack until the server says that it has taken it; raises BROKER_UNAVAILABLE. A late ack still counts.
@@ -95,15 +96,15 @@ class Received:
     async def nak(self, delay_seconds: float) -> None:
         """Give it back; always with a delay, since a nak without one is redelivered at once, for ever."""
         nanoseconds = int(max(delay_seconds, 0.001) * 1e9)
-        await self.bus.nc.publish(self.reply, b"-NAK " + json.dumps({"delay": nanoseconds}).encode())
+        await self.bus.send(self.reply, b"-NAK " + json.dumps({"delay": nanoseconds}).encode())
 
     async def terminate(self, reason: str) -> None:
         """No more redeliveries; the reason shows in the server's advisory."""
         flat = " ".join(reason.split())[:200]
-        await self.bus.nc.publish(self.reply, f"+TERM {flat}".encode())
+        await self.bus.send(self.reply, f"+TERM {flat}".encode())
 
     async def in_progress(self) -> None:
-        await self.bus.nc.publish(self.reply, b"+WPI")
+        await self.bus.send(self.reply, b"+WPI")
 
 
 @dataclass(slots=True)
@@ -148,7 +149,7 @@ class Puller:
         """Subscribe the inboxes; the subscriptions survive reconnects."""
         self._inbox = self._bus.nc.new_inbox()
         for kind, arrive in (("take", self._on_take), ("wait", self._on_wait)):
-            self._subscriptions.append(await self._bus.nc.subscribe(f"{self._inbox}.{kind}.*", cb=arrive))
+            self._subscriptions.append(await self._bus.subscribe(f"{self._inbox}.{kind}.*", arrive))
         self._unlisten = self._bus.listen(self._reset)
 
     async def close(self) -> None:
@@ -161,7 +162,7 @@ class Puller:
                     await subscription.drain()
             while self.held:
                 await self.held.popleft().nak(HAND_OVER_SECONDS)
-        except (TimeoutError, nats.errors.Error):
+        except (TimeoutError, nats.errors.Error, errors.Transient):
             return  # the connection is going away, and with it the subscription; the ack wait brings the messages back
 
     async def take(self, batch: int, *, timeout: float = 2.0) -> list[Received]:
@@ -206,10 +207,10 @@ class Puller:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.consumer}"
         reply = f"{self._inbox}.{kind}.{request.number}"
         try:
-            await self._bus.nc.publish(subject, json.dumps(body).encode(), reply=reply)
-        except nats.errors.Error as problem:
+            await self._bus.send(subject, json.dumps(body).encode(), reply=reply)
+        except errors.Transient as problem:
             request.ended = True
-            raise PullError(f"{type(problem).__name__}: {problem}") from problem
+            raise PullError(str(problem)) from problem
 
     async def _woken(self, seconds: float) -> None:
         try:

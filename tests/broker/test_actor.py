@@ -12,7 +12,7 @@ import pytest
 
 from stereospot import errors, subjects
 from stereospot.actor import Actor, BatchActor, kind_of
-from stereospot.bus import Bus, Delivery
+from stereospot.bus import Bus, Delivery, Refused
 from stereospot.messages import DeadLetter, Failure, PlanWork
 from stereospot.outcome import Ack, Outcome, Reject, Retry
 from stereospot.settings import Settings
@@ -148,6 +148,23 @@ async def test_permanent_failures_are_buried_at_once(bus: Bus, how: str) -> None
     (letter,) = await letters(bus)
     assert (letter.failure.code, letter.attempts) == ("CORRUPT_INPUT", 1)
     assert letter.failure.segment_index == (None if how == "raised" else 7)
+
+
+async def test_the_largest_and_ugliest_message_can_be_buried(bus: Bus) -> None:
+    """A dead letter holds the original as JSON text: control characters grow sixfold, and NATS takes 1 MB."""
+
+    async def handle(delivery: Delivery) -> Outcome:
+        raise errors.error("INVALID_REQUEST")
+
+    config = (await bus.stream_info(subjects.WORK))["config"]
+    async with running(plan_actor(bus, handle)):
+        await bus.publish(subjects.work("plan", "a"), bytes(config["max_msg_size"] - 200))
+        await eventually(empty(bus))
+    assert len(await letters(bus)) == 1
+    with pytest.raises(Refused):
+        await bus.publish(subjects.work("plan", "a"), bytes(config["max_msg_size"] + 1))
+    with pytest.raises(errors.Permanent, match="too large"):
+        await bus.publish(subjects.work("plan", "a"), bytes(2**20 + 1))
 
 
 async def test_an_unnamed_exception_is_retried_and_harms_nobody_else(bus: Bus) -> None:

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from services import alias, operations, plans, reports, sources, space
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
-from stereospot import crash, errors, jobs, keys, log, records
+from stereospot import crash, errors, jobs, keys, log, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media import assemble as joining
@@ -179,8 +179,12 @@ class Assembler:
         """What readers who know only the job's id expect; and the end of older generations."""
         await alias.write_alias(self._context, job)
         crash.point("assembler.alias_written")
+        state = self._bus.bucket(subjects.STATE)
         for generation in range(1, job.generation):
             await self._store.delete_prefix(keys.generation_prefix(job.job_id, generation))
+            for key in (subjects.state_key(job.job_id, generation), subjects.trigger_key(job.job_id, generation)):
+                if await state.get(key) is not None:
+                    await state.purge(key)
 
     async def _init(self, job: Job) -> bytes:
         """The header that all fragments share."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from stereospot.completion import Completion
 from stereospot.jobs import COMPUTING, Job
 from stereospot.messages import Worker
-from stereospot.schedule import Candidate
+from stereospot.schedule import DEPTH, Candidate
 
 WORKER_SECONDS = 15.0
 """A worker that has not been heard of for so long counts no more; the bucket forgets it then too."""
@@ -21,6 +21,7 @@ WORKER_SECONDS = 15.0
 @dataclass(slots=True)
 class _Pool:
     waiting: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
+    hurried: set[str] = field(default_factory=set[str])
     in_flight: int = 0
 
 
@@ -82,8 +83,11 @@ class View:
         return self._generations.get(job_id, 0) > generation
 
     def pools(self) -> list[str]:
-        """Pools for which something waits."""
-        return [name for name, pool in self._pools.items() if pool.waiting]
+        """Pools for which something waits that may be sent now: there is room, or somebody watches."""
+        return [name for name, pool in self._pools.items() if pool.hurried or (pool.waiting and self._has_room(name))]
+
+    def _has_room(self, name: str) -> bool:
+        return self._pools[name].in_flight < max(self.slots(name), 1) * DEPTH
 
     def candidates(self, pool: str) -> list[Candidate]:
         return list(self._pools[pool].waiting.values())
@@ -111,6 +115,7 @@ class View:
             pool = self._pools[before.pool]
             pool.in_flight -= before.in_flight
             pool.waiting.pop(job_id, None)
+            pool.hurried.discard(job_id)
         job, state = self._jobs.get(job_id), self._states.get(job_id)
         if job is None or state is None or (state.generation, state.attempt) != (job.generation, job.attempt):
             return
@@ -119,6 +124,8 @@ class View:
         pool = self._pools.setdefault(job.pool, _Pool())
         pool.in_flight += in_flight
         waiting = state.waiting()
+        if waiting and (job.playhead is not None or job.options.samples is not None):
+            pool.hurried.add(job_id)
         if waiting:
             pool.waiting[job_id] = Candidate(
                 job_id=job_id,

@@ -4,6 +4,9 @@ Place in the flow: `inference.convert` crops letterbox bars, scales frames to 19
 filter and the edge-aware upsampling come after it. The network was trained on nothing but scenes that
 `inference/training` renders; where it is unsure, its own output has already faded to the middle of the range (flat).
 
+Captions on black or white are muted by a second, plain rule (`writing`): a frame of nearly one tone has no relief to
+show, and a network of this size is not to be trusted with letters.
+
 The model file lies in the package beside a card (`relief.json`) with its SHA-256, which is checked when the engine
 is loaded: the name and hash that a job's result states are those of the weights that ran.
 """
@@ -24,6 +27,32 @@ from stereospot import errors
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+MIDDLE = np.float32(0.5)
+"""Relief of what is flat or unknown: the screen plane."""
+_TOLERANCE = 6
+_FADE = (0.80, 0.90)
+"""Share of the frame in one black or white tone from which relief starts to fade, and at which it is gone."""
+_DARKEST, _BRIGHTEST = 24, 231
+
+
+def writing(rgb: NDArray[np.uint8]) -> float:
+    """How surely a frame is writing on black or white: 0 (not) to 1. rgb: [h, w, 3] uint8; a pure function.
+
+    The share of pixels within 6 luma codes of the commonest tone, if that tone is black or white. It changes gently
+    with the picture, so nothing snaps when letters appear.
+    """
+    wide = rgb.astype(np.uint16)
+    luma = (wide[..., 0] * 77 + wide[..., 1] * 150 + wide[..., 2] * 29) >> 8
+    total = np.zeros(257, np.int64)
+    np.cumsum(np.bincount(luma.ravel(), minlength=256), out=total[1:])
+    codes = np.arange(256)
+    near = total[np.minimum(codes + _TOLERANCE + 1, 256)] - total[np.maximum(codes - _TOLERANCE, 0)]
+    tone = int(near.argmax())
+    if _DARKEST < tone < _BRIGHTEST:
+        return 0.0
+    low, high = _FADE
+    return float(np.clip((near[tone] / luma.size - low) / (high - low), 0.0, 1.0))
+
 
 class ReliefEngine:
     """One onnxruntime session on one thread; use one engine a thread to run in parallel."""
@@ -38,11 +67,18 @@ class ReliefEngine:
         rgb: [n, height, width, 3] uint8, display-referred. Returns [n, height, width] float32. The graph takes one
         frame at a time, so a frame's answer cannot depend on its neighbours or on n.
         """
-        return np.concatenate([self._run("relief", rgb[index : index + 1]) for index in range(len(rgb))])
+        return np.concatenate([self._relief(rgb[index : index + 1]) for index in range(len(rgb))])
 
     def trust(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """How much of the network's relief was kept, 0 to 1, for blocks of 8 x 8 pixels: [n, height / 8, width / 8]."""
         return np.concatenate([self._run("trust", rgb[index : index + 1]) for index in range(len(rgb))])
+
+    def _relief(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+        kept = np.float32(1.0 - writing(frame[0]))
+        if kept <= 0:
+            return np.full(frame.shape[:3], MIDDLE, np.float32)
+        found = self._run("relief", frame)
+        return found if kept >= 1 else MIDDLE + kept * (found - MIDDLE)
 
     def _run(self, output: str, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         return cast(NDArray[np.float32], self._session.run([output], {"rgb": np.ascontiguousarray(frame)})[0])

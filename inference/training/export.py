@@ -162,12 +162,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precision", choices=("int8", "float"), default="int8")
     parser.add_argument("--also", type=Path, help="keep the other precision here")
     parser.add_argument("--calibration", type=int, default=192, help="rendered pictures to set the 8-bit ranges by")
+    parser.add_argument("--start", type=Path, help="the .onnx that the run started from, to blend with (see --share)")
+    parser.add_argument("--share", type=float, default=0.4, help="how far back towards --start to go, 0 to 1")
     given = parser.parse_args(arguments)
     state = torch.load(given.checkpoint, weights_only=True, map_location="cpu")
     network = ReliefNet()
     network.load_state_dict(state["average"])
     network.eval()
     pictures = calibration_pictures(given.calibration)
+    if given.start:
+        rgb = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        start = ReliefNet()
+        weights.load_onnx(start, given.start)
+        weights.calibrate(start, rgb)
+        network = weights.blend(network, start, given.share, rgb)
     with tempfile.TemporaryDirectory() as folder:
         exact, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         write_float(network, exact)
@@ -183,6 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         "width": WIDTH, "height": HEIGHT, "precision": given.precision, "parameters": parameters(network),
         "int8_difference": {"mean": round(mean, 5), "p99": round(high, 5)},
         "training": {"steps": state["step"], "progress": round(state["progress"], 4), **state["plan"]},
+        "blend": {"start": given.start.name, "share": given.share} if given.start else None,
     }  # fmt: skip
     given.out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card))

@@ -36,18 +36,20 @@ def _initialisers(model: onnx.ModelProto) -> dict[str, NDArray]:
     found = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     for name in [n for n in found if n.endswith("_quantized")]:
         base = name.removesuffix("_quantized")
-        scale, zero = found[base + "_scale"], found[base + "_zero_point"]
-        values = found[name]
-        shape = (-1,) + (1,) * (values.ndim - 1) if np.size(scale) > 1 else ()
-        if values.ndim == 2 and np.size(scale) > 1:
+        root = base if base + "_scale" in found else name
+        scale, zero, values = found[root + "_scale"], found[root + "_zero_point"], found[name]
+        shape: tuple[int, ...] = (-1,) + (1,) * (values.ndim - 1)
+        if np.size(scale) == 1:
+            shape = ()
+        elif values.ndim == 2:
             shape = (1, -1)  # a matrix, quantised per column
-        zero_float = np.reshape(zero, shape).astype(np.float32)
-        found[base] = (values.astype(np.float32) - zero_float) * np.reshape(scale, shape)
+        offset = np.reshape(zero, shape if np.size(zero) > 1 else ()).astype(np.float32)
+        found[base] = (values.astype(np.float32) - offset) * np.reshape(scale, shape)
     return found
 
 
 def _own_name(name: str) -> str:
-    return ".".join(_PROTOTYPE.get(part, part) for part in name.split("."))
+    return ".".join(_PROTOTYPE.get(part, part) for part in name.removeprefix("network.").split("."))
 
 
 def _matrices(model: onnx.ModelProto, found: dict[str, NDArray]) -> list[NDArray]:
@@ -57,7 +59,7 @@ def _matrices(model: onnx.ModelProto, found: dict[str, NDArray]) -> list[NDArray
     for node in model.graph.node:
         if node.op_type not in ("MatMul", "Gemm"):
             continue
-        name = through.get(node.input[1], node.input[1]).removesuffix("_quantized")
+        name = through.get(node.input[1], node.input[1]).removesuffix("_quantized")  # the float it stands for
         if name in found:
             out.append(found[name])
     return out
@@ -130,6 +132,31 @@ def calibrate(network: ReliefNet, rgb: Tensor) -> None:
         norm.bias.copy_(offset + old_gain * mean)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
+
+
+@torch.no_grad()
+def blend(network: ReliefNet, start: ReliefNet, share: float, rgb: Tensor) -> ReliefNet:
+    """A network `share` of the way from `network` back to `start`, the one that it was trained on from.
+
+    A short run forgets some of what its start knew; the straight line between both is better than either end
+    (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). Both must be calibrated on like pictures;
+    the statistics of the blend are taken anew from `rgb` [n, 3, h, w].
+    """
+    mine, old = network.state_dict(), start.state_dict()
+    out = copy.deepcopy(network)
+    out.load_state_dict(
+        {k: v * (1 - share) + old[k] * share if v.dtype.is_floating_point else v for k, v in mine.items()}
+    )
+    norms = [norm for _, _, norm in _folds(out)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    out.train()
+    for first in range(0, len(rgb), 32):
+        out(rgb[first : first + 32])
+    for norm in norms:
+        norm.momentum = 0.1
+    return out.eval()
 
 
 def folded(network: ReliefNet) -> ReliefNet:

@@ -1,0 +1,132 @@
+"""The relief engine: its file, its determinism, what it makes of simple pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from inference import depth
+from inference.depth import relief
+from stereospot.errors import StereoSpotError
+
+HEIGHT, WIDTH = 112, 192
+Picture = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def engine() -> depth.DepthEngine:
+    return depth.load("relief")
+
+
+def land(box: tuple[int, int, int, int] | None = None) -> Picture:
+    """A sky, a ground that gets coarser towards the camera, and maybe a thing (top, bottom, left, right) on it."""
+    rng = np.random.default_rng(3)
+    picture = np.empty((HEIGHT, WIDTH, 3), np.float64)
+    picture[:48] = np.linspace((110, 150, 210), (190, 205, 225), 48)[:, None]
+    grain = rng.normal(0, 1, (HEIGHT - 48, WIDTH, 1)) * np.linspace(4, 26, HEIGHT - 48)[:, None, None]
+    picture[48:] = np.array((98, 104, 62)) + grain
+    if box:
+        top, bottom, left, right = box
+        picture[top:bottom, left:right] = np.array((150, 42, 36)) + np.linspace(20, -20, right - left)[None, :, None]
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def caption(seed: int) -> Picture:
+    """Rows of white blocks the size of letters on black."""
+    rng = np.random.default_rng(seed)
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for line in range(int(rng.integers(1, 4))):
+        top = 40 + 14 * line
+        for x in range(30 + int(rng.integers(0, 20)), 160, 7):
+            picture[top : top + 8, x : x + int(rng.integers(2, 6))] = 235
+    return picture
+
+
+def noise(count: int) -> Picture:
+    return np.random.default_rng(0).integers(0, 256, (count, HEIGHT, WIDTH, 3), np.uint8)
+
+
+def test_the_card_describes_the_file() -> None:
+    folder = resources.files("inference.depth")
+    data = folder.joinpath("relief.onnx").read_bytes()
+    card = json.loads(folder.joinpath("relief.json").read_text())
+    assert hashlib.sha256(data).hexdigest() == card["sha256"]
+    assert len(data) == card["bytes"] < 3_000_000
+    assert card["parameters"] <= 1_200_000
+    assert b"site-packages" not in data
+    assert b".py" not in data
+
+
+def test_what_the_engine_says_of_itself(engine: depth.DepthEngine) -> None:
+    info = engine.info
+    assert (info.name, info.width, info.height) == ("relief", WIDTH, HEIGHT)
+    assert info.model_sha256 is not None
+    assert not info.needs_curve
+
+
+def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        def hexdigest(self) -> str:
+            return "0" * 64
+
+    def other(_data: bytes) -> Other:
+        return Other()
+
+    monkeypatch.setattr(relief.hashlib, "sha256", other)
+    with pytest.raises(StereoSpotError, match="SHA-256"):
+        relief.load()
+
+
+def test_each_frame_alone_is_the_same_bit_for_bit(engine: depth.DepthEngine) -> None:
+    frames = noise(5)
+    together = engine.infer(frames)
+    assert together.shape == (5, HEIGHT, WIDTH)
+    assert together.dtype == np.float32
+    assert 0 <= together.min() <= together.max() <= 1
+    for index in range(5):
+        assert np.array_equal(engine.infer(frames[index : index + 1])[0], together[index])
+    assert np.array_equal(engine.infer(frames[::-1])[::-1], together)
+
+
+def test_parallel_equals_serial(engine: depth.DepthEngine) -> None:
+    frames = noise(8)
+    expected = engine.infer(frames)
+
+    def alone(index: int) -> NDArray[np.float32]:
+        own = depth.load("relief")
+        try:
+            return own.infer(frames[index : index + 1])[0]
+        finally:
+            own.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert np.array_equal(np.stack(list(pool.map(alone, range(8)))), expected)
+
+
+def test_the_ground_comes_nearer_and_the_sky_is_far(engine: depth.DepthEngine) -> None:
+    relief_map = engine.infer(land()[None])[0]
+    sky, horizon, feet = relief_map[4:30].mean(), relief_map[56:64].mean(), relief_map[102:].mean()
+    assert sky < 0.25
+    assert horizon + 0.2 < feet
+
+
+def test_captions_and_blank_frames_are_flat(engine: depth.DepthEngine) -> None:
+    cards = [caption(seed) for seed in range(4)]
+    cards += [np.full((HEIGHT, WIDTH, 3), grey, np.uint8) for grey in (0, 255)]
+    for card, found in zip(cards, engine.infer(np.stack(cards)), strict=True):
+        low, high = np.percentile(found, (2, 98))
+        assert high - low <= 0.1, f"range {high - low:.3f}, mean level {card.mean():.0f}"
+
+
+def test_the_ground_stays_when_something_enters(engine: depth.DepthEngine) -> None:
+    empty, with_box = engine.infer(np.stack([land(), land((50, 86, 84, 112))]))
+    assert with_box[55:84, 88:108].mean() > with_box[55:84, 40:70].mean() + 0.03
+    beside = np.ones((HEIGHT, WIDTH), bool)
+    beside[40:100, 74:122] = False
+    assert np.abs(with_box - empty)[beside].mean() < 0.1

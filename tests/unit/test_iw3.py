@@ -1,0 +1,174 @@
+"""The iw3 adapter: what it says when something is missing or dies; and, with NUNIF_HOME, the real thing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from inference import depth
+from inference.depth import iw3
+from stereospot import errors
+
+
+def refused(call: Callable[[], Any]) -> errors.StereoSpotError:
+    with pytest.raises(errors.StereoSpotError) as caught:
+        call()
+    return caught.value
+
+
+# ---- without a checkout -------------------------------------------------------------------------------------
+def test_without_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NUNIF_HOME", raising=False)
+    found = refused(lambda: depth.load("iw3"))
+    assert found.code == "ENGINE_UNAVAILABLE"
+    assert f"git -C nunif checkout {iw3.COMMIT}" in str(found)
+    assert "is no checkout" in str(refused(lambda: depth.load("iw3", home=tmp_path)))
+
+
+def test_another_commit(tmp_path: Path) -> None:
+    for name in iw3._CALLED:  # pyright: ignore[reportPrivateUsage]
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("# other")
+    found = refused(lambda: depth.load("iw3", home=tmp_path))
+    assert found.code == "ENGINE_UNAVAILABLE"
+    assert "another commit" in str(found)
+    assert f"checkout {iw3.COMMIT}" in str(found)
+
+
+@pytest.mark.parametrize("model", ["Any_V2_B", "Any_V2_L", "Distill_Any_L", "DepthPro", "Any_V2_N", "no such"])
+def test_licences(model: str) -> None:
+    assert refused(lambda: depth.load("iw3", model=model)).code == "LICENSE_NOT_ACCEPTED"
+
+
+def test_methods() -> None:
+    found = refused(lambda: depth.load("iw3", model="Any_V2_S:mlbw_l2_inpaint"))
+    assert found.code == "INVALID_OPTIONS"
+    assert "row_flow_v3" in str(found)
+
+
+def process(script: str, tmp_path: Path) -> Any:
+    """A child that is no iw3 at all: a shell script in place of the interpreter."""
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return iw3._Process(str(path), tmp_path)  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo oh no >&2; exit 3", "oh no"),
+        ("kill -9 $$", "Exit status -9"),
+        ("exec sleep 60", "did not answer in time"),
+    ],
+)
+def test_a_child_that_dies_or_hangs(script: str, words: str, tmp_path: Path) -> None:
+    child = process(script, tmp_path)
+    found = refused(lambda: child.ask({"do": "load"}, b"", seconds=0.5))
+    assert found.code == "WORKER_LOST"
+    assert isinstance(found, errors.Transient)
+    assert words in str(found)
+    child.close()
+
+
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+    found = refused(lambda: iw3._Process(str(tmp_path / "none"), tmp_path))  # pyright: ignore[reportPrivateUsage]
+    assert found.code == "ENGINE_UNAVAILABLE"
+
+
+def test_an_interpreter_without_torch(tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "torch.py").write_text("raise ImportError('no torch here')")
+    script = f'PYTHONPATH={blocked} exec {sys.executable} "$@"'
+    child = process(script, tmp_path)
+    body = {"do": "load", "model": "NULL", "gpu": -1, "resolution": 98, "threads": 1}
+    found = refused(lambda: child.ask(body, b"", seconds=60, loading="NULL"))
+    assert found.code == "ENGINE_UNAVAILABLE"
+    assert "stereospot[iw3]" in str(found)
+    child.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "loading", "code"),
+    [
+        ("memory", None, "OUT_OF_MEMORY"),
+        ("device", None, "WORKER_LOST"),
+        ("files", "ZoeD_N", "MODEL_MISSING"),
+        ("value", "ZoeD_N", "INVALID_OPTIONS"),
+        ("other", "ZoeD_N", "MODEL_INVALID"),
+        ("other", None, "INTERNAL"),
+    ],
+)
+def test_codes(kind: str, loading: str | None, code: str) -> None:
+    assert iw3._translated(kind, "why", loading).code == code  # pyright: ignore[reportPrivateUsage]
+
+
+# ---- with one -----------------------------------------------------------------------------------------------
+needs_checkout = pytest.mark.skipif("NUNIF_HOME" not in os.environ, reason="NUNIF_HOME names no nunif checkout")
+
+
+def pictures(count: int, height: int = 98, width: int = 168) -> NDArray[np.uint8]:
+    y, x = np.mgrid[0:height, 0:width]
+    base = 100 + 60 * np.sin(x / 17.0) + 40 * np.sin(y / 11.0)
+    return (
+        np.stack([np.stack([base + 9 * i, base, base - 5 * i], 2) for i in range(count)]).clip(0, 255).astype(np.uint8)
+    )
+
+
+@needs_checkout
+def test_depth_of_a_real_checkout() -> None:
+    engine = depth.load("iw3", model="NULL", gpu=-1, resolution=98, threads=1)
+    assert engine.info.needs_curve
+    assert iw3.COMMIT[:12] in engine.info.version
+    frames = pictures(3)
+    found = engine.infer(frames)
+    assert found.shape == (3, 98, 168)
+    # NULL is the mean of the colours at 98 x 98.
+    assert np.corrcoef(found[0].ravel(), frames[0].mean(2).ravel())[0, 1] > 0.99
+    np.testing.assert_array_equal(engine.infer(frames[2:])[0], found[2])
+    engine.close()
+    engine.close()
+
+
+@needs_checkout
+@pytest.mark.parametrize("method", ["backward", "forward_fill"])
+def test_eyes_of_a_real_checkout(method: str) -> None:
+    engine: Any = depth.load("iw3", model=f"NULL:{method}", gpu=-1, resolution=98, threads=1, divergence=4.0)
+    frames = pictures(2)
+    still = engine.eyes(frames, np.full((2, 49, 84), 0.5, np.float32))
+    assert still.shape == (2, 2, 98, 168, 3)
+    assert np.abs(still[0][:, :, 8:-8].astype(int) - frames[:, :, 8:-8]).mean() < 3
+    near = engine.eyes(frames, np.ones((2, 49, 84), np.float32))
+    # 4 % of 168 pixels, half of it for the part in front of the screen: left and right 3.4 pixels apart.
+    left, right = near[0][0, 49, 30:130, 1].astype(int), near[1][0, 49, :, 1].astype(int)
+    errors_by_shift = {shift: np.abs(left - right[30 - shift : 130 - shift]).mean() for shift in range(-8, 9)}
+    assert min(errors_by_shift, key=lambda shift: errors_by_shift[shift]) in (3, 4)
+    engine.close()
+
+
+@needs_checkout
+@pytest.mark.parametrize(("model", "code"), [("VDA_S", "INVALID_OPTIONS"), ("nothing", "INVALID_OPTIONS")])
+def test_models_that_do_not_fit(model: str, code: str) -> None:
+    assert refused(lambda: depth.load("iw3", model=model, gpu=-1, accept_license=True)).code == code
+
+
+@needs_checkout
+def test_a_model_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    found = refused(lambda: depth.load("iw3", model="Any_S", gpu=-1))
+    assert found.code == "MODEL_MISSING"
+    assert "iw3.download_models" in str(found)
+
+
+@needs_checkout
+def test_a_gpu_that_is_not_there() -> None:
+    found = refused(lambda: depth.load("iw3", model="NULL", gpu=63))
+    assert found.code in ("INVALID_OPTIONS", "WORKER_LOST", "MODEL_INVALID")

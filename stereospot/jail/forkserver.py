@@ -92,6 +92,8 @@ class Forkserver:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                # A signal to our group (a terminal, a supervisor) is for us to handle: it must not end the tasks.
+                start_new_session=True,
             )
         self._process, self._channel, self._owner = process, ours, os.getpid()
         try:

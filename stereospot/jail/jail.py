@@ -48,8 +48,9 @@ class Jail:
     closed here; outputs: descriptors the task may write to; ring_bytes: shared memory, `ring` here and in the cell.
     stop: when set, the task is killed and CANCELLED raised.
 
-    Raises DECODER_CRASHED when the child dies, `limits.stall_code` when it neither sends nor reads for
-    `no_progress_seconds` or outlives `wall_seconds`, CANCELLED, what a source raised, and what the task raised.
+    Raises DECODER_CRASHED when the child dies, WORKER_LOST when its forkserver does, `limits.stall_code` when it
+    neither sends nor reads for `no_progress_seconds` or outlives `wall_seconds`, CANCELLED, what a source raised, and
+    what the task raised.
     """
 
     def __init__(
@@ -225,7 +226,9 @@ class Jail:
                 return error(self.limits.stall_code, "The limit of CPU time was reached.", stderr=tail)
             name = signal.Signals(number).name
             return error("DECODER_CRASHED", f"It was ended by {name}.", signal=name, stderr=tail)
-        code = os.waitstatus_to_exitcode(status) if status is not None else None
+        if status is None:
+            return error("WORKER_LOST", "The forkserver died, and the decoder with it.")
+        code = os.waitstatus_to_exitcode(status)
         return error("DECODER_CRASHED", f"It ended with status {code}.", status=code, stderr=tail)
 
     def _failed(self, body: dict[str, Any]) -> StereoSpotError:

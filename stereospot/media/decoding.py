@@ -25,9 +25,9 @@ import av.error
 import av.filter
 from av import VideoFrame
 from av.container import InputContainer
+from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
-from stereospot.errors import error
 from stereospot.jail import SourceFile
 from stereospot.jail.cell import SourceUnavailable
 from stereospot.media import opener
@@ -224,10 +224,13 @@ class RangeDecoder:
     # ---- the stages a frame passes -----------------------------------------------------------------------
 
     def _clean_frames(self) -> Iterator[VideoFrame]:
-        """Frames after a seek, without those that precede the first keyframe in presentation order."""
+        """Frames after a seek, without those that precede the first keyframe in presentation order.
+
+        Nothing at all if that packet turns out to hold no intra picture: some files mark every packet as a keyframe.
+        """
         horizon: int | None = None
         known = False
-        seen_key = False
+        begun = False
         try:
             for packet in self._container.demux(self._stream):
                 if not known and packet.size and packet.is_keyframe:
@@ -239,9 +242,15 @@ class RangeDecoder:
                 except SKIPPED_ERRORS:
                     continue
                 for frame in frames:
-                    seen_key = seen_key or frame.key_frame
-                    clean = seen_key if horizon is None else frame.pts is not None and frame.pts >= horizon
-                    if clean:
+                    if not begun:
+                        intra = frame.key_frame or frame.pict_type == PictureType.I
+                        if horizon is None:
+                            begun = intra
+                        elif frame.pts is not None and frame.pts >= horizon:
+                            if not intra:
+                                return
+                            begun = True
+                    if begun:
                         yield frame
         except av.error.FFmpegError as failure:
             if isinstance(failure, (SourceUnavailable, MemoryError)):
@@ -269,7 +278,11 @@ class RangeDecoder:
         After a seek the first frame has no neighbour before it and is dropped; at the true beginning it stays.
         """
         graph: Deinterlacer | None = None
-        for frame in frames:
+        for number, frame in enumerate(frames):
+            if self._synthesised:
+                frame.pts = number  # the filter wants times; they are given anew behind it
+            elif frame.pts is None:
+                continue
             if graph is None or not graph.fits(frame):
                 if graph is not None:
                     yield from graph.push(None)
@@ -317,8 +330,6 @@ class Deinterlacer:
     def push(self, frame: VideoFrame | None) -> Iterator[VideoFrame]:
         """Feed a frame, or None for the end; the filter is one frame late."""
         if frame is not None:
-            if frame.pts is None:
-                raise error("CORRUPT_INPUT", "An interlaced frame has no time.")
             frame.time_base = self._time_base
         self._graph.vpush(frame)
         while True:

@@ -41,7 +41,11 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
     except av.error.FFmpegError as failure:
         if isinstance(failure, (SourceUnavailable, MemoryError)):
             raise
-        raise sniff.refusal(source.read_exactly_at, source.size, kind) from failure
+        if encrypted:
+            raise error("ENCRYPTED_INPUT") from failure
+        refused = sniff.refusal(source.read_exactly_at, source.size, kind)
+        refused.details["ffmpeg"] = f"{type(failure).__name__}: {failure}"[:300]
+        raise refused from failure
     cell.send(body)
 
 
@@ -193,10 +197,14 @@ def orientation(frame: VideoFrame, warnings: list[str]) -> tuple[int, bool]:
 
 
 def interlacing(field_order: int, frames: list[VideoFrame], height: int) -> str:
-    """`no`, or which field is shown first: by the frames' own flags, with the stream's order (AVFieldOrder)."""
-    if not any(frame.interlaced_frame for frame in frames):
-        return "no"
-    return {2: "top", 5: "top", 3: "bottom", 4: "bottom"}.get(field_order, "bottom" if height == 480 else "top")
+    """`no`, or which field is shown first: by the stream's order (AVFieldOrder) and the first frames' flags.
+
+    A film that only says so costs little: the deinterlacer leaves frames alone that are not flagged themselves.
+    """
+    order = {2: "top", 5: "top", 3: "bottom", 4: "bottom"}.get(field_order)
+    if order is None and any(frame.interlaced_frame for frame in frames):
+        order = "bottom" if height == 480 else "top"
+    return order or "no"
 
 
 def _colour(frame: VideoFrame) -> dict[str, Any]:

@@ -53,6 +53,9 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
     except av.error.FFmpegError as failure:
         if isinstance(failure, (SourceUnavailable, MemoryError)):
             raise
+        if request["mode"] == "packets":  # some files need their payload to be opened at all; the decode pass has it
+            cell.send({"distrusted": f"the packets cannot be read: {failure}"})
+            return
         read = cell.source.read_exactly_at
         raise sniff.refusal(read, cell.source.size, sniff.family(read)) from failure
 

@@ -316,7 +316,13 @@ def test_a_killed_server_is_replaced(server: Forkserver, noise: FileSource) -> N
     server.start()
     first = server.pid
     assert first is not None
-    os.kill(first, signal.SIGKILL)
+    with Jail(TASKS + "echo", {}, server=server) as jail:
+        jail.send({})
+        assert jail.receive() is not None
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(StereoSpotError) as caught:
+            jail.receive()
+    assert caught.value.code == "WORKER_LOST"
     wait_until(lambda: not alive(first), what="the server is dead")
     with Jail(TASKS + "digest", {}, sources=[noise], server=server) as jail:
         assert len(list(jail.messages())) == 1

@@ -110,5 +110,8 @@ def test_normal_forms(source: str, form: str, turned: str) -> None:
     assert pixels.normal_form(source, turned=True) == turned
 
 
-def test_field_order_needs_interlaced_frames() -> None:
-    assert interlacing(2, [], 288) == "no"
+@pytest.mark.parametrize(
+    ("order", "shown"), [(0, "no"), (1, "no"), (2, "top"), (3, "bottom"), (4, "bottom"), (5, "top")]
+)
+def test_field_orders(order: int, shown: str) -> None:
+    assert interlacing(order, [], 288) == shown

@@ -54,7 +54,7 @@ def create_app(context: Context) -> Litestar:
             try:
                 yield
             finally:
-                gateway.stopping.set()
+                gateway.stop()
                 feeding.cancel()
 
     def guarded(app: ASGIApp) -> ASGIApp:
@@ -130,7 +130,7 @@ async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket |
 
     async def end() -> None:
         await stop.wait()
-        gateway.stopping.set()
+        gateway.stop()
         _log.info("stopping", action="stop")
         server.should_exit = True
 

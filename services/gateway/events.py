@@ -91,7 +91,7 @@ async def job_stream(gateway: Gateway, snapshots: Snapshots, job_id: str, last_i
                 return
             if await watch.wait(KEEPALIVE_SECONDS):
                 await asyncio.sleep(GATHER_SECONDS)
-            else:
+            elif not gateway.stopping.is_set():
                 yield b": keepalive\n\n"
 
 

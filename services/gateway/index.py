@@ -90,8 +90,11 @@ class Watch:
         self._dirty.add(job_id)
         self._event.set()
 
+    def rouse(self) -> None:
+        self._event.set()
+
     async def wait(self, seconds: float) -> set[str]:
-        """What changed, as soon as something did; empty after `seconds`."""
+        """What changed, as soon as something did; empty after `seconds`, and when the gateway stops."""
         try:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
@@ -278,6 +281,12 @@ class Index:
         for key in (job_id, None):
             for watch in self.watches.get(key, ()):
                 watch.touch(job_id)
+
+    def wake(self) -> None:
+        """Have every watch return at once: the gateway stops."""
+        for group in self.watches.values():
+            for watch in group:
+                watch.rouse()
 
     # ---- asking -----------------------------------------------------------------------------------------
     def watch(self, job_id: str | None = None) -> Watch:

@@ -11,6 +11,7 @@ it names no object that is not there; the run only grows, and ends with ENDLIST 
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
 from services.gateway.problems import problem
@@ -34,6 +35,7 @@ from stereospot.media.model import Plan, Segment
 
 NO_STORE = {"Cache-Control": "no-store"}
 CACHED = 512
+MAX_WAIT_SECONDS = 30
 BITS_PER_PIXEL = 0.12
 """For BANDWIDTH, which must be there: what CRF 20 needs at most, as films were measured."""
 
@@ -185,10 +187,25 @@ async def master(player: GivenPlayer, token: FromPath[str], generation: FromPath
 
 @get("/v/{token:str}/{generation:int}/from/{anchor:int}/master.m3u8", include_in_schema=False)
 async def anchored_master(
-    player: GivenPlayer, token: FromPath[str], generation: FromPath[int], anchor: FromPath[int]
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    anchor: FromPath[int],
+    wait: FromQuery[int] = 0,
 ) -> Response[Any]:
-    shown = await player.showing(token, generation)
-    return _playlist((await player.master(shown, _index(anchor), "")).encode())
+    """From segment `anchor` on. With `wait` (seconds, at most 30) the answer waits until that segment is there."""
+    row = await player.row(token, generation)
+    deadline = time.monotonic() + min(wait, MAX_WAIT_SECONDS)
+    with player.gateway.index.watch(row.job.job_id) as watch:
+        while True:
+            try:
+                shown = await player.showing(token, generation)
+                return _playlist((await player.master(shown, _index(anchor), "")).encode())
+            except NotYet:
+                left = deadline - time.monotonic()
+                if left <= 0 or player.gateway.stopping.is_set():
+                    raise
+            await watch.wait(left)
 
 
 @get("/v/{token:str}/{generation:int}/from/{anchor:int}/video.m3u8", include_in_schema=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +35,7 @@ class NewJob(_Request):
     path: str | None = Field(default=None, max_length=4096, examples=["/films/holiday.mp4"])
     url: str | None = Field(default=None, max_length=4096)
     title: str = Field(default="", max_length=500)
+    filename: str = Field(default="", max_length=200, description="what an uploaded file is called, for display")
     options: Options = Options()
     priority: int = Field(default=4, ge=0, le=9, description="9 first")
     passthrough: str = Field(default="", max_length=1000)
@@ -97,6 +99,8 @@ async def _create(gateway: Gateway, wanted: NewJob, job_id: str | None) -> Job:
         priority=wanted.priority,
     )  # fmt: skip
     source = await submit.source_of(gateway.context, work)
+    if wanted.filename and source.key is not None:
+        source = source.model_copy(update={"name": wanted.filename})
     if job_id is None and source.key is not None:
         job_id = await _own_id(gateway, source.key)
     return await submit.create(
@@ -124,7 +128,12 @@ async def create_from_upload(
     """The job of an upload that has just been stored."""
     source = SourceRef(key=stored.key, name=stored.name, size_bytes=stored.size_bytes, digest=stored.digest)
     return await submit.create(
-        gateway.context, source, options, job_id=stored.upload_id, title=title or stored.name, priority=priority
+        gateway.context,
+        source,
+        options,
+        job_id=stored.upload_id,
+        title=title or PurePath(stored.name).stem,
+        priority=priority,
     )
 
 

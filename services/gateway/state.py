@@ -27,6 +27,11 @@ class Gateway:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     store_good_until: float = 0.0
 
+    def stop(self) -> None:
+        """End event streams and long polls now; other answers go on."""
+        self.stopping.set()
+        self.index.wake()
+
     def token(self, row: Row) -> str:
         return self.tokens.issue(row.job.job_id)
 

@@ -31,7 +31,7 @@ class Served:
 
 
 @asynccontextmanager
-async def served(server: Nats, data_dir: Path, **changes: Any) -> AsyncGenerator[Served]:
+async def served(server: Nats, data_dir: Path, *, port: int = 0, **changes: Any) -> AsyncGenerator[Served]:
     """A gateway that is ready."""
     settings = Settings(nats_url=server.url, data_dir=data_dir, **changes)
     bus = await Bus.connect(settings, name="gateway-test")
@@ -39,7 +39,7 @@ async def served(server: Nats, data_dir: Path, **changes: Any) -> AsyncGenerator
     store = open_store(settings)
     context = Context(settings, bus, store)
     stop = asyncio.Event()
-    bound = listen("127.0.0.1", 0)
+    bound = listen("127.0.0.1", port)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     serving = asyncio.create_task(serve(context, stop, bound=bound))
     try:

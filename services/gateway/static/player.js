@@ -127,11 +127,8 @@ class Player extends HTMLElement {
       this.video.pause();
       const found = await post(`/api/v1/jobs/${this.dataset.job}/seek`, { seconds });
       const anchor = { index: found.segment_index, seconds: found.start_seconds };
-      for (let pause = 150; turn === this.turn; pause = Math.min(pause * 1.3, 1000)) {
-        const answer = await fetch(found.hls, { method: "HEAD" });
-        if (answer.ok) break;
-        await new Promise((resolve) => setTimeout(resolve, pause));
-      }
+      // The server answers when the part is there; a request that waited in vain is repeated.
+      while (turn === this.turn && !(await fetch(`${found.hls}?wait=25`)).ok) await new Promise((resolve) => setTimeout(resolve, 500));
       if (turn !== this.turn) return;
       await this.load(found.hls, anchor, true);
       this.curtain.hidden = true;

@@ -78,7 +78,7 @@ class Uploader extends HTMLElement {
       if (item.file.size > Number(this.dataset.limit)) throw new Error("The file is larger than the limit.");
       const stored = await this.send(item, say);
       say("Stored. Making the job");
-      const job = await post("/api/v1/jobs", { upload: stored.upload, title: item.file.name, options: item.options });
+      const job = await post("/api/v1/jobs", { upload: stored.upload, filename: item.file.name.slice(0, 200), title: item.file.name.replace(/\.[^.]{1,5}$/, ""), options: item.options });
       announce(`${item.file.name} is uploaded`);
       this.stop(item);
       const alone = !this.queue.length && !this.list.children.length;

@@ -1,0 +1,222 @@
+"""What people see, in a real browser: uploading, watching while it converts, seeking, and what happens on trouble."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stereospot import jobs, records
+from stereospot.messages import Failure
+from tests.browser.conftest import Page
+from tests.support import Nats, eventually
+from tests.system.gateway import Served, served
+from tests.system.showing import RATE, Showing
+
+pytestmark = pytest.mark.browser
+
+VIDEO = "document.querySelector('video')"
+
+
+async def test_upload_by_the_page(page: Page, tmp_path: Path) -> None:
+    film = tmp_path / "My first film.mp4"
+    film.write_bytes(b"not a film, but bytes" * 1000)
+    await page.open("/")
+    await page.do(lambda driver: driver.find_element("css selector", "input[type=file]").send_keys(str(film)))
+    await page.wait("location.pathname.startsWith('/jobs/')")
+    assert await page.wait("document.querySelector('h1').textContent") == "My first film"
+    assert await page.run("return document.querySelector('[data-label]').textContent") == "Waiting"
+    await page.open("/")
+    await page.wait("document.querySelectorAll('.card').length === 1")
+
+
+async def test_several_films_by_drop_stay_on_the_page(page: Page) -> None:
+    await page.open("/")
+    await page.run(
+        """
+        const files = new DataTransfer();
+        for (const name of ["one.mp4", "two.mkv", "empty.mov"]) {
+          files.items.add(new File([name === "empty.mov" ? "" : "film"], name, {type: "video/mp4"}));
+        }
+        dispatchEvent(new DragEvent("drop", {dataTransfer: files, bubbles: true, cancelable: true}));
+        """
+    )
+    await page.wait("document.querySelectorAll('ss-jobs .card').length === 2")
+    said = await page.wait("document.querySelector('.uploads li.failed .said')?.textContent")
+    assert said == "The file is empty."
+    titles = await page.run("return [...document.querySelectorAll('.card h3')].map((item) => item.textContent)")
+    assert sorted(titles) == ["one", "two"]
+
+
+async def test_it_plays_while_it_converts_every_frame_with_sound(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", sound=True, lengths=(1, 1, 2))
+    await showing.begin()
+    await page.open("/jobs/J1")
+    assert await page.wait("document.querySelectorAll('ss-strip button.waiting').length === 3")
+    await showing.sing(3)
+    await showing.convert(0)
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    await page.run(
+        f"""
+        const video = {VIDEO};
+        self.times = [];
+        const note = (_, frame) => {{ times.push(frame.mediaTime); video.requestVideoFrameCallback(note); }};
+        video.requestVideoFrameCallback(note);
+        video.play();
+        """
+    )
+    await page.wait("document.querySelectorAll('ss-strip button.done').length === 1")
+    await showing.convert(1)
+    await showing.convert(2)
+    await page.wait(f"{VIDEO}.ended", seconds=30)
+    assert await page.run(f"return {VIDEO}.getVideoPlaybackQuality().totalVideoFrames") == 4 * RATE
+    assert await page.run(f"return {VIDEO}.webkitAudioDecodedByteCount") > 10_000
+    times = await page.run("return times")
+    assert times == sorted(times)
+    assert await page.wait("document.querySelectorAll('ss-strip button.done').length === 3")
+
+
+async def test_seeking_into_what_is_not_converted_plays_it_first(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 1, 1, 1, 1))
+    await showing.begin()
+    await showing.convert(0)
+    await page.open("/jobs/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    await page.wait("document.querySelectorAll('ss-strip button').length === 6")
+    await page.run("document.querySelectorAll('ss-strip button')[4].click()")
+    await page.wait("document.querySelector('[data-curtain]').textContent === 'Converting this part first'")
+
+    async def asked() -> bool:
+        found = await records.get_job(gateway.context.bus, "J1")
+        return found is not None and found[0].playhead == 4
+
+    await eventually(asked, what="the playhead")
+    await showing.convert(4, 5)
+    await page.wait(f"document.querySelector('ss-player').now > 4.2 && !{VIDEO}.paused")
+    states = await page.run("return [...document.querySelectorAll('ss-strip button')].map((item) => item.classList[0])")
+    assert states == ["done", "waiting", "waiting", "waiting", "done", "done"]
+    assert await page.run("return document.querySelector('[data-curtain]').hidden")
+
+
+async def test_the_anaglyph_has_the_left_eye_in_red_and_the_right_in_cyan(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1,))
+    await showing.begin()
+    await showing.convert(0)
+    await page.open("/jobs/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    pixel = await page.run(
+        """
+        const glass = document.querySelector("ss-player").glass;
+        const read = () => {
+          glass.draw();
+          const copy = document.createElement("canvas");
+          copy.width = glass.canvas.width;
+          copy.height = glass.canvas.height;
+          const context = copy.getContext("2d");
+          context.drawImage(glass.canvas, 0, 0);
+          return [...context.getImageData(4, copy.height / 2, 1, 1).data];
+        };
+        glass.show("anaglyph");
+        const straight = read();
+        glass.swap = true;
+        return [straight, read()];
+        """
+    )
+    # The left eye begins with a white bar, the right one is dark grey all over.
+    (red, green, blue, _), (swapped_red, swapped_green, swapped_blue, _) = pixel
+    assert red > green + 80
+    assert red > blue + 80
+    assert swapped_green > swapped_red + 80
+    assert swapped_blue > swapped_red + 80
+
+
+async def test_a_failure_says_why_and_what_to_do(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    await page.open("/jobs/J1")
+    failure = Failure(code="NO_FRAMES", sentence="The video holds no frame that decodes.", advice="Play it first.")
+
+    def fail(job: jobs.Job) -> jobs.Job | None:
+        return jobs.fail(job, failure, at=9.0)
+
+    await records.change_job(gateway.context.bus, "J1", fail)
+    text = await page.wait("document.querySelector('.failure')?.textContent")
+    assert failure.sentence in text
+    assert failure.advice in text
+    assert "NO_FRAMES" in text
+    await page.run("document.querySelector('[data-action=retry]').click()")
+    await page.wait("document.querySelector('[data-label]').textContent === 'Reading the film'")
+    await page.wait("!document.querySelector('.failure')")
+
+
+async def test_a_page_recovers_from_a_gateway_restart_without_a_reload(
+    driver: Any, server: Nats, tmp_path: Path
+) -> None:
+    async with served(server, tmp_path) as first:
+        showing = Showing(first.context, "J1")
+        await showing.begin()
+        await showing.convert(0)
+        page = Page(driver, first)
+        await page.open("/jobs/J1")
+        await page.wait("document.querySelectorAll('ss-strip button.done').length === 1")
+        await page.run("self.same = true")
+    port = int(first.url.rpartition(":")[2])
+    async with served(server, tmp_path, port=port) as second:
+        showing.context = second.context
+        await showing.convert(1)
+        await page.wait("document.querySelectorAll('ss-strip button.done').length === 2")
+        assert await page.run("return self.same")
+        assert await page.run("return document.getElementById('offline').hidden")
+        await page.open("/livez")
+    await page.complaints()
+
+
+async def test_a_title_cannot_become_markup(page: Page, gateway: Served) -> None:
+    title = "<img src=x onerror=\"document.title='bad'\">\"'</script>"
+    await Showing(gateway.context, "J1").begin()
+
+    def rename(job: jobs.Job) -> jobs.Job:
+        return job.model_copy(update={"title": title})
+
+    await records.change_job(gateway.context.bus, "J1", rename)
+    for path in ("/", "/jobs", "/jobs/J1", "/watch/J1"):
+        await page.open(path)
+        await page.wait("document.body.textContent.includes('onerror')")
+        assert await page.run("return document.querySelectorAll('img[src=x]').length") == 0
+        assert await page.run("return document.title") != "bad"
+
+
+async def test_the_strip_by_keyboard(page: Page, gateway: Served) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    await showing.convert(0, 1)
+    await page.open("/jobs/J1")
+    await page.wait("document.querySelectorAll('ss-strip button.done').length === 2")
+    await page.run("document.querySelector('ss-strip button').focus()")
+    await page.do(lambda driver: ActionChains(driver).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).perform())
+    label = await page.run("return document.activeElement.getAttribute('aria-label')")
+    assert label == "Segment 2, 0:02 to 0:04: waiting"
+    assert await page.run("return document.querySelector('[data-cell-note]').textContent") == label
+
+
+async def test_names_for_everything_that_can_be_pressed(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    await showing.convert(0)
+    for path in ("/", "/jobs", "/jobs/J1", "/watch/J1", "/workers", "/dead-letters", "/launch"):
+        await page.open(path)
+        nameless = await page.run(
+            """
+            return [...document.querySelectorAll("button, a, input, select, progress")].filter((item) => {
+              if (item.closest("[hidden], [aria-hidden=true]") || item.type === "hidden") return false;
+              const labels = [...(item.labels ?? [])].map((label) => label.textContent).join("");
+              return !(item.textContent.trim() || item.getAttribute("aria-label") || labels.trim());
+            }).map((item) => item.outerHTML);
+            """
+        )
+        assert nameless == [], path
+        assert await page.run("return document.querySelectorAll('h1').length") == (0 if "watch" in path else 1), path
+        assert await page.run("return document.documentElement.scrollWidth <= innerWidth"), path

@@ -14,7 +14,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -147,22 +147,34 @@ async def _at_work(chosen: list[parts.Part], closed: asyncio.Event) -> AsyncGene
                 yield
             finally:
                 watch.cancel()
-                for task, part in tasks.items():
-                    if part.stop is None:
-                        task.cancel()
-                    else:
-                        part.stop()
-                if tasks:
-                    _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
-                    for task in late:
-                        _log.warning("does not stop", action="stop", service=tasks[task].name)
-                        task.cancel()
+                await _end_all(tasks)
     except BaseExceptionGroup as group_error:
         raise _first(group_error) from group_error
     finally:
         for part in chosen:
             if part.close is not None:
                 await part.close()
+
+
+async def _end_all(tasks: Mapping[asyncio.Task[None], parts.Part]) -> None:
+    """Stop every part and wait for its end; what is late is cancelled.
+
+    A cancellation may get lost (`asyncio.wait_for` of Python 3.11 returns a result that came at the same moment), so
+    it is repeated.
+    """
+    deadline = asyncio.get_running_loop().time() + STOP_SECONDS
+    for part in tasks.values():
+        if part.stop is not None:
+            part.stop()
+    left = set(tasks)
+    while left:
+        late = asyncio.get_running_loop().time() > deadline
+        for task in left:
+            if late:
+                _log.warning("does not stop", action="stop", service=tasks[task].name)
+            if late or tasks[task].stop is None:
+                task.cancel()
+        _, left = await asyncio.wait(left, timeout=1.0)
 
 
 async def _end_with(closed: asyncio.Event) -> None:

@@ -7,6 +7,7 @@ that nobody asked for calls `on_closed`, which ends the process so that its supe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -121,7 +122,8 @@ class Bus:
                 await self.nc.drain()
         except (TimeoutError, nats.errors.Error) as problem:
             _log.warning("drain cut short", action="stop", reason=str(problem) or type(problem).__name__)
-            await self.nc.close()
+            with contextlib.suppress(OSError, nats.errors.Error):  # the server may be away
+                await self.nc.close()
 
     @property
     def is_closed(self) -> bool:

@@ -16,9 +16,12 @@ from services.context import Context
 from services.plans import Plans
 from stereospot import keys, records, subjects
 from stereospot.jobs import Job, Phase
+from stereospot.messages import SourceRef
 from stereospot.options import Layout, Options
 from stereospot.settings import Settings
 from tests.media import sources as films
+from tests.storage.conftest import s3_settings
+from tests.storage.seaweed import seaweed
 from tests.support import eventually
 
 PIPELINE = frozenset({"planner", "converter", "collector", "assembler", "janitor", "dead-letters", "delete", "audio"})
@@ -209,3 +212,27 @@ async def test_sound_is_ready_while_pictures_are_still_being_converted(
             assert await context.store.head(keys.audio_init("J1", 1, track)) is not None
             for index in range(state[0].total):
                 assert await context.store.head(keys.audio_segment("J1", 1, track, index)) is not None
+
+
+async def test_the_pipeline_runs_on_s3_with_the_source_there_too(tmp_path: Path) -> None:
+    path = films.path("h264_open_gop_mkv")
+    with seaweed() as server:
+        stored = s3_settings(server, tmp_path / "data")
+        given = stored.model_copy(update={"nats_port": -1, "slots": 2})
+        async with daemon.running(given, PIPELINE) as context:
+            await context.store.put(keys.source("J1", "mkv"), path.read_bytes())
+            options = Options(engine="identity", crf=0, preset="ultrafast", segment_seconds=0.7)
+            await submit.create(context, SourceRef(key=keys.source("J1", "mkv")), options, job_id="J1", title="On S3")
+            job = await ended(context, "J1")
+            assert job.phase is Phase.COMPLETED, job.failure
+            assert job.film is not None
+            body = await context.store.get(job.film.key)
+            assert body is not None
+            assert hashlib.sha256(body).hexdigest() == job.film.sha256
+            made = tmp_path / "film.mp4"
+            made.write_bytes(body)
+            expected, pictures = frames(path)
+            got, copies = frames(made)
+            assert got == expected
+            assert all(np.array_equal(a, b) for a, b in zip(pictures, copies, strict=True))
+            assert await context.store.get(keys.film_alias("J1")) == body

@@ -28,7 +28,7 @@ class Job extends HTMLElement {
   async refresh() {
     const job = await ask(`/api/v1/jobs/${this.id_}`).catch(() => null);
     if (job) this.receive(job);
-    this.segments = null;
+    this.segments = this.state = null;
     this.loadSegments();
   }
 

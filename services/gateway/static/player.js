@@ -54,7 +54,7 @@ class Player extends HTMLElement {
     if (this.address !== address) return;
     if (Hls?.isSupported()) {
       // Work goes on for long: keep asking for a while. The run's beginning is where to start, not its live edge.
-      const patient = { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: { maxNumRetry: 20, retryDelayMs: 500, maxRetryDelayMs: 2000 }, errorRetry: { maxNumRetry: 600, retryDelayMs: 500, maxRetryDelayMs: 1500 } } };
+      const patient = { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: { maxNumRetry: 20, retryDelayMs: 500, maxRetryDelayMs: 4000 }, errorRetry: { maxNumRetry: 200, retryDelayMs: 1000, maxRetryDelayMs: 8000, backoff: "exponential" } } };
       const hls = (this.hls = new Hls({ startPosition: 0, backBufferLength: 60, maxBufferLength: 30, manifestLoadPolicy: patient, playlistLoadPolicy: patient, fragLoadPolicy: { default: { ...patient.default, maxLoadTimeMs: 60_000 } } }));
       hls.on(Hls.Events.ERROR, (_, data) => this.trouble(data));
       hls.loadSource(address);

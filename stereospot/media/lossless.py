@@ -49,7 +49,7 @@ class Lossless:
     def take(self, packet: Any, sink: Sink) -> None:
         try:
             frames = packet.decode()
-        except av.error.InvalidDataError:
+        except (av.error.FFmpegError, ValueError):
             self._bad += 1
             return
         for frame in frames:
@@ -107,7 +107,7 @@ class Lossless:
         try:
             for frame in self.stream.codec_context.decode(None):
                 self._encode(frame, sink)
-        except av.error.InvalidDataError:
+        except (av.error.FFmpegError, ValueError):
             self._bad += 1
         if self._first:
             return None

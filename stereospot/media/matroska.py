@@ -22,7 +22,6 @@ from stereospot.media.skeleton import describe
 from stereospot.media.subtitles import plain_text
 
 CLOCK = Fraction(1, 1000)
-HOLDS_AS_TEXT = frozenset(("subrip", "ass", "ssa", "webvtt", "text"))
 
 
 class Matroska:
@@ -85,8 +84,7 @@ class Matroska:
             else:
                 target = self._output.add_stream_from_template(stream, opaque=True)
         except (ValueError, av.error.FFmpegError) as failure:
-            if stream.type == "audio" and not isinstance(failure, av.error.FFmpegError):
-                self._add_lossless(stream)
+            if stream.type == "audio" and not isinstance(failure, av.error.FFmpegError) and self._add_lossless(stream):
                 return
             self.warnings.append(f"Track {stream.index} ({name or 'unknown'}) was left out: {failure}.")
             return
@@ -94,18 +92,22 @@ class Matroska:
         describe(stream, target)
         self._targets[stream.index] = target
 
-    def _add_lossless(self, stream: Any) -> None:
-        """Matroska lacks a few codecs of telephones and games: FLAC of what their decoders give."""
+    def _add_lossless(self, stream: Any) -> bool:
+        """Matroska lacks a few codecs of telephones and games: FLAC of what their decoders give, if there are any."""
         context = stream.codec_context
         one = Lossless(stream, Fraction(0), pcm=False)
-        context.open(strict=False)
-        one.settle(context.format.name, context.layout, context.sample_rate)
+        try:
+            context.open(strict=False)
+            one.settle(context.format.name, context.layout, context.sample_rate)
+        except (ValueError, av.error.FFmpegError):
+            return False
         target = one.template(self._output)
         target.time_base = Fraction(1, context.sample_rate)
         describe(stream, target)
         self._targets[stream.index] = target
         self._lossless[stream.index] = one
         self.warnings += one.warnings
+        return True
 
     def _flac(self, one: Lossless, data: bytes, duration: int) -> None:
         target = self._targets[one.stream.index]
@@ -162,7 +164,11 @@ class Matroska:
             self._latest[index] = packet.pts
 
     def _plain(self, packet: Any) -> Iterator[Any]:
-        text = plain_text(packet).encode()
+        try:
+            text = plain_text(packet).encode()
+        except (av.error.FFmpegError, ValueError):
+            self._refused += 1
+            return
         if text:
             made = av.Packet(text)
             made.time_base = packet.time_base

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import av.error
 
 from stereospot.media.carried import Sink, name_of
 from stereospot.media.film import Edit, Track
@@ -45,7 +46,10 @@ class Text:
             if len(data) > 2:
                 self._cues.append(Cue(_ms(start), _ms(end), data))
             return
-        text = plain_text(packet).encode()
+        try:
+            text = plain_text(packet).encode()
+        except (av.error.FFmpegError, ValueError):
+            return
         if text:
             self._cues.append(Cue(_ms(start), _ms(end), struct.pack(">H", len(text[:65535])) + text[:65535]))
 

@@ -390,3 +390,45 @@ def test_a_damaged_source(kind: str, container: Container, tmp_path: Path) -> No
     check_frames(job, tmp_path / "film")
     for number in range(len(films.sounds(origin))):
         assert len(packets(tmp_path / "film", number)) > len(packets(origin, number)) // 4
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_bitmap_subtitles_need_matroska(container: Container, tmp_path: Path) -> None:
+    path = tmp_path / "source.mkv"
+    end = b"\x80\x00\x00"
+    drawn = [b"\x16\x00\x09one drawn" + end, b"\x16\x00\x09two drawn" + end]
+    with av.open(str(sources.path_of("vfr_mkv")), "r") as source, av.open(str(path), "w") as output:
+        video = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        drawings = output.add_mux_stream("hdmv_pgs_subtitle")
+        drawings.time_base = Fraction(1, 1000)
+        for number, data in enumerate(drawn):
+            made = av.Packet(data)
+            made.pts = made.dts = 500 + number * 1000
+            made.duration = 800
+            made.time_base = Fraction(1, 1000)
+            made.stream = drawings
+            output.mux(made)
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = video
+                output.mux(packet)
+    job = films.job(path, container)
+    report = job.assemble(tmp_path / "film")
+    check_frames(job, tmp_path / "film")
+    assert any("bitmap" in text for text in report.warnings) == (container != "mkv")
+    with av.open(str(tmp_path / "film"), "r") as film:
+        found = [bytes(packet) for packet in film.demux() if packet.size and packet.stream.type == "subtitle"]
+    assert found == (drawn if container == "mkv" else [])
+
+
+def test_a_sound_without_a_decoder_does_not_fail_the_film(tmp_path: Path) -> None:
+    """A codec that is on nobody's list: mp4 leaves it out and says so, Matroska keeps what it can hold."""
+    path = tmp_path / "source.avi"
+    film = sources.Film(".avi", codec="mpeg4", options={"g": "31"}, frames=30, audio=(sources.Audio("adpcm_yamaha"),))
+    sources.write(film, path)
+    for container in CONTAINERS:
+        job = films.job(path, container)
+        report = job.assemble(tmp_path / "film")
+        check_frames(job, tmp_path / "film")
+        assert films.sounds(tmp_path / "film") == []
+        assert any("left out" in text for text in report.warnings)

@@ -243,3 +243,12 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_a_usable_encoder_really_encodes() -> None:
     assert encoders.usable(Codec.X264)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_same_segment_twice_is_the_same_bytes(codec: Codec) -> None:
+    """A worker that repeats a segment, or an other that takes it over, changes nothing for those who have read it."""
+    of = spec(codec, crf=24, preset="veryfast", threads=2)
+    pts = [3753 * index for index in range(30)]
+    first = encode(of, pts, 30 * 3753)
+    assert encode(of, pts, 30 * 3753).media == first.media

@@ -374,10 +374,35 @@ ZOO: dict[str, tuple[str, Callable[[Path], None]]] = {
     "no_pts_mkv": (".mkv", _film(suffix=".mkv", frames=48, time_base=Fraction(1, 1000), pts=[round(n * 1000 / 24) - 500 for n in range(48)], container_options={"avoid_negative_ts": "disabled"})),
     "late_start_mkv": (".mkv", _film(suffix=".mkv", frames=48, time_base=Fraction(1, 1000), pts=[3_600_000 + n * 40 for n in range(48)])),
     "long_gop_mp4": (".mp4", _film(suffix=".mp4", frames=144, options={"preset": "ultrafast", "g": "600", "bf": "3", "crf": "28", "sc_threshold": "0"})),
+    "live_webm": (".webm", _film(suffix=".webm", codec="libvpx", options={"deadline": "realtime", "cpu-used": "8", "g": "31", "b": "500k"}, container_options={"live": "1"})),
+    "h264_interlaced_ts": (".ts", _film(suffix=".ts", options={"preset": "ultrafast", "x264-params": "keyint=24:bframes=2:bff=1:scenecut=0"}, size=(352, 288), rate=Fraction(25), picture=interlaced)),
+    "h264_interlaced_mp4": (".mp4", _film(suffix=".mp4", options={"preset": "ultrafast", "x264-params": "keyint=24:bframes=2:bff=1:scenecut=0"}, size=(352, 288), rate=Fraction(25), picture=interlaced)),
+    "intra_refresh_mkv": (".mkv", _film(suffix=".mkv", options={"preset": "ultrafast", "x264-params": "keyint=24:intra-refresh=1:bframes=0"})),
+    "intra_refresh_ts": (".ts", _film(suffix=".ts", options={"preset": "ultrafast", "x264-params": "keyint=24:intra-refresh=1:bframes=0"})),
+    "unmarked_keys_mp4": (".mp4", lambda target: _unmarked_keys(target)),
+    "endless_mdat_mp4": (".mp4", lambda target: _endless_mdat(target)),
+    "late_index_mp4": (".mp4", _film(suffix=".mp4", frames=48, container_options={"use_editlist": "0"})),
+    "av1_10_mkv": (".mkv", _film(suffix=".mkv", codec="libsvtav1", options={"preset": "12", "g": "31", "svtav1-params": "lp=1"}, pixel_format="yuv420p10le", frames=40)),
+    "high_rate_ts": (".ts", _film(suffix=".ts", rate=Fraction(60000, 1001), frames=120)),
     "two_videos_mkv": (".mkv", lambda target: _two_videos(target)),
     "cover_and_video_mp4": (".mp4", _film(suffix=".mp4", frames=48, audio=(Audio(),), attached_picture=True)),
     "sparse_mp4": (".mp4", _film(suffix=".mp4", frames=12, rate=Fraction(1, 2), time_base=Fraction(1, 90000))),
 }  # fmt: skip
+
+
+def _unmarked_keys(path: Path) -> None:
+    """An mp4 without its list of sync samples: every sample then counts as one."""
+    data = path_of("h264_mp4_silent").read_bytes()
+    assert data.count(b"stss") == 1
+    path.write_bytes(data.replace(b"stss", b"free"))
+
+
+def _endless_mdat(path: Path) -> None:
+    """Index first, and a payload of size 0, which means to the end of the file."""
+    data = bytearray(path_of("h264_faststart_mp4").read_bytes())
+    at = data.index(b"mdat") - 4
+    data[at : at + 4] = bytes(4)
+    path.write_bytes(data)
 
 
 def _two_videos(path: Path) -> None:

@@ -16,3 +16,5 @@ class Context:
     settings: Settings
     bus: Bus
     store: ObjectStore
+    alone: bool = False
+    """The broker is this daemon's own: its converter is the only one, so it takes the segments of every pool."""

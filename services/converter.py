@@ -263,7 +263,9 @@ class Converter:
             return _unfit(task)
         failure = Failure.of(error, segment_index=task.index, attempts=delivery.attempt)
         again = error.code in SECOND_LOOK and delivery.attempt < 2
-        if isinstance(error, errors.Permanent) and not again:
+        # What is missing on this machine may be there on another, if there is one.
+        final = errors.Permanent if not self._context.alone else (errors.Permanent, errors.Misconfigured)
+        if isinstance(error, final) and not again:
             return Reject(failure)
         await self._event(task, "retrying", attempt=delivery.attempt, failure=failure)
         return Retry(reason=str(error), failure=failure)

@@ -44,12 +44,18 @@ STOP_SECONDS = 8.0
 
 @asynccontextmanager
 async def running(
-    settings: Settings, services: Collection[str], *, processes: int = 0, provisioned: bool | None = None
+    settings: Settings,
+    services: Collection[str],
+    *,
+    processes: int = 0,
+    provisioned: bool | None = None,
+    alone: bool = False,
 ) -> AsyncGenerator[Context]:
     """Services at work around the block; what ends one of them ends the block with that error.
 
     processes: so many converter processes of one slot each, instead of a converter in this one.
     provisioned: whether to create streams and consumers first; None: only on a broker of our own.
+    alone: whether the broker serves one daemon only, of which this process is a part; implied by one of our own.
     """
     if _JAILED & set(services):
         # A process of its own that takes a second to import PyAV: on its way before anything else is.
@@ -73,7 +79,7 @@ async def running(
             settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         store = open_store(settings)
         stack.push_async_callback(store.close)
-        context = Context(settings, bus, store)
+        context = Context(settings, bus, store, alone=own or alone)
         names = set(services)
         if processes:
             names.discard("converter")
@@ -92,6 +98,7 @@ async def run(
     until: asyncio.Event | None = None,
     processes: int = 0,
     provisioned: bool | None = None,
+    alone: bool = False,
 ) -> int:
     """Run services until SIGTERM, SIGINT, `until` or a failure; returns the exit code 0 or raises what went wrong.
 
@@ -114,7 +121,7 @@ async def run(
         with contextlib.suppress(NotImplementedError):  # not on Windows
             loop.add_signal_handler(number, on_signal, number)
     try:
-        async with running(settings, services, processes=processes, provisioned=provisioned) as context:
+        async with running(settings, services, processes=processes, provisioned=provisioned, alone=alone) as context:
             _log.info("ready", action="ready", services=sorted(services))
             async with asyncio.TaskGroup() as group:
                 told = group.create_task(_tell(ready, context))

@@ -24,6 +24,9 @@ _log = log.get("daemon")
 WORKER_BEAT_SECONDS = 5.0
 """A third of what the bucket `workers` remembers."""
 
+POOLS = ("cpu", "gpu", "remote", "stub")
+"""The pools that jobs are sent to by their engine and backend; any other is a label."""
+
 WAIT_SECONDS = 24 * 3600.0
 """How long work waits for a full disk or a storage that is away before that counts as a failed attempt."""
 
@@ -143,7 +146,8 @@ def _converter(context: Context, _: object) -> Part:
     worker_id = f"{_host()}-{os.getpid()}-{secrets.token_hex(2)}"
     slots = settings.worker_slots
     converter = Converter(context, worker_id=worker_id, slots=slots)
-    lanes = [subjects.convert_consumer(settings.pool, lane) for lane in subjects.LANES]
+    pools = dict.fromkeys((settings.pool, *(POOLS if context.alone else ())))
+    lanes = [subjects.convert_consumer(pool, lane) for lane in subjects.LANES for pool in pools]
     actor = _actor(
         context, subjects.CONVERT, lanes, converter.handle, "converter", slots=slots,
         ack_wait=settings.ack_wait_seconds, on_reject=converter.reject,

@@ -28,6 +28,9 @@ _log = log.get("daemon")
 PARENT = "STEREOSPOT_PARENT"
 """Process id of the daemon that a child belongs to."""
 
+ALONE = "STEREOSPOT_ALONE"
+"""Set when that daemon has its broker to itself."""
+
 BACKOFF_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 30.0
 STEADY_SECONDS = 30.0
@@ -61,24 +64,25 @@ def environment(settings: Settings) -> dict[str, str]:
 def supervised(context: Context, count: int) -> Part:
     """`count` converter processes of one slot each, as one part of the daemon."""
     settings = context.settings.model_copy(update={"slots": 1})
+    ours = {PARENT: str(os.getpid())} | ({ALONE: "1"} if context.alone else {})
     stopping = asyncio.Event()
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(count):
-                group.create_task(_keep(settings, stopping))
+                group.create_task(_keep(environment(settings) | ours, stopping))
 
     return Part("workers", run, stopping.set)
 
 
-async def _keep(settings: Settings, stopping: asyncio.Event) -> None:
+async def _keep(variables: dict[str, str], stopping: asyncio.Event) -> None:
     """One child, again and again, until `stopping`; then SIGTERM, and its end is waited for."""
     pause = BACKOFF_SECONDS
     while not stopping.is_set():
         started = time.monotonic()
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "services.workers",
-            stdin=asyncio.subprocess.DEVNULL, env=environment(settings) | {PARENT: str(os.getpid())},
+            stdin=asyncio.subprocess.DEVNULL, env=variables,
         )  # fmt: skip
         try:
             code = await _end(child, stopping)
@@ -125,7 +129,7 @@ def main() -> None:
 
     settings = Settings()
     log.configure(settings.log_level, settings.log_format)
-    asyncio.run(daemon.run({"converter"}, settings))
+    asyncio.run(daemon.run({"converter"}, settings, alone=ALONE in os.environ))
 
 
 if __name__ == "__main__":

@@ -236,3 +236,13 @@ async def test_the_pipeline_runs_on_s3_with_the_source_there_too(tmp_path: Path)
             assert got == expected
             assert all(np.array_equal(a, b) for a, b in zip(pictures, copies, strict=True))
             assert await context.store.get(keys.film_alias("J1")) == body
+
+
+async def test_an_engine_that_is_not_here_fails_its_job_with_the_reason(tmp_path: Path) -> None:
+    async with daemon.running(settings(tmp_path), PIPELINE) as context:
+        source = await submit.local_source(films.path("h264_mp4_silent"), None)
+        await submit.create(context, source, Options(engine="iw3"), job_id="J1")
+        job = await ended(context, "J1", seconds=30)
+        assert job.failure is not None
+        assert (job.pool, job.failure.code, job.failure.segment_index) == ("gpu", "ENGINE_UNAVAILABLE", 0)
+        assert job.failure.advice

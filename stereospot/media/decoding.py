@@ -10,6 +10,8 @@ The rules, each of which some kind of file needs:
 * The beginning is a fresh open without a seek: what edit lists hide and what codecs number from 1 needs no rule there.
 * A range that starts where the last one ended goes on with the open decoder. Frames decoded too far are kept, and the
   last few before, so that padding costs nothing.
+* A damaged film, or one without times, is never sought in: every decoder starts at its beginning and skips forward,
+  so that what a decoder makes up for what is missing is the same everywhere.
 * Interlaced frames pass one deinterlacer that sees one frame on either side of each, at every range alike.
 """
 
@@ -98,6 +100,7 @@ class RangeDecoder:
         self._time_base = Fraction(1)
         self._interlaced: str = request["interlaced"]
         self._synthesised: bool = request["synthesised"]
+        self._sequential: bool = self._synthesised or request["sequential"]
         self._opened = False
 
     def close(self) -> None:
@@ -145,14 +148,14 @@ class RangeDecoder:
         if start is None or self._next_start is None:
             return False
         enough = self._from_beginning or len(self._history) >= before
-        return enough and (start == self._next_start or (self._synthesised and start > self._next_start))
+        return enough and (start == self._next_start or (self._sequential and start > self._next_start))
 
     def _next(self) -> Decoded | None:
         return self._pending.popleft() if self._pending else next(self._flow, None)
 
     def _locate(self, start: int | None, before: int) -> None:
         """Bring `_history` and `_pending` to either side of `start`."""
-        if start is None or self._synthesised:
+        if start is None or self._sequential:
             self._begin()
             if start is not None:
                 self._advance(start)

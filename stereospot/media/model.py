@@ -145,10 +145,13 @@ class DecodeSpec(Model):
         default=False,
         description="PTS are frame numbers from the start of the stream, since the source's own are wrong",
     )
+    sequential: bool = Field(
+        default=False, description="decode from the first frame on and never seek: a damaged film comes out the same"
+    )
     frame_ticks: int = Field(default=1, description="synthesised only: duration of one frame in ticks of the time base")
     frame_seconds: Rational | None = Field(
         default=None,
-        description="synthesised only: exact duration of a frame; frame i is at first_pts + floor(i x this / time base)",
+        description="synthesised only: exact duration of a frame; frame i lies at first_pts + floor(i x this / base)",
     )
     first_pts: int = Field(default=0, description="synthesised only: PTS of frame 0, so that the sound stays in step")
 

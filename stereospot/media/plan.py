@@ -72,11 +72,13 @@ def head(
     model: str | None = None,
     bars: Bars | None = None,
     threads: int = 2,
+    sequential: bool = False,
 ) -> Plan:
     """Settle everything that every worker has to do alike.
 
     output: width, height and sample aspect of the laid-out picture (inference.geometry); odd sides are rounded up.
-    threads: of the encoder, and of the decoder at most. Raises HDR_NEEDS_10_BIT, INVALID_OPTIONS.
+    threads: of the encoder, and of the decoder at most. sequential: for a film whose ranges did not decode to what its
+    packets promise: no decoder seeks in it. Raises HDR_NEEDS_10_BIT.
     """
     codec = _codec(info, options)
     pixel_format = _encoded_format(info, codec, tone_map=options.tone_map)
@@ -89,7 +91,7 @@ def head(
         generation=generation,
         source_key=source_key,
         source=info,
-        decode=decode_spec(info, decoded, threads=threads),
+        decode=decode_spec(info, decoded, threads=threads).model_copy(update={"sequential": sequential}),
         stereo=StereoSpec(
             engine=engine,
             model=model,

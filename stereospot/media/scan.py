@@ -109,6 +109,7 @@ def _run(
         "thread_count": 2,
         "interlaced": "no",
         "synthesised": False,
+        "sequential": False,
     }
     last: int | None = None
     count = 0

@@ -62,3 +62,16 @@ def test_any_range_decodes_to_the_frames_of_a_serial_run(name: str) -> None:
                     for at in range(max(0, cut - before), min(len(pts), until + after))
                 ]
                 assert reading.collect(decoder, start, end, before=before, after=after) == wanted
+
+
+def test_a_damaged_film_decodes_alike_in_every_range_when_nobody_seeks() -> None:
+    film = reading.planned("damaged_middle_ts")
+    expected = reading.serial("damaged_middle_ts")
+    spec = film.spec.model_copy(update={"sequential": True})
+    pts = film.pts
+    with reading.source_of("damaged_middle_ts") as source, Decoder(source, spec, film.info) as decoder:
+        for cut, until in ((50, 75), (20, 45), (45, 60), (70, 91)):
+            end = pts[until] if until < len(pts) else None
+            wanted = [(value, expected[value], -1) for value in pts[cut - 3 : cut]]
+            wanted += [(value, expected[value], 0) for value in pts[cut:until]]
+            assert reading.collect(decoder, pts[cut], end, before=3) == wanted

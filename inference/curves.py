@@ -120,7 +120,7 @@ class Curve:
             near += weight * sample.near
             far += weight * sample.far
         near, far = near / total, far / total
-        return near, near - max(near - far, FLAT_SHARE * abs(near), 1e-6)
+        return near, near - max(near - far, FLAT_SHARE * abs(near), 1e-12)
 
 
 def normalised(raw: NDArray[np.float32], near: float, far: float) -> NDArray[np.float32]:

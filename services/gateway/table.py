@@ -17,9 +17,9 @@ PRAGMA temp_store = FILE;
 PRAGMA cache_size = -32768;
 CREATE TABLE jobs (
     job_id TEXT PRIMARY KEY, revision INTEGER NOT NULL, phase TEXT NOT NULL, created REAL NOT NULL,
-    title TEXT NOT NULL, body BLOB NOT NULL
+    words TEXT NOT NULL, body BLOB NOT NULL
 );
-CREATE INDEX by_created ON jobs (created, job_id, phase, title);
+CREATE INDEX by_created ON jobs (created, job_id, phase, words);
 CREATE INDEX by_phase ON jobs (phase, created, job_id);
 """
 
@@ -49,10 +49,15 @@ def encode_cursor(created: float, job_id: str) -> str:
 def decode_cursor(text: str) -> tuple[float, str] | None:
     """The place behind which a page begins; None for what is not a cursor of ours."""
     try:
-        created, _, job_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
-        return float(created), job_id
+        created, gap, job_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
+        return (float(created), job_id) if gap else None
     except (ValueError, binascii.Error):
         return None
+
+
+def _words(job: Job) -> str:
+    """What a search looks at."""
+    return f"{job.title}\n{job.job_id}".casefold()
 
 
 class Table:
@@ -62,12 +67,14 @@ class Table:
         # An empty name is SQLite's private temporary database: a file without a name, gone with the process.
         self._db = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._db.executescript(_SCHEMA)
+        self._counts: dict[str, int] | None = None
 
     def close(self) -> None:
         self._db.close()
 
     def apply(self, changes: Iterable[tuple[str, int, bytes | None, Job | None]]) -> None:
         """Write (job id, revision, record, the same parsed) in one transaction; no record removes the job."""
+        self._counts = None
         self._db.execute("BEGIN")
         for job_id, revision, body, job in changes:
             if body is None or job is None:
@@ -75,9 +82,9 @@ class Table:
                 continue
             self._db.execute(
                 "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET "
-                "revision = excluded.revision, phase = excluded.phase, title = excluded.title, body = excluded.body "
+                "revision = excluded.revision, phase = excluded.phase, words = excluded.words, body = excluded.body "
                 "WHERE excluded.revision > revision",
-                (job_id, revision, job.phase, job.created_at, job.title, body),
+                (job_id, revision, job.phase, job.created_at, _words(job), body),
             )
         self._db.execute("COMMIT")
 
@@ -86,7 +93,10 @@ class Table:
         return None if found is None else Row(Job.model_validate_json(found[0]), found[1])
 
     def counts(self) -> dict[str, int]:
-        return dict(self._db.execute("SELECT phase, count(*) FROM jobs GROUP BY phase"))
+        """Jobs by phase; counted again only after a change, since every open page asks."""
+        if self._counts is None:
+            self._counts = dict(self._db.execute("SELECT phase, count(*) FROM jobs GROUP BY phase"))
+        return dict(self._counts)
 
     def page(
         self,
@@ -96,7 +106,7 @@ class Table:
         after: tuple[float, str] | None = None,
         limit: int = 50,
     ) -> Page:
-        """Newest first; `text` is looked for in titles and at the start of ids."""
+        """Newest first; `text` is looked for in titles and ids, in any case."""
         created, job_id = after or (1e18, "")
         if text or len(phases) > 4:
             found = self._scan(phases, text, created, job_id, limit + 1)
@@ -109,15 +119,14 @@ class Table:
     def _scan(
         self, phases: Sequence[Phase], text: str, created: float, job_id: str, limit: int
     ) -> list[tuple[bytes, int, float, str]]:
-        """Along the creation index, which also holds phase and title."""
-        escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        """Along the creation index, which also holds phase and words; `instr` takes a fifth of the time of LIKE."""
         marks = ",".join("?" * len(phases))
         return self._db.execute(
             "SELECT body, revision, created, job_id FROM jobs INDEXED BY by_created "
             f"WHERE (created, job_id) < (?, ?) AND phase IN ({marks}) "
-            "AND (? = '' OR title LIKE ? ESCAPE '\\' OR job_id LIKE ? ESCAPE '\\') "
+            "AND (? = '' OR instr(words, ?)) "
             "ORDER BY created DESC, job_id DESC LIMIT ?",
-            (created, job_id, *phases, text, f"%{escaped}%", f"{escaped}%", limit),
+            (created, job_id, *phases, text, text.casefold(), limit),
         ).fetchall()
 
     def _merge(

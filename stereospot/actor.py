@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from stereospot import crash, errors, log
+from stereospot import crash, errors, history, log
 from stereospot.bus import Bus, Delivery, Puller, PullError
 from stereospot.bus.pull import HAND_OVER_SECONDS, Received
 from stereospot.messages import DeadLetter, Failure
@@ -288,6 +288,7 @@ class Actor:
 
     def _record(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
         said = {"subject": delivery.subject, "attempt": delivery.attempt, "seconds": round(seconds, 3)}
+        history.record("settle", outcome=type(outcome).__name__, sequence=delivery.stream_sequence, **said)
         match outcome:
             case Ack(note=note):
                 self._log.debug("done", action="done", **said, note=note)

@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from stereospot import crash, errors, log
+from stereospot import crash, errors, history, log
 from stereospot.bus import api, buckets, tail
 from stereospot.bus.api import Conflict, Refused, Stored
 from stereospot.bus.buckets import Bucket, Write
@@ -168,6 +168,7 @@ class Bus:
 
         answer = await self._patiently(once, patience_seconds)
         crash.point("bus.after_publish")
+        history.record("publish", subject=subject, stream=answer.get("stream"), sequence=int(answer["seq"]))
         return int(answer["seq"])
 
     async def send(
@@ -202,6 +203,7 @@ class Bus:
         except Conflict as problem:
             last = await buckets.own_revision(self, writes[-1], buckets.part_id(identity, len(writes)), problem)
         crash.point("bus.after_commit")
+        history.record("commit", bucket=writes[0].bucket, keys=[write.key for write in writes], sequence=last)
         return tuple(range(last - len(writes) + 1, last + 1))
 
     async def ask(

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stereospot import errors, keys
+from stereospot import errors, history, keys
 from stereospot.storage.base import ObjectInfo
 
 T = TypeVar("T")
@@ -52,14 +52,18 @@ class LocalStore:
                 else:
                     async for block in _blocks(data):
                         await _thread(writer.write, block)
-                return await _thread(writer.publish, if_absent)
+                stored = await _thread(writer.publish, if_absent)
             finally:
                 writer.close()
+        if stored:
+            history.record("put", key=key)
+        return stored
 
     async def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
         target = self._path(key)
         with _translated(key, missing=str(path.name)):
             await _thread(_take if move else _copy_in, path, target)
+        history.record("put", key=key)
 
     async def copy(self, source: str, target: str) -> None:
         with _translated(source, missing=source):

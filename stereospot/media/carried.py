@@ -34,8 +34,7 @@ class Carried(Protocol):
 def name_of(stream: Any) -> str:
     """The codec's plain name, whatever decoder libavcodec picked: `opus`, not `libopus`."""
     context = stream.codec_context
-    name = context.codec.canonical_name if context is not None else None
-    return str(name) if name else ""
+    return "" if context is None else str(context.codec.canonical_name or "")
 
 
 def known_layout(layout: Any) -> str:

@@ -63,7 +63,7 @@ def transcode(film: Path) -> float:
                     },
                 )
                 target.width, target.height, target.pix_fmt = stream.width, stream.height, "yuv420p"
-                target.codec_context.time_base = stream.time_base
+                target.codec_context.time_base = stream.time_base or 1 / rate
                 for frame in source.decode(stream):
                     frame.pict_type = PictureType.NONE
                     out.mux(target.encode(frame))

@@ -40,5 +40,5 @@ def name_of(stream: Any) -> str:
 def known_layout(layout: Any) -> str:
     """The layout's name; where a source only counts channels (PCM in Matroska), what such a count usually means."""
     usual = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-    unspecified = layout.name == f"{layout.nb_channels} channels"
-    return usual.get(layout.nb_channels, layout.name) if unspecified else layout.name
+    name, count = str(layout.name), int(layout.nb_channels)
+    return usual.get(count, name) if name == f"{count} channels" else name

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from stereospot.errors import error
+from stereospot.media import levels
 from stereospot.media.model import (
     Bars,
     Colour,
@@ -46,13 +47,6 @@ FIRST_SECONDS = (1.0, 1.0, 2.0)
 SLACK = 0.2
 """How much of its length a segment may be shorter or longer to end at a keyframe."""
 PTS_SYNTHESISED = "PTS_SYNTHESISED"
-
-_LEVELS: tuple[tuple[str, int, int], ...] = (
-    ("3.1", 108_000, 3_600), ("3.2", 216_000, 5_120), ("4.0", 245_760, 8_192), ("4.2", 522_240, 8_704),
-    ("5.0", 589_824, 22_080), ("5.1", 983_040, 36_864), ("5.2", 2_073_600, 36_864), ("6.0", 4_177_920, 139_264),
-    ("6.1", 8_355_840, 139_264), ("6.2", 16_711_680, 139_264),
-)  # fmt: skip
-"""H.264 Table A-1: level, macroblocks a second, macroblocks a frame."""
 
 
 # ---- the head -----------------------------------------------------------------------------------------------------
@@ -112,7 +106,7 @@ def head(
             sample_aspect=output[2],
             crf=options.crf,
             preset=options.preset,
-            level=h264_level(width, height, info.video.average_rate) if codec is Codec.X264 else None,
+            level=_level(codec, width, height, info.video.average_rate),
             threads=threads,
             colour=colour,
             layout=options.layout,
@@ -187,14 +181,13 @@ def _sdr(colour: Colour) -> Colour:
     return Colour(primaries=1, transfer=1, matrix=1, full_range=False, chroma_location=colour.chroma_location)
 
 
-def h264_level(width: int, height: int, rate: Fraction) -> str:
-    """The lowest H.264 level from 3.1 on that holds this picture at this rate; said aloud, so that headers agree."""
-    across, down = -(-width // 16), -(-height // 16)
-    for level, per_second, per_frame in _LEVELS:
-        fits = across * down <= per_frame and across * down * rate <= per_second
-        if fits and max(across, down) ** 2 <= 8 * per_frame:
-            return level
-    return _LEVELS[-1][0]
+def _level(codec: Codec, width: int, height: int, rate: Fraction) -> str | None:
+    """The level the encoder has to declare; said aloud, so that every worker's header agrees."""
+    if codec in (Codec.X264, Codec.NVENC_H264):
+        return levels.h264_level(width, height, rate)
+    if codec in (Codec.X265, Codec.NVENC_HEVC):
+        return levels.hevc_level(width, height, rate)
+    return None
 
 
 # ---- the cuts -----------------------------------------------------------------------------------------------------

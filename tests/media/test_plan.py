@@ -145,21 +145,9 @@ def test_tone_mapping_decodes_ten_bit_and_encodes_eight() -> None:
     assert made.encode.colour.transfer == 1
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "rate", "level"),
-    [
-        (640, 360, 24, "3.1"),
-        (1920, 1080, 30, "4.0"),
-        (1920, 1080, 60, "4.2"),
-        (3840, 1080, 30, "5.0"),
-        (3840, 1080, 60, "5.1"),
-        (3840, 2160, 30, "5.1"),
-        (7680, 2160, 30, "6.0"),
-        (16384, 16384, 240, "6.2"),
-    ],
-)
-def test_levels(width: int, height: int, rate: int, level: str) -> None:
-    assert plan.h264_level(width, height, Fraction(rate)) == level
+@pytest.mark.parametrize(("codec", "level"), [("x264", "5.0"), ("x265", "5.0"), ("svtav1", None)])
+def test_the_level_is_said_aloud(codec: str, level: str | None) -> None:
+    assert head(info_of(average_rate=Fraction(30)), output=(3840, 1080, Fraction(1)), codec=codec).encode.level == level
 
 
 def test_odd_sizes_are_rounded_up() -> None:

@@ -19,14 +19,15 @@ from urllib.parse import urlsplit
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from services.gateway.access import LOOPBACK, Access
 from services.gateway.metrics import Metrics
 from services.gateway.problems import PROBLEM, problem_body
+from services.gateway.render import render, wants_html
 from stereospot import errors, log
 from stereospot.settings import Settings
 
 _log = log.get("gateway")
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_-]{8,64}$")
 
@@ -103,6 +104,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self.app = app
         self.hosts = allowed_hosts(settings)
+        self.access = Access(settings)
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,20 +138,41 @@ class Guard:
                 message["body"] = b""
             await send(message)
 
-        refused = refusal(method, headers, self.hosts)
         try:
-            if refused is not None:
-                await _refuse(scope, answer, refused, request_id)
-            else:
+            if (reason := refusal(method, headers, self.hosts)) is not None:
+                await _refuse(scope, answer, errors.error("FORBIDDEN_ORIGIN", reason), request_id)
+            elif await self._is_let_in(scope, headers, answer, request_id):
                 await self.app(scope, receive, answer)
         finally:
             self.metrics.count(method, extra.get("path_template"), status, time.perf_counter() - begun)
 
+    async def _is_let_in(self, scope: HTTPScope, headers: dict[str, str], send: Send, request_id: str) -> bool:
+        """Whether the request may go on; if not, it is answered here: with a cookie, or with what is missing."""
+        path = scope["path"]
+        host = host_name(headers.get("host", "")) or ""
+        if not self.access.needs_key(host, path) or self.access.has_key(headers):
+            return True
+        entered = self.access.entered(path, scope["query_string"]) if scope["method"] == "GET" else None
+        if entered is None:
+            await _refuse(scope, send, errors.error("KEY_REQUIRED"), request_id)
+            return False
+        location, cookie = entered
+        found = [(b"location", location.encode()), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 303, "headers": found})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return False
 
-async def _refuse(scope: HTTPScope, send: Send, reason: str, request_id: str) -> None:
-    error = errors.error("FORBIDDEN_ORIGIN", reason)
-    _log.warning("refused", action="refuse", reason=reason, path=scope["path"], request_id=request_id)
-    body = json.dumps(problem_body(error, request_id, scope["path"])).encode()
-    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+
+async def _refuse(scope: HTTPScope, send: Send, error: errors.StereoSpotError, request_id: str) -> None:
+    _log.warning("refused", action="refuse", code=error.code, reason=error.detail, path=scope["path"])
+    described = problem_body(error, request_id, scope["path"])
+    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"").decode("latin-1")
+    if wants_html(accept):
+        body, kind = render("problem.html", problem=described, here="").encode(), b"text/html; charset=utf-8"
+    else:
+        body, kind = json.dumps(described).encode(), PROBLEM.encode()
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+    if error.entry.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="StereoSpot"'))
     await send({"type": "http.response.start", "status": error.entry.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

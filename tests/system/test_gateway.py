@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from services.gateway.access import Access, access_key, entry_url
 from stereospot import keys, records
 from stereospot.jobs import Job, Phase, advance
 from stereospot.messages import Failure, Film
@@ -130,6 +131,36 @@ async def test_every_answer_has_the_headers(gateway: Served) -> None:
     named = await gateway.client.get("/nowhere", headers={"X-Request-Id": "abcdefgh-1"})
     assert named.headers["x-request-id"] == "abcdefgh-1"
     assert named.json()["request_id"] == "abcdefgh-1"
+
+
+async def test_only_this_machine_needs_no_key(server: Nats, tmp_path: Path) -> None:
+    async with served(server, tmp_path, allowed_hosts=("films.example",)) as gateway:
+        key = access_key(gateway.context.settings)
+        away = {"Host": "films.example"}
+        get = gateway.client.get
+        assert (await get("/jobs")).status_code == 200
+        for path in ("/livez", "/readyz", "/static/style.css"):
+            assert (await get(path, headers=away)).status_code == 200
+        for path in ("/", "/jobs", "/metrics", "/api/v1/jobs", "/nowhere"):
+            refused = await get(path, headers=away)
+            assert (refused.status_code, refused.json()["code"]) == (401, "KEY_REQUIRED"), path
+        assert (await get("/v/forged.0.x/1/master.m3u8", headers=away)).status_code == 404
+        wrong = await get("/jobs", headers=away | {"Authorization": f"Bearer {key[:-1]}"})
+        assert wrong.status_code == 401
+        assert (await get("/jobs", headers=away | {"Authorization": f"Bearer {key}"})).status_code == 200
+        entered = await get(f"/jobs?status=failed&key={key}", headers=away)
+        assert (entered.status_code, entered.headers["location"]) == (303, "/jobs?status=failed")
+        cookie = entered.headers["set-cookie"]
+        assert "HttpOnly; SameSite=Strict" in cookie
+        gateway.client.cookies.clear()
+        assert (await get("/jobs", headers=away | {"Cookie": cookie.partition(";")[0]})).status_code == 200
+        elsewhere = Access(gateway.context.settings).entered("//evil.example/", f"key={key}".encode())
+        assert elsewhere is not None
+        assert elsewhere[0] == "/evil.example/"
+        asked = await get("/", headers=away | {"Accept": "text/html"})
+        assert "<form" in asked.text
+        assert entry_url(gateway.context.settings) == "http://127.0.0.1:8666/"
+        assert entry_url(gateway.context.settings.model_copy(update={"host": "0.0.0.0"})).endswith(f"/?key={key}")
 
 
 # ---- problems --------------------------------------------------------------------------------------------

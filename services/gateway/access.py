@@ -1,0 +1,76 @@
+"""Who needs a key: everybody who does not come from this machine itself.
+
+On loopback, under a loopback name, nobody does: whoever can connect there runs programs here already, and other sites'
+pages are kept out by the guard. Any other bind address, and any other name (a proxy's), needs the key of this data
+folder: as `Authorization: Bearer <key>`, or once as `?key=<key>` in the browser, which keeps it in a cookie.
+Playback addresses carry their own token, since players send neither headers nor cookies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode
+
+from services.gateway.tokens import load_secret
+from stereospot.settings import Settings
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+COOKIE = "stereospot-key"
+OPEN = ("/livez", "/readyz", "/favicon.ico", "/static/", "/v/")
+"""What needs no key: health, the look of the page that asks for one, and what carries a token."""
+
+
+class Access:
+    """Decides about one request at a time; keeps nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._bound_locally = settings.host.lower() in LOOPBACK
+        self._key = access_key(settings)
+
+    def needs_key(self, host: str, path: str) -> bool:
+        """Whether a request to `path` under the host name `host` needs a key."""
+        if path.startswith(OPEN):
+            return False
+        return not (self._bound_locally and host in LOOPBACK)
+
+    def has_key(self, headers: dict[str, str]) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.is_key(given.strip()):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and self.is_key(cookie.value)
+
+    def is_key(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self._key.encode())
+
+    def entered(self, path: str, query: bytes) -> tuple[str, str] | None:
+        """(where to go on, Set-Cookie) when the address brings the right key along."""
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        if not any(name == "key" and self.is_key(value) for name, value in pairs):
+            return None
+        rest = urlencode([(name, value) for name, value in pairs if name != "key"])
+        cookie = f"{COOKIE}={self._key}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000"
+        # `//host/…` would lead to another site.
+        return "/" + path.lstrip("/") + (f"?{rest}" if rest else ""), cookie
+
+
+def access_key(settings: Settings) -> str:
+    """The key of this data folder: derived from its secret, so that there is one file to keep. Blocking."""
+    secret = load_secret(settings.data_dir / "gateway.secret")
+    return hmac.digest(secret, b"access", hashlib.sha256)[:16].hex()
+
+
+def entry_url(settings: Settings) -> str:
+    """The address to open in a browser, with the key where one is needed. Blocking."""
+    base = (settings.public_url or f"http://{_shown(settings.host)}:{settings.port}").rstrip("/")
+    local = settings.host.lower() in LOOPBACK and settings.public_url is None
+    return f"{base}/" if local else f"{base}/?key={access_key(settings)}"
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

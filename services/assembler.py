@@ -16,10 +16,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future as ConcurrentFuture
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from inference.comfort import Comfort
 from services import alias, operations, plans, reports, sources, space
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
@@ -149,7 +149,7 @@ class Assembler:
             container=head.container,
             file_name=reports.file_name(job, head),
         )
-        comfort = await reports.collect(self._store, job, total)
+        comfort = await reports.collect(self._store, head, total)
         done = await self._record(job, head, film, comfort, report.warnings)
         crash.point("assembler.completed")
         if done.film is None or done.film.key != key:
@@ -160,17 +160,22 @@ class Assembler:
         await operations.announce(self._bus, done, "completed", film=film.model_dump(mode="json"))
         _log.info("completed", action="done", job_id=job.job_id, generation=job.generation, frames=film.frames)
 
-    async def _record(self, job: Job, head: Plan, film: Film, comfort: dict[str, Any], warnings: Sequence[str]) -> Job:
+    async def _record(self, job: Job, head: Plan, film: Film, comfort: Comfort, warnings: Sequence[str]) -> Job:
         """The compare-and-set that makes this the film."""
+
+        used = comfort.engine.model_dump(mode="json") if comfort.engine else {}
 
         def complete(found: Job) -> Job | None:
             if not is_wanted(found, job.generation, {Phase.ASSEMBLING}, job.attempt):
                 return None
             for text in warnings:
                 found = found.with_warning("FILM", text)
+            for notice in comfort.warnings:
+                found = found.with_warning(notice.code, notice.text)
             return jobs.advance(
-                found, Phase.COMPLETED, at=time.time(), film=film, report=comfort, failure=None,
-                engine=comfort.get("engine") or {"name": head.stereo.engine, "model": head.stereo.model},
+                found, Phase.COMPLETED, at=time.time(), film=film, failure=None,
+                report=comfort.model_dump(mode="json", exclude={"warnings"}) if comfort.segments else {},
+                engine={"name": head.stereo.engine, "model": head.stereo.model} | used,
             )  # fmt: skip
 
         return await records.change_job(self._bus, job.job_id, complete)

@@ -22,14 +22,16 @@ from stereospot import crash, errors, keys, log, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media import audio as cutting
+from stereospot.media import subtitles
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
+from stereospot.media.source import Source
 from stereospot.messages import AudioDone, AudioWork, Failure
 from stereospot.outcome import Ack, Outcome, Reject, Retry
 
 _log = log.get("audio")
 
-crash.declare("audio.begun", "audio.chunk_stored", "audio.done_published")
+crash.declare("audio.begun", "audio.chunk_stored", "audio.done_published", "audio.subtitles_stored")
 
 PHASES = frozenset({Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING})
 
@@ -68,7 +70,12 @@ class Audio:
         crash.point("audio.begun")
         async with watching(self._bus, work.job_id, work.generation, PHASES) as stop:
             try:
-                await self._cut(found[0], head, segments, stop)
+                source = await sources.open_source(self._store, found[0].source)
+                try:
+                    await self._cut(found[0], head, segments, source, stop)
+                    await self._subtitles(head, source, stop)
+                finally:
+                    await asyncio.to_thread(source.close)
             except errors.StereoSpotError as error:
                 if error.code == "CANCELLED" or stop.is_set():
                     return Ack("not wanted any more")
@@ -89,28 +96,43 @@ class Audio:
         if await records.get_job(self._bus, work.job_id) is not None:
             await records.change_job(self._bus, work.job_id, warn)
 
-    async def _cut(self, job: Job, head: Plan, segments: Sequence[Segment], stop: threading.Event) -> None:
-        source = await sources.open_source(self._store, job.source)
-        try:
-            chunks = cutting.cut(source, head.source, head, segments, limits=self._limits, stop=stop)
-            ready = [0] * len(head.source.audio)
-            told = 0
-            while (chunk := await self._threads.run(_next, chunks)) is not None:
-                key = (
-                    keys.audio_init(job.job_id, job.generation, chunk.track)
-                    if chunk.index is None
-                    else keys.audio_segment(job.job_id, job.generation, chunk.track, chunk.index)
-                )
-                await self._store.put(key, chunk.data)
-                crash.point("audio.chunk_stored")
-                if chunk.index is not None:
-                    ready[chunk.track] = chunk.index + 1
-                least = min(ready)
-                if least > told and (told == 0 or least - told >= REPORT_EVERY or least == len(segments)):
-                    told = least
-                    await self._tell(job, told)
-        finally:
-            await asyncio.to_thread(source.close)
+    async def _cut(
+        self, job: Job, head: Plan, segments: Sequence[Segment], source: Source, stop: threading.Event
+    ) -> None:
+        """Store every track's fragments and report how far all of them are."""
+        chunks = cutting.cut(source, head.source, head, segments, limits=self._limits, stop=stop)
+        ready = [0] * len(head.source.audio)
+        told = 0
+        while (chunk := await self._threads.run(_next, chunks)) is not None:
+            key = (
+                keys.audio_init(job.job_id, job.generation, chunk.track)
+                if chunk.index is None
+                else keys.audio_segment(job.job_id, job.generation, chunk.track, chunk.index)
+            )
+            await self._store.put(key, chunk.data)
+            crash.point("audio.chunk_stored")
+            if chunk.index is not None:
+                ready[chunk.track] = chunk.index + 1
+            least = min(ready)
+            if least > told and (told == 0 or least - told >= REPORT_EVERY or least == len(segments)):
+                told = least
+                await self._tell(job, told)
+
+    async def _subtitles(self, head: Plan, source: Source, stop: threading.Event) -> None:
+        """Store each text track as WebVTT for the page's player, and as ASS with every cue once for each eye."""
+        if all(track.bitmap for track in head.source.subtitles):
+            return
+        found = await self._threads.run(subtitles.read, source, head.source, limits=self._limits, stop=stop)
+        width, height = head.encode.width, head.encode.height
+        for track, cues in found.items():
+            sidecars = {
+                "vtt": subtitles.webvtt(cues),
+                "ass": subtitles.ass(cues, head.encode.layout, width, height),
+            }
+            for extension, text in sidecars.items():
+                key = keys.subtitles(head.job_id, head.generation, track, extension)
+                await self._store.put(key, text.encode())
+        crash.point("audio.subtitles_stored")
 
     async def _tell(self, job: Job, ready: int) -> None:
         done = AudioDone(job_id=job.job_id, generation=job.generation, ready=ready)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -22,7 +22,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from inference import geometry
-from services import engines, operations, plans, sources, space
+from services import engines, letterbox, operations, plans, sources, space
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
 from stereospot import crash, errors, jobs, log, records, subjects
@@ -31,7 +31,7 @@ from stereospot.jobs import Job, Phase
 from stereospot.media import plan as planning
 from stereospot.media import probe
 from stereospot.media.limits import Limits
-from stereospot.media.model import Plan, PlanTotal, Segment
+from stereospot.media.model import Plan, PlanTotal, Segment, SourceInfo
 from stereospot.media.scan import FROM_FRAMES
 from stereospot.media.source import Source
 from stereospot.messages import AudioWork, Failure, PartDone, PlanWork, TotalDone
@@ -49,6 +49,9 @@ crash.declare(
 Scan = Callable[..., Iterator[planning.FrameBatch]]
 
 PHASES = frozenset({Phase.CREATED, Phase.PLANNING, Phase.CONVERTING})
+
+FLAT = frozenset({"flat", "identity"})
+"""Engines whose depth does not depend on the picture: bars make no difference to them."""
 
 PART_SIZES = (1, 3, 12, 48)
 """Segments in the first parts; all later ones hold the last number. By count, never by time: a repeated scan must
@@ -123,28 +126,38 @@ class Planner:
         """Probe and scan; None when the job was given a new generation instead."""
         source = await sources.open_source(self._store, job.source)
         try:
-            if head is None:
-                head = await self._head(job, source, stop)
-            if not head.decode.synthesised:
-                # A plan from frames is told when it is whole: should the frames have no times either, it is dropped.
-                cut = Cut(self._context, job, head, whole=redecode)
+            if head is not None:
+                info = head.source
+            else:
+                info = await self._threads.run(probe.probe, source, limits=self._limits, stop=stop)
+            if head is None or not head.decode.synthesised:
+                cut: Cut | None = None
                 try:
-                    return head, await cut.run(self._scan(planning.scan, source, head, stop, from_frames=redecode))
+                    async with aclosing(self._scan(planning.scan, source, info, stop, from_frames=redecode)) as scan:
+                        opening: list[planning.FrameBatch] = []
+                        if head is None:
+                            opening = await _opening(scan, letterbox.look_frames(info))
+                            head = await self._head(job, info, source, opening, stop)
+                        # A plan from frames is told when it is whole: should the frames have no times either, it is
+                        # dropped.
+                        cut = Cut(self._context, job, head, whole=redecode)
+                        return head, await cut.run(_chain(opening, scan))
                 except planning.Untrusted as error:
                     _log.info("times cannot be trusted", action="retry", job_id=job.job_id, reason=str(error))
-                    if cut.parts:
+                    if cut is not None and cut.parts:
                         await operations.replan(self._bus, job.job_id, job.generation, str(error))
                         return None
-                    head = planning.synthesised(head, str(error))
+                    head = planning.synthesised(head or await self._head(job, info, source, [], stop), str(error))
                     await plans.write_head(self._store, head)
-            cut = Cut(self._context, job, head)
-            return head, await cut.run(self._scan(planning.decode_scan, source, head, stop))
+            async with aclosing(self._scan(planning.decode_scan, source, info, stop)) as scan:
+                return head, await Cut(self._context, job, head).run(scan)
         finally:
             await asyncio.to_thread(source.close)
 
-    async def _head(self, job: Job, source: Source, stop: threading.Event) -> Plan:
-        """Probe, settle every option, and store the head of the plan."""
-        info = await self._threads.run(probe.probe, source, limits=self._limits, stop=stop)
+    async def _head(
+        self, job: Job, info: SourceInfo, source: Source, opening: Sequence[planning.FrameBatch], stop: threading.Event
+    ) -> Plan:
+        """Settle every option, and store the head of the plan; `opening` is where bars are looked for."""
         options = job.options
         engine = engines.resolve(options, self._context.settings)
         head = planning.head(
@@ -160,15 +173,21 @@ class Planner:
             created_at=time.time(),
         ).model_copy(update={"backend": options.backend})
         await space.check_store(self._store, space.plan_bytes(head))
+        wanted = letterbox.places(opening, letterbox.look_frames(info)) if engine not in FLAT else []
+        if wanted:
+            bars = await self._threads.run(
+                letterbox.find, source, info, head.decode, wanted, limits=self._limits, stop=stop
+            )
+            head = head.model_copy(update={"stereo": head.stereo.model_copy(update={"bars": bars})})
         await plans.write_head(self._store, head)
         crash.point("planner.head_stored")
         return head
 
     async def _scan(
-        self, scan: Scan, source: Source, head: Plan, stop: threading.Event, **arguments: bool
+        self, scan: Scan, source: Source, info: SourceInfo, stop: threading.Event, **arguments: bool
     ) -> AsyncGenerator[planning.FrameBatch, None]:
         """The batches of a blocking scan, each waited for in a thread."""
-        batches = scan(source, head.source, limits=self._limits, stop=stop, **arguments)
+        batches = scan(source, info, limits=self._limits, stop=stop, **arguments)
         try:
             while (batch := await self._threads.run(_next, batches)) is not None:
                 yield batch
@@ -228,16 +247,15 @@ class Cut:
     whole: bool = False
     parts: list[int] = field(default_factory=list[int])
 
-    async def run(self, batches: AsyncGenerator[planning.FrameBatch, None]) -> PlanTotal:
+    async def run(self, batches: AsyncIterator[planning.FrameBatch]) -> PlanTotal:
         """Store and publish everything but the announcement of the total."""
         cutter = planning.Cutter(self.head.source, self.job.options.segment_seconds)
         waiting: list[Segment] = []
-        async with aclosing(batches):
-            async for batch in batches:
-                waiting += cutter.feed(batch)
-                while not self.whole and len(waiting) >= (size := self._size()):
-                    await self._publish(waiting[:size])
-                    del waiting[:size]
+        async for batch in batches:
+            waiting += cutter.feed(batch)
+            while not self.whole and len(waiting) >= (size := self._size()):
+                await self._publish(waiting[:size])
+                del waiting[:size]
         rest, total = cutter.finish()
         waiting += rest
         while waiting:
@@ -269,6 +287,25 @@ class Cut:
         )
         self.parts.append(part.first)
         crash.point("planner.part_published")
+
+
+async def _opening(scan: AsyncIterator[planning.FrameBatch], frames: int) -> list[planning.FrameBatch]:
+    """The first batches, until they hold `frames` frames or all there are."""
+    found: list[planning.FrameBatch] = []
+    count = 0
+    while count < frames and (batch := await anext(scan, None)) is not None:
+        found.append(batch)
+        count += len(batch.pts)
+    return found
+
+
+async def _chain(
+    first: Sequence[planning.FrameBatch], rest: AsyncIterator[planning.FrameBatch]
+) -> AsyncGenerator[planning.FrameBatch, None]:
+    for batch in first:
+        yield batch
+    async for batch in rest:
+        yield batch
 
 
 def _code(text: str) -> str:

@@ -241,3 +241,31 @@ async def test_cancelling_ends_a_scan(tmp_path: Path, monkeypatch: pytest.Monkey
             await reached.wait()
             await operations.cancel(context.bus, "J1")
         assert running.result() == Ack("cancelled")
+
+
+def letterboxed(path: Path, bar: int, *, keyint: int = 12) -> Path:
+    """Sixty frames of 320x180 with black bars above and below, over a moving picture; the first twelve are black."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
+        stream.options = {"preset": "ultrafast", "g": str(keyint)}
+        for number in range(60):
+            picture = films.picture(number)
+            luma = picture[:180]
+            luma[:bar] = luma[180 - bar :] = 16
+            if number < 12:
+                luma[:] = 16
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("bar", "suffix"), [(0, "mp4"), (24, "mp4"), (24, "mkv")])
+async def test_black_bars_are_found_from_keyframes(tmp_path: Path, bar: int, suffix: str) -> None:
+    film = letterboxed(tmp_path / f"film.{suffix}", bar)
+    async with planning(tmp_path, film, engine="cues") as (context, made, job):
+        assert await made.handle(work(job)) == Ack()
+        head = await Plans(context.store).head("J1", 1)
+        assert head is not None
+        assert (head.stereo.bars.top, head.stereo.bars.bottom) == (bar, bar)
+        assert (head.stereo.bars.left, head.stereo.bars.right) == (0, 0)

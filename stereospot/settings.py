@@ -82,6 +82,33 @@ class Settings(BaseSettings):
     sandbox: Literal["auto", "require", "off"] = "auto"
     jail_memory_bytes: int = 4 * 2**30
 
+    # learned engines
+    models_dir: Path | None = Field(
+        default=None, description="folder of model folders, looked into before the hub is asked"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N; a GPU named here is never replaced")
+    depth_dtype: Literal["float32", "bfloat16", "int8"] | None = Field(
+        default=None, description="numbers of the depth network; default float32 on a CPU, bfloat16 on a GPU"
+    )
+    depth_every: int = Field(
+        default=1, ge=1, le=8, description="infer each so manieth frame and carry the others by motion"
+    )
+    depth_batch: int | None = Field(default=None, ge=1, le=256, description="frames at a time on a GPU; default 16")
+
+    # remote backends
+    inference_url: str | None = Field(default=None, description="the server of the backend http")
+    inference_token: SecretStr | None = None
+    inference_timeout_seconds: float = Field(default=1200.0, description="for one segment, waiting included")
+    inference_transport: Literal["inline", "storage"] = Field(
+        default="inline", description="the video in the request itself, or by the shared storage"
+    )
+    inference_dialect: Literal["stereospot", "plain"] = Field(
+        default="stereospot", description="plain: a foreign server that knows only input_uri, output_uri and mode"
+    )
+    sagemaker_endpoint: str | None = Field(default=None, description="name of the asynchronous endpoint")
+    sagemaker_region: str = "us-east-1"
+    sagemaker_url: str | None = Field(default=None, description="address of the API, where it is not AWS's own")
+
     # operation
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

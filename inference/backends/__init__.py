@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "Backends", "load", "name_of"]
 
-_MODULES = {"local": "inference.backends.local", "stub": "inference.backends.stub"}
+_MODULES = {
+    "local": "inference.backends.local",
+    "http": "inference.backends.http",
+    "sagemaker": "inference.backends.sagemaker",
+    "stub": "inference.backends.stub",
+}
 
 
 class Backend(Protocol):

@@ -27,7 +27,8 @@ from inference.contract import Converted, Frames
 from stereospot import errors
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
-from stereospot.storage.base import ObjectStore
+from stereospot.settings import Settings
+from stereospot.storage import ObjectStore, open_store
 
 CONNECT_SECONDS = 10.0
 LARGEST_LINE_BYTES = 1 << 20
@@ -171,3 +172,19 @@ async def _problem(answer: aiohttp.ClientResponse) -> str:
         found = cast(dict[str, Any], parsed)
         text = " ".join(str(found[name]) for name in ("code", "error") if name in found)
     return f"HTTP {answer.status}: {text[:500]}"
+
+
+def load(*, engine: str = "", model: str | None = None) -> HttpBackend:
+    """The backend that the settings describe; raises ENGINE_UNAVAILABLE without an address."""
+    del engine, model
+    values = Settings()
+    if values.inference_url is None:
+        raise errors.error("ENGINE_UNAVAILABLE", "The backend http needs STEREOSPOT_INFERENCE_URL.")
+    endpoint = Endpoint(
+        values.inference_url,
+        token=values.inference_token.get_secret_value() if values.inference_token else None,
+        timeout_seconds=values.inference_timeout_seconds,
+        transport=values.inference_transport,
+        dialect=values.inference_dialect,
+    )
+    return HttpBackend(endpoint, limits=Limits.of(values), open_store=lambda: open_store(values))

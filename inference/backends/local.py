@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from inference import convert, depth
 from inference.contract import Converted, Frames
 from inference.recent import Recent
 from stereospot.media.model import Plan, Segment
+
+if TYPE_CHECKING:
+    from inference.gpu.backend import Learned
 
 
 class Local:
@@ -42,7 +46,12 @@ class Local:
         self._engine.close()
 
 
-def load(*, engine: str, model: str | None = None) -> Local:
-    """Load the engine; raises ENGINE_UNAVAILABLE."""
+def load(*, engine: str, model: str | None = None) -> Local | Learned:
+    """Load the engine; raises ENGINE_UNAVAILABLE, and for learned engines MODEL_MISSING and MODEL_INVALID."""
+    if engine in ("depth-anything", "iw3"):
+        # They need curves and batches, and share one engine among the segments in flight.
+        from inference.gpu import backend
+
+        return backend.configured(engine=engine, model=model)
     arguments = {} if model is None else {"model": model}
     return Local(depth.load(engine, **arguments))

@@ -28,7 +28,8 @@ from inference.contract import Converted, Frames
 from stereospot import errors
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
-from stereospot.storage.base import ObjectStore
+from stereospot.settings import Settings
+from stereospot.storage import ObjectStore, open_store
 
 FIRST_POLL_SECONDS = 0.25
 LAST_POLL_SECONDS = 5.0
@@ -159,3 +160,28 @@ def _located(uri: str) -> tuple[str, str]:
     if parts.scheme != "s3" or not parts.netloc or not key:
         raise errors.error("REMOTE_INVALID", f"SageMaker names {uri!r} for its result.")
     return parts.netloc, key
+
+
+def load(*, engine: str = "", model: str | None = None) -> SagemakerBackend:
+    """The backend that the settings describe; raises ENGINE_UNAVAILABLE without an endpoint or without S3."""
+    del engine, model
+    values = Settings()
+    if values.sagemaker_endpoint is None:
+        raise errors.error("ENGINE_UNAVAILABLE", "The backend sagemaker needs STEREOSPOT_SAGEMAKER_ENDPOINT.")
+    if values.storage != "s3":
+        raise errors.error("ENGINE_UNAVAILABLE", "The backend sagemaker needs STEREOSPOT_STORAGE=s3.")
+    endpoint = Endpoint(
+        values.sagemaker_endpoint,
+        values.sagemaker_region,
+        url=values.sagemaker_url,
+        access_key=values.s3_access_key.get_secret_value() if values.s3_access_key else None,
+        secret_key=values.s3_secret_key.get_secret_value() if values.s3_secret_key else None,
+        timeout_seconds=values.inference_timeout_seconds,
+    )
+
+    def open_bucket(name: str) -> ObjectStore:
+        return open_store(values.model_copy(update={"s3_bucket": name, "s3_prefix": ""}))
+
+    return SagemakerBackend(
+        endpoint, open_store=lambda: open_store(values), open_bucket=open_bucket, limits=Limits.of(values)
+    )

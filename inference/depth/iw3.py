@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.depth import DEFAULT_DIVERGENCE, EngineInfo
+from inference.depth import DEFAULT_DIVERGENCE, EngineInfo, weights
 from stereospot import errors
 
 COMMIT = "d23721f1b5f0a4c92c3ee1be013180bf298730c5"
@@ -42,14 +42,6 @@ MODEL = "Any_V2_S"
 RESOLUTION = 392
 LOAD_SECONDS = 600.0
 ANSWER_SECONDS = 300.0
-
-FREE = frozenset(
-    {
-        "NULL", "ZoeD_N", "ZoeD_K", "ZoeD_NK", "ZoeD_Any_N", "ZoeD_Any_K", "Any_S", "Any_B", "Any_L", "Any_V2_S",
-        "Any_V2_N_S", "Any_V2_K_S", "Any_V3_Mono", "Any_V3_Mono_01", "Distill_Any_S",
-    }
-)  # fmt: skip
-"""Models under MIT or Apache-2.0; every other one has to be accepted (docs/models.md has the list)."""
 
 METHODS = (
     "backward", "forward", "forward_fill", "row_flow_v2", "row_flow_v3", "row_flow_v3_sym",
@@ -123,8 +115,7 @@ def load(
     INVALID_OPTIONS.
     """
     name, _, method = (model or MODEL).partition(":")
-    if name not in FREE and not accept_license:
-        raise errors.error("LICENSE_NOT_ACCEPTED", f"iw3 model {name}: see docs/models.md.", model=name)
+    weights.check("iw3", name, accept_license)
     if method and method not in METHODS:
         raise errors.error("INVALID_OPTIONS", f"iw3 method {method!r}; there are {', '.join(METHODS)}.")
     checkout = find(home)

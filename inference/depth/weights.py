@@ -86,6 +86,28 @@ def check_licence(model: Model, accepted: bool) -> None:
         raise errors.error("LICENSE_NOT_ACCEPTED", f"{model.repository} is under {model.licence}.", model=model.name)
 
 
+IW3_FREE = frozenset(
+    {
+        "NULL", "ZoeD_N", "ZoeD_K", "ZoeD_NK", "ZoeD_Any_N", "ZoeD_Any_K", "Any_S", "Any_B", "Any_L", "Any_V2_S",
+        "Any_V2_N_S", "Any_V2_K_S", "Any_V3_Mono", "Any_V3_Mono_01", "Distill_Any_S",
+    }
+)  # fmt: skip
+"""iw3's models under MIT or Apache-2.0; every other one has to be accepted."""
+
+
+def check(engine: str, model: str | None, accepted: bool) -> None:
+    """What a planner asks before it plans: is there such a model, and may it be used?
+
+    Raises MODEL_MISSING for a name that no engine knows, LICENSE_NOT_ACCEPTED. Imports nothing and reads no file.
+    """
+    if engine == "depth-anything":
+        check_licence(find(model), accepted)
+    elif engine == "iw3":
+        name = (model or "Any_V2_S").partition(":")[0]
+        if name not in IW3_FREE and not accepted:
+            raise errors.error("LICENSE_NOT_ACCEPTED", f"iw3 model {name}: see docs/models.md.", model=name)
+
+
 def command(model: Model, folder: Path | None) -> str:
     """The command that brings the model to this machine."""
     place = f" --local-dir {folder / model.name}" if folder is not None else ""

@@ -17,6 +17,7 @@ from inference.gpu.batching import Shared
 from inference.gpu.convert import convert_learned
 from inference.gpu.samples import Known, Lookup, Sampler
 from stereospot.media.model import Plan, Segment
+from stereospot.settings import Settings
 
 ENGINES = frozenset({"depth-anything", "iw3"})
 """Engines that this backend runs; they need curves and batches."""
@@ -100,3 +101,19 @@ def _released(key: tuple[Any, ...]) -> None:
             return
         del _engines[key]
     found.close()
+
+
+def configured(*, engine: str, model: str | None = None) -> Learned:
+    """The backend with the settings of this process; licences were checked when the job was planned."""
+    values = Settings()
+    arguments: dict[str, Any] = {"accept_license": True}
+    if engine == "depth-anything":
+        arguments |= {
+            "folder": values.models_dir,
+            "device": values.device,
+            "dtype": values.depth_dtype,
+            "batch": values.depth_batch,
+        }
+    elif engine == "iw3" and values.device != "auto":
+        arguments["gpu"] = -1 if values.device == "cpu" else int(values.device.partition(":")[2] or 0)
+    return load(engine=engine, model=model, every=values.depth_every, **arguments)

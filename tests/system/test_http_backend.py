@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from inference import backends
 from inference.backends import handover
 from inference.backends.http import Endpoint, HttpBackend
 from inference.contract import Converted
@@ -382,3 +383,22 @@ def test_the_padding_travels(pictures: list[tuple[np.ndarray, ...]]) -> None:
     assert [pts for pts, _ in shown] == [i * clips.TICKS for i in range(12, 33)]
     for (_, found), wanted in zip(shown, pictures[12:33], strict=True):
         assert np.array_equal(found[:HEIGHT], wanted[0])
+
+
+def test_the_settings_name_the_server(
+    pictures: list[tuple[np.ndarray, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STEREOSPOT_INFERENCE_URL", raising=False)
+    for name in ("http", "sagemaker"):
+        with pytest.raises(errors.Misconfigured, match="needs STEREOSPOT_") as caught:
+            backends.load(name, engine="cues", model=None)
+        assert caught.value.code == "ENGINE_UNAVAILABLE"
+    monkeypatch.setenv("STEREOSPOT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("STEREOSPOT_SANDBOX", "off")
+    monkeypatch.setenv("STEREOSPOT_INFERENCE_TRANSPORT", "storage")
+    with remote.inference_server(roots=(tmp_path,)) as (url, _):
+        monkeypatch.setenv("STEREOSPOT_INFERENCE_URL", url)
+        made = backends.load("http", engine="cues", model=None)
+        plan = clips.plan(WIDTH, HEIGHT, engine="flat")
+        found = made.convert(decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 0, 6))
+    assert found.fragment.frames == 6

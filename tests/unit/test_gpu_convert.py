@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from inference import backends, geometry
 from inference.contract import Converted
 from inference.depth import EngineInfo
 from inference.gpu import backend
@@ -21,8 +22,14 @@ from inference.gpu.convert import padding
 from inference.gpu.samples import Known, Sampler, cuts
 from inference.prepare import Small
 from stereospot import errors
+from stereospot.media import frames, probe
+from stereospot.media import plan as planning
 from stereospot.media.cmaf import Fragment
-from stereospot.options import Layout
+from stereospot.media.limits import Limits
+from stereospot.media.model import Segment
+from stereospot.media.source import FileSource
+from stereospot.options import Layout, Options
+from tests.media import sources
 from tests.unit import clips, tiny_depth
 
 WIDTH, HEIGHT, COUNT = 160, 90, 96
@@ -236,3 +243,50 @@ def test_one_engine_a_process(tmp_path: Path, pictures: list[tuple[np.ndarray, .
     assert len(backend._engines) == 1  # pyright: ignore[reportPrivateUsage]
     other.close()
     assert not backend._engines  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_settings_choose_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_depth.write(tmp_path / "small")
+    monkeypatch.setenv("STEREOSPOT_MODELS_DIR", str(tmp_path))
+    monkeypatch.setenv("STEREOSPOT_DEVICE", "cpu")
+    monkeypatch.setenv("STEREOSPOT_DEPTH_DTYPE", "bfloat16")
+    made = backends.load("local", engine="depth-anything")
+    assert isinstance(made, backend.Learned)
+    made.close()
+    monkeypatch.setenv("STEREOSPOT_DEVICE", "cuda:63")
+    with pytest.raises(errors.Misconfigured) as caught:
+        backends.load("local", engine="depth-anything")
+    assert caught.value.code == "ENGINE_UNAVAILABLE"
+
+
+def test_a_real_film_through_the_jail() -> None:
+    """B-frames, a first window before the film's start, ranges that jump back for the curve: apart equals serial."""
+    limits = Limits(sandbox="off")
+    source = FileSource(sources.path("h264_mp4"))
+    info = probe.probe(source, limits=limits)
+    times = [pts for batch in planning.scan(source, info, limits=limits) for pts in batch.pts]
+    plan = planning.head(
+        info, Options(crf=0, preset="ultrafast"), job_id="j", generation=1, source_key="s", engine="depth-anything",
+        divergence=2.0, output=geometry.output_size(info, Layout.HALF_SBS), created_at=0.0,
+    )  # fmt: skip
+    step = times[1] - times[0]
+
+    def converted(places: list[int]) -> list[np.ndarray]:
+        made = learned(2, batch=3)
+        shown: list[np.ndarray] = []
+        with frames.Decoder(source, plan.decode, info, limits=limits) as decoder:
+            for first, last in itertools.pairwise(places):
+                own = times[first:last]
+                segment = Segment(
+                    index=0, start=own[0], end=own[-1] + step, frames=len(own), last=own[-1],
+                    duration=own[-1] + step - own[0],
+                )  # fmt: skip
+                found = made.convert(decoder=decoder, plan=plan, segment=segment)
+                assert found.fragment.pts == own
+                shown += decoded(found.fragment)
+        return shown
+
+    serial, apart = converted([0, 40]), converted([0, 11, 40])
+    assert len(serial) == 40
+    assert all(np.array_equal(a, b) for a, b in zip(apart, serial, strict=True))
+    source.close()

@@ -19,6 +19,10 @@ from stereospot.media.model import Bars
 EPSILON = 2e-3
 """Variance of luma (0…1) under which there is no edge: a step of about 9 % of the range."""
 
+ENGINE_PIXELS = 96
+"""The filter's radius is the engine's width over this: wide enough for edges that are a pixel or two off, narrow enough
+not to copy the picture's texture into the depth (`bench.quality` and the sheets in docs/ compare radii)."""
+
 
 @compiled(VOID(view(F32, 2), view(F32, 2), view(U8, 2), F64, F64, F64, F64, array(F32, 2)))
 def _apply(slope, offset, guide, x_scale, x_low, y_scale, y_low, out):
@@ -50,19 +54,12 @@ def _apply(slope, offset, guide, x_scale, x_low, y_scale, y_low, out):
             out[y, x] = min(max(value, np.float32(0)), np.float32(1))
 
 
-@compiled(VOID(view(F32, 2), I64, I64, array(F32, 2)))
-def _grow(depth, across, down, out):
-    """Running maximum over (2 down + 1) rows and (2 across + 1) columns."""
+@compiled(VOID(view(F32, 2), I64, array(F32, 2)))
+def _grow(depth, across, out):
+    """Running maximum over (2 across + 1) columns; parallax is horizontal, so rows need none."""
     rows, columns = depth.shape
-    line = np.empty(columns, np.float32)
     for y in range(rows):
-        for x in range(columns):
-            line[x] = depth[y, x]
-        for dy in range(1, down + 1):
-            above, below = depth[max(y - dy, 0)], depth[min(y + dy, rows - 1)]
-            for x in range(columns):
-                line[x] = max(line[x], max(above[x], below[x]))
-        target = out[y]
+        line, target = depth[y], out[y]
         for x in range(columns):
             target[x] = line[x]
         for dx in range(1, min(across, columns - 1) + 1):
@@ -86,7 +83,7 @@ class Upsampler:
             y_scale,
             (step / 2 - bars.top) * engine_height / inner_height - 0.5,
         )
-        self._radius = max(2, round(engine_width / 40))
+        self._radius = max(1, round(engine_width / ENGINE_PIXELS))
         self._across = max(1, warp.knot(step) // step)
 
     def upsample(
@@ -97,5 +94,5 @@ class Upsampler:
         fine = np.empty((self.grid.rows, self.grid.columns), np.float32)
         _apply(slope, offset, grid, *self._place, fine)
         out = np.empty_like(fine)
-        _grow(fine, self._across, 1, out)
+        _grow(fine, self._across, out)
         return out

@@ -302,6 +302,25 @@ async def subtitles(
     return await _object(request, gateway, keys.subtitles(job_id, generation, _stem(name, ".vtt"), "vtt"))
 
 
+@get("/v/{token:str}/{generation:int}/tracks.json", include_in_schema=False)
+async def tracks(
+    gateway: Given, player: GivenPlayer, token: FromPath[str], generation: FromPath[int]
+) -> Response[dict[str, Any]]:
+    """What a player may offer beside the picture: text subtitles that are stored, and chapters in film time."""
+    job_id = (await player.row(token, generation)).job.job_id
+    plan = await gateway.plans.head(job_id, generation)
+    if plan is None:
+        raise NotYet
+    found: list[dict[str, Any]] = []
+    for number, track in enumerate(plan.source.subtitles):
+        if track.bitmap or await gateway.context.store.head(keys.subtitles(job_id, generation, number, "vtt")) is None:
+            continue
+        name = track.title or track.language or f"Subtitles {number + 1}"
+        found.append({"name": name, "language": track.language, "uri": f"subtitles/{number}.vtt"})
+    chapters = [{"title": item.title, "start_seconds": item.start_seconds} for item in plan.source.chapters]
+    return Response({"subtitles": found, "chapters": chapters}, headers=NO_STORE)
+
+
 @get("/v/{token:str}/{generation:int}/film", include_in_schema=False)
 async def film(
     request: Request[Any, Any, Any],
@@ -327,4 +346,4 @@ def not_yet(request: Request[Any, Any, Any], _: NotYet) -> Response[Any]:
     return answer
 
 
-HANDLERS = (master, anchored_master, video, audio, video_object, audio_object, subtitles, film)
+HANDLERS = (master, anchored_master, video, audio, video_object, audio_object, subtitles, tracks, film)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from stereospot import jobs, records
+from stereospot import jobs, keys, records
 from stereospot.messages import Failure
 from tests.browser.conftest import Page
 from tests.support import Nats, eventually
 from tests.system.gateway import Served, served
-from tests.system.showing import RATE, Showing
+from tests.system.showing import RATE, VTT, Showing
 
 pytestmark = pytest.mark.browser
 
@@ -97,6 +97,25 @@ async def test_seeking_into_what_is_not_converted_plays_it_first(page: Page, gat
     states = await page.run("return [...document.querySelectorAll('ss-strip button')].map((item) => item.classList[0])")
     assert states == ["done", "waiting", "waiting", "waiting", "done", "done"]
     assert await page.run("return document.querySelector('[data-curtain]').hidden")
+
+
+async def test_subtitles_and_chapters_follow_the_film(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), subtitles=True)
+    await showing.begin()
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
+    await showing.convert(0, 1, 2)
+    await page.open("/jobs/J1")
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+    choose = """
+        const select = document.querySelector(`[aria-label=${arguments[0]}]`);
+        select.selectedIndex = 1;
+        select.dispatchEvent(new Event("change"));
+    """
+    await page.run(choose, "Subtitles")
+    await page.wait("document.querySelector('.subtitle').textContent === 'First & foremost'")
+    await page.run(choose, "Chapters")
+    await page.wait("document.querySelector('ss-player').now >= 2")
+    await page.wait("document.querySelector('.subtitle').textContent === 'Later'")
 
 
 async def test_the_anaglyph_has_the_left_eye_in_red_and_the_right_in_cyan(page: Page, gateway: Served) -> None:

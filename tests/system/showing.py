@@ -19,6 +19,7 @@ from stereospot.media import boxes
 from stereospot.media.cmaf import Fragment, FragmentEncoder
 from stereospot.media.model import (
     AudioTrack,
+    Chapter,
     DecodeSpec,
     EncodeSpec,
     Plan,
@@ -26,6 +27,7 @@ from stereospot.media.model import (
     Segment,
     SourceInfo,
     StereoSpec,
+    SubtitleTrack,
     VideoTrack,
 )
 from stereospot.messages import SourceRef
@@ -44,6 +46,7 @@ class Showing:
     job_id: str
     lengths: tuple[int, ...] = (1, 1, 2, 4)
     sound: bool = False
+    subtitles: bool = False
     generation: int = 1
     fragments: list[Fragment] = field(default_factory=list[Fragment])
     state: Completion = field(init=False)
@@ -70,13 +73,15 @@ class Showing:
             pixel_format="yuv420p", source_pixel_format="yuv420p", time_base=TICK, average_rate=Fraction(RATE),
         )  # fmt: skip
         audio = (AudioTrack(stream_index=1, codec="aac", sample_rate=48_000, channels=2, language="eng"),)
+        text = (SubtitleTrack(stream_index=2, codec="mov_text", language="eng", title="English"),)
         return Plan(
             job_id=self.job_id,
             generation=self.generation,
             source_key="",
             source=SourceInfo(
                 container="mp4", size_bytes=1, duration_seconds=float(sum(self.lengths)), video=video,
-                audio=audio if self.sound else (),
+                audio=audio if self.sound else (), subtitles=text if self.subtitles else (),
+                chapters=(Chapter(start_seconds=2.0, end_seconds=4.0, title="The second"),) if self.subtitles else (),
             ),
             decode=DecodeSpec(stream_index=0, pixel_format="yuv420p"),
             stereo=StereoSpec(engine="flat", layout=Layout.HALF_SBS, divergence=1.0, convergence=0.5),
@@ -149,6 +154,9 @@ class Showing:
         for index in range(ready):
             await store.put(keys.audio_segment(self.job_id, self.generation, 0, index), media[index])
         await self.write(self.state.with_audio(ready))
+
+
+VTT = "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nFirst &amp; foremost\n\n00:02.500 --> 00:00:09.000\n<i>Later</i>\n"
 
 
 def sound(seconds: int, lengths: tuple[int, ...]) -> tuple[bytes, list[bytes]]:

@@ -143,7 +143,51 @@ class Player extends HTMLElement {
     announce(text);
   }
 
-  reveal() { this.curtain.hidden = true; this.recovered = false; }
+  reveal() { this.curtain.hidden = true; this.recovered = false; this.tracks(); }
+
+  // ---- subtitles and chapters ----
+  async tracks() {
+    const base = (this.dataset.hls ?? this.dataset.film)?.replace(/(master\.m3u8|film)$/, "");
+    if (!base || this.text) return;
+    const answer = await fetch(`${base}tracks.json`);
+    if (!answer.ok) return;
+    const { subtitles, chapters } = await answer.json();
+    const add = (label, first, entries, choose) => {
+      if (!entries.length) return;
+      const select = document.createElement("select");
+      select.setAttribute("aria-label", label);
+      select.add(new Option(first, ""));
+      for (const [name, value] of entries) select.add(new Option(name, value));
+      select.addEventListener("change", () => choose(select.value, select));
+      this.bar.querySelector(".spring").after(select);
+    };
+    if (!this.words_) {
+      this.words_ = document.createElement("p");
+      this.words_.className = "subtitle";
+      this.screen.append(this.words_);
+    }
+    if (subtitles.length) {
+      this.text = true;
+      add("Subtitles", "No subtitles", subtitles.map((item) => [item.name, base + item.uri]), async (address) => {
+        this.cues = address ? cuesOf(await (await fetch(address)).text()) : [];
+        this.tick();
+      });
+    }
+    if (!this.chaptered) {
+      this.chaptered = true;
+      add("Chapters", "Chapters", chapters.map((item, index) => [`${clock(item.start_seconds)} ${item.title || `Chapter ${index + 1}`}`, item.start_seconds]), (seconds, select) => {
+        if (seconds !== "") this.seekTo(Number(seconds));
+        select.value = "";
+      });
+    }
+  }
+
+  speak() {
+    if (!this.cues) return;
+    const now = this.now;
+    const text = this.cues.filter((cue) => cue.start <= now && now < cue.end).map((cue) => cue.text).join("\n");
+    if (this.words_.textContent !== text) this.words_.textContent = text;
+  }
 
   // ---- controls ----
   controls() {
@@ -257,6 +301,7 @@ class Player extends HTMLElement {
     this.bar.querySelector(".loud").value = this.video.muted ? 0 : this.video.volume;
     this.words();
     this.here();
+    this.speak();
   }
 
   words() {
@@ -290,6 +335,18 @@ class Player extends HTMLElement {
       if (done(item.index)) context.fillRect((item.start_seconds / this.length) * width, 0, Math.ceil((item.duration_seconds / this.length) * width), height);
     }
   }
+}
+
+/** Cues of a WebVTT text as our server writes it, in film time. */
+export function cuesOf(text) {
+  const seconds = (clock_) => clock_.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
+  return text.split(/\n\s*\n/).flatMap((block) => {
+    const lines = block.split("\n");
+    const at = lines.findIndex((line) => line.includes("-->"));
+    if (at < 0) return [];
+    const [start, end] = lines[at].split("-->").map((part) => seconds(part.trim().split(/\s/)[0]));
+    return [{ start, end, text: lines.slice(at + 1).join("\n").replace(/<[^>]*>/g, "").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&") }];
+  });
 }
 
 customElements.define("ss-player", Player);

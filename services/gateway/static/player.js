@@ -345,7 +345,7 @@ export function cuesOf(text) {
     const at = lines.findIndex((line) => line.includes("-->"));
     if (at < 0) return [];
     const [start, end] = lines[at].split("-->").map((part) => seconds(part.trim().split(/\s/)[0]));
-    return [{ start, end, text: lines.slice(at + 1).join("\n").replace(/<[^>]*>/g, "").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&") }];
+    return [{ start, end, text: lines.slice(at + 1).join("\n").trim().replace(/<[^>]*>/g, "").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&") }];
   });
 }
 

@@ -9,8 +9,8 @@
 | file system  | child   | every path, TCP, signals to outsiders: Landlock without one rule (Linux)  |
 
 Those marked Linux degrade with a warning where the kernel or a container refuses them; `STEREOSPOT_SANDBOX=require`
-makes that an error, `off` leaves them out. They stand behind the allow-lists of `stereospot.media.opener`: FFmpeg's readers
-of playlists and concat scripts do open other files and connections where nothing stops them.
+makes that an error, `off` leaves them out. They stand behind the allow-lists of `stereospot.media.opener`: FFmpeg has
+readers of playlists and concat scripts that open other files and connections where nothing stops them.
 """
 
 from __future__ import annotations

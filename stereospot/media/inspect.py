@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from fractions import Fraction
 from typing import Any, cast
 
@@ -21,6 +22,8 @@ from stereospot.media import opener, pixels, sniff
 
 FIRST_FRAMES = 8
 """How many decoded frames vote on interlacing."""
+FIRST_SECONDS = 5.0
+"""A busy machine must not make a good film fail the probe's time limit: fewer frames vote then."""
 PACKETS_TRIED = 2_000
 """Packets without one decoded frame after which there is none."""
 TEXT = 1_000
@@ -109,6 +112,7 @@ def first_frames(container: InputContainer, stream: VideoStream, cell: Cell) -> 
     frames: list[VideoFrame] = []
     packets = 0
     failures = 0
+    begun = time.monotonic()
     try:
         for packet in container.demux(stream):
             packets += bool(packet.size)
@@ -118,7 +122,8 @@ def first_frames(container: InputContainer, stream: VideoStream, cell: Cell) -> 
                 break
             except (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError):
                 failures += 1
-            if len(frames) >= FIRST_FRAMES or (packets >= PACKETS_TRIED and not frames):
+            late = bool(frames) and time.monotonic() - begun > FIRST_SECONDS
+            if len(frames) >= FIRST_FRAMES or late or (packets >= PACKETS_TRIED and not frames):
                 break
     except av.error.FFmpegError:  # the demuxer itself gives up; what came before counts
         failures += 1
@@ -179,8 +184,8 @@ def _video(stream: VideoStream, frames: list[VideoFrame], warnings: list[str]) -
 def orientation(frame: VideoFrame, warnings: list[str]) -> tuple[int, bool]:
     """(degrees clockwise, mirrored first) from the display matrix: x' = a x + c y, y' = b x + d y, y downwards."""
     data = _side_data(frame, SideDataType.DISPLAYMATRIX)
-    if data is None:
-        return 0, False
+    if data is None:  # PyAV reads the turn alone, to the left, by itself
+        return -frame.rotation % 360 // 90 * 90, False
     matrix = np.frombuffer(data, np.int32).astype(float)
     a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
     if not (a or b or c or d):
@@ -245,7 +250,11 @@ def _content_light(frame: VideoFrame) -> list[int] | None:
 
 
 def _side_data(frame: VideoFrame, kind: SideDataType) -> Any:
-    return cast(Any, frame.side_data).get(kind)
+    """The frame's side data of a kind; None too where PyAV does not know another kind that the frame carries."""
+    try:
+        return cast(Any, frame.side_data).get(kind)
+    except ValueError:
+        return None
 
 
 def _rate(stream: VideoStream) -> tuple[Fraction, bool]:

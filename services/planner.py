@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -24,6 +23,7 @@ from pydantic import ValidationError
 from inference import geometry
 from services import engines, letterbox, operations, plans, sources, space
 from services.context import Context
+from services.cut import Cut, plan_id
 from services.watch import Threads, is_wanted, watching
 from stereospot import crash, errors, jobs, log, records, subjects
 from stereospot.bus import Delivery
@@ -31,10 +31,10 @@ from stereospot.jobs import Job, Phase
 from stereospot.media import plan as planning
 from stereospot.media import probe
 from stereospot.media.limits import Limits
-from stereospot.media.model import Plan, PlanTotal, Segment, SourceInfo
+from stereospot.media.model import Plan, PlanTotal, SourceInfo
 from stereospot.media.scan import FROM_FRAMES
 from stereospot.media.source import Source
-from stereospot.messages import AudioWork, Failure, PartDone, PlanWork, TotalDone
+from stereospot.messages import AudioWork, Failure, PlanWork, TotalDone
 from stereospot.outcome import Ack, Outcome, Reject
 
 _log = log.get("planner")
@@ -42,8 +42,8 @@ _log = log.get("planner")
 T = TypeVar("T")
 
 crash.declare(
-    "planner.begun", "planner.head_stored", "planner.part_stored", "planner.part_published", "planner.total_stored",
-    "planner.job_converting", "planner.audio_published", "planner.total_published",
+    "planner.begun", "planner.head_stored", "planner.job_converting", "planner.audio_published",
+    "planner.total_published",
 )  # fmt: skip
 
 Scan = Callable[..., Iterator[planning.FrameBatch]]
@@ -52,10 +52,6 @@ PHASES = frozenset({Phase.CREATED, Phase.PLANNING, Phase.CONVERTING})
 
 FLAT = frozenset({"flat", "identity"})
 """Engines whose depth does not depend on the picture: bars make no difference to them."""
-
-PART_SIZES = (1, 3, 12, 48)
-"""Segments in the first parts; all later ones hold the last number. By count, never by time: a repeated scan must
-store the same parts."""
 
 
 class Planner:
@@ -218,7 +214,7 @@ class Planner:
         if audio:
             work = AudioWork(job_id=job.job_id, generation=job.generation, attempt=job.attempt)
             await self._bus.publish(
-                subjects.work("audio", job.job_id, job.generation), work, msg_id=f"audio.{_id(job)}"
+                subjects.work("audio", job.job_id, job.generation), work, msg_id=f"audio.{plan_id(job)}"
             )
         crash.point("planner.audio_published")
         done = TotalDone(
@@ -231,62 +227,10 @@ class Planner:
             audio=bool(head.source.audio),
         )
         await self._bus.publish(
-            subjects.done_plan(job.job_id, job.generation, "total"), done, msg_id=f"total.{_id(job)}"
+            subjects.done_plan(job.job_id, job.generation, "total"), done, msg_id=f"total.{plan_id(job)}"
         )
         crash.point("planner.total_published")
         await operations.announce(self._bus, found, "planned", segments=total.segments, frames=total.frames)
-
-
-@dataclass(slots=True)
-class Cut:
-    """One pass of a scan: batches in, stored and published parts out; with `whole` only after the last batch."""
-
-    context: Context
-    job: Job
-    head: Plan
-    whole: bool = False
-    parts: list[int] = field(default_factory=list[int])
-
-    async def run(self, batches: AsyncIterator[planning.FrameBatch]) -> PlanTotal:
-        """Store and publish everything but the announcement of the total."""
-        cutter = planning.Cutter(self.head.source, self.job.options.segment_seconds)
-        waiting: list[Segment] = []
-        async for batch in batches:
-            waiting += cutter.feed(batch)
-            while not self.whole and len(waiting) >= (size := self._size()):
-                await self._publish(waiting[:size])
-                del waiting[:size]
-        rest, total = cutter.finish()
-        waiting += rest
-        while waiting:
-            size = self._size()
-            await self._publish(waiting[:size])
-            del waiting[:size]
-        total = total.model_copy(update={"parts": tuple(self.parts)})
-        await plans.write_total(self.context.store, self.job.job_id, self.job.generation, total)
-        crash.point("planner.total_stored")
-        return total
-
-    def _size(self) -> int:
-        return PART_SIZES[min(len(self.parts), len(PART_SIZES) - 1)]
-
-    async def _publish(self, segments: Sequence[Segment]) -> None:
-        job = self.job
-        part = await plans.write_part(self.context.store, job.job_id, job.generation, segments)
-        crash.point("planner.part_stored")
-        done = PartDone(
-            job_id=job.job_id,
-            generation=job.generation,
-            attempt=job.attempt,
-            pool=job.pool,
-            first=part.first,
-            count=len(segments),
-        )
-        await self.context.bus.publish(
-            subjects.done_plan(job.job_id, job.generation, "part"), done, msg_id=f"part.{_id(job)}.{part.first}"
-        )
-        self.parts.append(part.first)
-        crash.point("planner.part_published")
 
 
 async def _opening(scan: AsyncIterator[planning.FrameBatch], frames: int) -> list[planning.FrameBatch]:
@@ -327,7 +271,3 @@ def _close(batches: Iterator[planning.FrameBatch], stop: threading.Event) -> Non
         except ValueError:  # it is executing
             stop.set()
             time.sleep(0.02)
-
-
-def _id(job: Job) -> str:
-    return f"{job.job_id}.{job.generation}.{job.attempt}"

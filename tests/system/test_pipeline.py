@@ -254,3 +254,20 @@ async def test_an_engine_that_is_not_here_fails_its_job_with_the_reason(tmp_path
         assert job.failure is not None
         assert (job.pool, job.failure.code, job.failure.segment_index) == ("gpu", "ENGINE_UNAVAILABLE", 0)
         assert job.failure.advice
+
+
+async def test_samples_convert_two_seconds_from_each_start_and_nothing_else(tmp_path: Path) -> None:
+    path = films.path("h264_mp4_silent")
+    async with daemon.running(settings(tmp_path), PIPELINE) as context:
+        source = await submit.local_source(path, None)
+        options = Options(engine="identity", crf=0, preset="ultrafast", samples=(1.5,))
+        await submit.create(context, source, options, job_id="J1")
+        job = await ended(context, "J1")
+        assert job.phase is Phase.COMPLETED, job.failure
+        assert job.film is not None
+        times, pictures = frames(path)
+        wanted = [number for number, at in enumerate(times) if Fraction(3, 2) <= at < Fraction(7, 2)]
+        got, copies = frames(local(context, job.film.key))
+        assert got == [times[number] for number in wanted]
+        assert (job.segments, job.film.frames) == (1, len(wanted))
+        assert all(np.array_equal(pictures[number], copy) for number, copy in zip(wanted, copies, strict=True))

@@ -60,7 +60,7 @@ asyncio.run(main())
 
 for name in (
     "services.planner", "services.converter", "services.assembler", "services.collector", "services.audio",
-    "services.dispatcher", "services.states",
+    "services.dispatcher", "services.states", "services.cut",
 ):  # fmt: skip
     __import__(name)
 

@@ -15,7 +15,7 @@ from services import operations, planner, sources, space, submit
 from services.context import Context
 from services.planner import Planner
 from services.plans import Plans
-from stereospot import errors, keys, records, subjects
+from stereospot import crash, errors, keys, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.messages import AudioWork, PartDone, PlanWork, TotalDone
@@ -137,7 +137,7 @@ async def test_a_crash_between_any_two_steps_ends_in_the_same_plan(
                 raise Crashed
 
         with monkeypatch.context() as patched:
-            patched.setattr(planner.crash, "point", point)
+            patched.setattr(crash, "point", point)
             with pytest.raises(Crashed):
                 await made.handle(work(job))
         assert await Planner(context).handle(work(job)) == Ack()

@@ -1,0 +1,111 @@
+"""One pass of a scan: batches of frames in, stored and published parts of the plan out, and the total at the end.
+
+A part is published once it is stored, so a segment that is dispatched can be looked up; the total is stored before the
+planner tells anyone of it, so a plan that was told whole never has to be scanned again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from services import plans
+from services.context import Context
+from stereospot import crash, subjects
+from stereospot.jobs import Job
+from stereospot.media import plan as planning
+from stereospot.media.model import Plan, PlanTotal, Segment, SourceInfo
+from stereospot.messages import PartDone
+
+crash.declare("planner.part_stored", "planner.part_published", "planner.total_stored")
+
+PART_SIZES = (1, 3, 12, 48)
+"""Segments in the first parts; all later ones hold the last number. By count, never by time: a repeated scan must
+store the same parts."""
+
+
+@dataclass(slots=True)
+class Cut:
+    """One pass of a scan: batches in, stored and published parts out; with `whole` only after the last batch."""
+
+    context: Context
+    job: Job
+    head: Plan
+    whole: bool = False
+    parts: list[int] = field(default_factory=list[int])
+
+    async def run(self, batches: AsyncIterator[planning.FrameBatch]) -> PlanTotal:
+        """Store and publish everything but the announcement of the total."""
+        cutter = planning.Cutter(self.head.source, self.job.options.segment_seconds)
+        samples = self.job.options.samples
+        pts: list[int] = []
+        waiting: list[Segment] = []
+        async for batch in batches:
+            waiting += cutter.feed(batch)
+            if samples is not None:
+                pts += batch.pts
+                waiting.clear()
+            while not self.whole and len(waiting) >= (size := self._size()):
+                await self._publish(waiting[:size])
+                del waiting[:size]
+        rest, total = cutter.finish()
+        waiting += rest
+        if samples is not None:
+            waiting, total = sampled(self.head.source, pts, samples, total)
+        while waiting:
+            size = self._size()
+            await self._publish(waiting[:size])
+            del waiting[:size]
+        total = total.model_copy(update={"parts": tuple(self.parts)})
+        await plans.write_total(self.context.store, self.job.job_id, self.job.generation, total)
+        crash.point("planner.total_stored")
+        return total
+
+    def _size(self) -> int:
+        return PART_SIZES[min(len(self.parts), len(PART_SIZES) - 1)]
+
+    async def _publish(self, segments: Sequence[Segment]) -> None:
+        job = self.job
+        part = await plans.write_part(self.context.store, job.job_id, job.generation, segments)
+        crash.point("planner.part_stored")
+        done = PartDone(
+            job_id=job.job_id,
+            generation=job.generation,
+            attempt=job.attempt,
+            pool=job.pool,
+            first=part.first,
+            count=len(segments),
+        )
+        await self.context.bus.publish(
+            subjects.done_plan(job.job_id, job.generation, "part"), done, msg_id=f"part.{plan_id(job)}.{part.first}"
+        )
+        self.parts.append(part.first)
+        crash.point("planner.part_published")
+
+
+def sampled(
+    info: SourceInfo, pts: list[int], starts: tuple[float, ...], total: PlanTotal
+) -> tuple[list[Segment], PlanTotal]:
+    """Only the seconds that somebody wants to look at, as a film of their own with the source's times."""
+    segments = planning.sample_segments(info, pts, starts)
+    chosen = array("q", (value for item in segments for value in pts if item.start <= value <= item.last))
+    if sys.byteorder == "big":
+        chosen.byteswap()
+    last = segments[-1]
+    return segments, total.model_copy(
+        update={
+            "segments": len(segments),
+            "frames": len(chosen),
+            "first_pts": segments[0].start,
+            "end_pts": last.start + last.duration,
+            "pts_sha256": hashlib.sha256(chosen.tobytes()).hexdigest(),
+        }
+    )
+
+
+def plan_id(job: Job) -> str:
+    """What is planned, for the ids of messages: job, generation and attempt."""
+    return f"{job.job_id}.{job.generation}.{job.attempt}"

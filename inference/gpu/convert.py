@@ -21,6 +21,7 @@ from inference.channel import Channel, Halt
 from inference.contract import Converted, Frames, Planes
 from inference.depth.motion import KeyGrid
 from inference.gpu.batching import Shared
+from inference.gpu.compositor import GROUP, DeviceCompositor, fits
 from inference.gpu.depths import Depths, Entry
 from inference.gpu.samples import Known, Sampler
 from inference.warp import disparity
@@ -54,11 +55,13 @@ def convert_learned(
     every: int = 1,
     stop: threading.Event | None = None,
     on_frame: Callable[[int], None] | None = None,
+    warp_device: str | None = None,
 ) -> Converted:
     """Convert one segment; blocking. Arguments and errors as `convert.convert_segment`.
 
     sampler: gives the curve of an engine that needs one; known: raw depth that this worker has inferred already;
-    every: infer each so manieth frame, carry the others. Raises OUT_OF_MEMORY when half the batch does not fit.
+    every: infer each so manieth frame, carry the others; warp_device: of torch, None: the engine's GPU, else the CPU
+    kernel. Raises OUT_OF_MEMORY when half the batch does not fit.
     """
     began, before = time.perf_counter(), engine.seconds
     curve = None
@@ -69,7 +72,8 @@ def convert_learned(
         ticks = round((padding(every) + 1) / (video.average_rate * video.time_base))
         curve = sampler.curve(decoder, segment, padding=ticks, stop=stop)
     sampled = time.perf_counter() - began
-    work = _Conversion(decoder, plan, segment, engine, stop, padding(every))
+    device = warp_device or (engine.info.device if engine.info.device.startswith("cuda") else None)
+    work = _Conversion(decoder, plan, segment, engine, stop, padding(every), device)
     depths = Depths(work.halt, work.upsampler, engine, known, key_grid(plan, every), curve, plan.stereo.convergence)
     fragment = work.run(depths, on_frame)
     seconds = time.perf_counter() - began
@@ -109,6 +113,7 @@ class _Conversion:
         engine: Shared,
         stop: threading.Event | None,
         pad: int,
+        warp_device: str | None,
     ) -> None:
         video, stereo, form = plan.source.video, plan.stereo, plan.decode.pixel_format
         size = (engine.info.width, engine.info.height)
@@ -119,6 +124,9 @@ class _Conversion:
         self._preparer = prepare.Preparer(video.width, video.height, form, video.colour, stereo.bars, *size)
         self._compositor = layouts.Compositor(video.width, video.height, form, stereo, video.colour)
         self._sizes = geometry.plane_sizes(video.width, video.height, form)
+        self._device: DeviceCompositor | None = None
+        if warp_device is not None and fits(plan):
+            self._device = DeviceCompositor(self._compositor, plan, warp_device)
         self._taken: Channel[Entry[_Picture]] = Channel(_QUEUE, self.halt)
         self._settled: Channel[window.Ready[_Picture]] = Channel(_QUEUE, self.halt)
         self._composed: Channel[tuple[int, Planes]] = Channel(_BUFFERS, self.halt)
@@ -165,7 +173,10 @@ class _Conversion:
         self._taken.close()
 
     def _warp(self) -> None:
-        """Both eyes of each frame into the layout."""
+        """Both eyes of each frame into the layout, here or on the device."""
+        if self._device is not None:
+            self._warp_there(self._device)
+            return
         for _ in range(_BUFFERS):
             self._spare.put(self._compositor.empty())
         spare = iter(self._spare)
@@ -179,6 +190,30 @@ class _Conversion:
             self._composed.put((item.payload.pts, out))
         self._composed.close()
 
+    def _warp_there(self, device: DeviceCompositor) -> None:
+        """The same in groups: planes go up and come down once for each frame."""
+        waiting: list[window.Ready[_Picture]] = []
+
+        def flush() -> None:
+            mark = time.perf_counter()
+            made: list[Planes] = []
+            for item in waiting:
+                self._cuts.append(item.cut)
+            if waiting:
+                made = device.compose([item.payload.planes for item in waiting], [item.depth for item in waiting])
+                self._means += device.means
+            self.seconds["warp"] += time.perf_counter() - mark
+            for item, planes in zip(waiting, made, strict=True):
+                self._composed.put((item.payload.pts, planes))
+            waiting.clear()
+
+        for item in self._settled:
+            waiting.append(item)
+            if len(waiting) == GROUP:
+                flush()
+        flush()
+        self._composed.close()
+
     def _encode(self, on_frame: Callable[[int], None] | None) -> Fragment:
         encoder = FragmentEncoder(self._plan.encode)
         count = 0
@@ -186,7 +221,8 @@ class _Conversion:
             began = time.perf_counter()
             encoder.write(planes, pts)
             self.seconds["encode"] += time.perf_counter() - began
-            self._spare.put(planes)
+            if self._device is None:
+                self._spare.put(planes)
             count += 1
             if on_frame is not None:
                 on_frame(count)

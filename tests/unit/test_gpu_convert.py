@@ -18,7 +18,7 @@ from inference.contract import Converted
 from inference.depth import EngineInfo
 from inference.gpu import backend
 from inference.gpu.batching import Shared
-from inference.gpu.convert import padding
+from inference.gpu.convert import convert_learned, padding
 from inference.gpu.samples import Known, Sampler, cuts
 from inference.prepare import Small
 from stereospot import errors
@@ -243,6 +243,26 @@ def test_one_engine_a_process(tmp_path: Path, pictures: list[tuple[np.ndarray, .
     assert len(backend._engines) == 1  # pyright: ignore[reportPrivateUsage]
     other.close()
     assert not backend._engines  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("layout", [Layout.HALF_SBS, Layout.ANAGLYPH])
+def test_the_warp_on_a_device(pictures: list[tuple[np.ndarray, ...]], layout: Layout) -> None:
+    """Groups of frames through torch's kernel: the same pictures and the same report as by the CPU's."""
+    pytest.importorskip("torch", reason="torch is not installed (extra gpu)")
+    plan = clips.plan(WIDTH, HEIGHT, engine="depth-anything", layout=layout)
+    found: list[Converted] = []
+    for device in (None, "cpu"):
+        engine, known = Shared(Ramp()), Known()
+        found.append(
+            convert_learned(
+                decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 10, 31), engine=engine,
+                sampler=Sampler(plan, engine, known), known=known, warp_device=device,
+            )
+        )  # fmt: skip
+    one, other = (decoded(item.fragment) for item in found)
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    told = [item.report.model_dump(exclude={"seconds", "stages", "fps", "limiting"}) for item in found]
+    assert told[0] == told[1]
 
 
 def test_the_settings_choose_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

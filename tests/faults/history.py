@@ -345,8 +345,10 @@ def _survived(history: History) -> list[Violation]:
         elif job.is_active:
             found.append(Violation(1, f"{job_id} was accepted and stays {job.phase}"))
     for line in history.lines:
-        stream = line.get("stream")
-        if line["kind"] == "publish" and line["sequence"] > history.last_sequences.get(stream, line["sequence"]):
+        if line["kind"] != "publish":
+            continue
+        stream = str(line["stream"])
+        if line["sequence"] > history.last_sequences.get(stream, line["sequence"]):
             found.append(
                 Violation(1, f"{line['subject']} was acknowledged as {line['sequence']} and is not in {stream}")
             )

@@ -1,0 +1,215 @@
+"""F2, F3, F4, F10 and F11 of the fault matrix: killed, ended, cut off, frozen and poisoned services, real processes.
+
+Elsewhere: F4b and F5 `tests/broker/test_durability.py`, F6 `tests/system/test_converter.py` (storage) and
+`tests/broker/test_broker.py` (the broker's disk), F7 `tests/storage/test_s3.py`, F13 `tests/broker/test_cluster.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services import dead_letters
+from stereospot import subjects
+from stereospot.jobs import Phase
+from tests.faults.conftest import Tell
+from tests.faults.fleet import PIPELINE, Fleet, fleet, stretched
+from tests.support import eventually
+
+SLOW = pytest.mark.slow
+
+
+@asynccontextmanager
+async def supervised(made: Fleet, *names: str, program: tuple[str, ...] = (), **settings: Any) -> AsyncGenerator[None]:
+    """A service that is started again whenever it dies, as systemd or the daemon does."""
+
+    async def keep() -> None:
+        while True:
+            service = await made.start(*names, program=program, **settings)
+            await service.process.wait()
+            await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(keep())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+# ---- F2 --------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(("workers", "jobs", "seconds"), [(2, 12, 40.0), (4, 60, 240.0)])
+async def test_f2_random_kills(tmp_path: Path, tell: Tell, workers: int, jobs: int, seconds: float) -> None:
+    """A process of the fleet, any but the broker, is killed every two seconds while jobs run."""
+    dice = random.Random(7)
+    async with fleet(tmp_path) as made:
+
+        async def keep(*names: str) -> None:
+            while True:
+                await (await made.start(*names)).process.wait()
+
+        async def kill_one() -> None:
+            while True:
+                await asyncio.sleep(stretched(2.0))
+                alive = [service for service in made.services if service.is_alive]
+                if alive:
+                    with contextlib.suppress(ProcessLookupError):
+                        await made.kill(dice.choice(alive))
+
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(keep("converter")) for _ in range(workers)]
+            keepers += [group.create_task(keep(name)) for name in sorted(PIPELINE - {"converter"})]
+            keepers.append(group.create_task(keep("janitor", "dead-letters")))
+            names = [f"J{number}" for number in range(jobs)]
+            await made.submit(*names)
+            killer = group.create_task(kill_one())
+            await asyncio.sleep(seconds)
+            killer.cancel()
+            await made.ended(*names, seconds=600)
+            await made.at_rest(120)
+            for task in keepers:
+                task.cancel()
+        verdict = await made.verdict()
+        tell("F2 random kill -9 every 2 s", verdict)
+        assert {item for item in verdict.promises() if item != 4} == set(), verdict
+
+
+# ---- F3 --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "service", [pytest.param(name, marks=() if name == "converter" else SLOW) for name in sorted(PIPELINE)]
+)
+async def test_f3_a_service_that_is_asked_to_end_hands_its_work_over(tmp_path: Path, tell: Tell, service: str) -> None:
+    """Exit within ten seconds; what it had in hand is taken up at once, not after the ack wait of 60 s."""
+    async with fleet(tmp_path, ack_wait=60.0, start=PIPELINE - {service}) as made:
+        first = await made.start(service, stub_seconds=8)
+        await made.submit("J1")
+        if service == "converter":
+            await made.at_work(first)
+        else:
+            await eventually(lambda: _has_begun(made, service), seconds=stretched(30), what="work in its hands")
+        second = await made.start(service)
+        first.signal(signal.SIGTERM)
+        asked = time.monotonic()
+        assert await first.ended(stretched(10.0)) == 0, first.said()
+        took = time.monotonic() - asked
+        await made.ended("J1", seconds=40.0)
+        recovery = time.monotonic() - asked
+        verdict = await made.verdict()
+        tell("F3 SIGTERM under load", verdict, recovery=recovery)
+        assert took < stretched(10.0)
+        assert verdict.violations == (), verdict
+        assert second.is_alive
+
+
+async def _has_begun(made: Fleet, service: str) -> bool:
+    """Whether anything of the job has reached this service."""
+    if service == "planner":
+        return (await made.job("J1")).phase is not Phase.CREATED
+    if service == "assembler":
+        return (await made.job("J1")).phase in (Phase.ASSEMBLING, Phase.COMPLETED)
+    return (await made.job("J1")).segments is not None
+
+
+# ---- F4 --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("down", [1.0, pytest.param(15.0, marks=SLOW), pytest.param(60.0, marks=SLOW)])
+@pytest.mark.timeout(400)
+async def test_f4_a_broker_that_was_away(tmp_path: Path, tell: Tell, down: float) -> None:
+    """Killed with -9 in the middle of two jobs; everyone reconnects and goes on."""
+    async with fleet(tmp_path, ack_wait=5.0, start=PIPELINE, stub_seconds=0.3) as made:
+        await made.submit("J1", "J2")
+        await made.at_work(made.services[0])
+        made.server.kill()
+        await asyncio.sleep(down)
+        back = time.monotonic()
+        made.server.restart()
+        await made.ended("J1", "J2", seconds=90.0)
+        recovery = time.monotonic() - back
+        verdict = await made.verdict()
+        tell("F4 broker killed and restarted", verdict, recovery=recovery)
+        assert verdict.violations == (), verdict
+
+
+# ---- F10 -------------------------------------------------------------------------------------------------
+async def test_f10_a_worker_that_slept_through_its_lease(tmp_path: Path, tell: Tell) -> None:
+    """Frozen in the middle of a segment; another one does it; then the first wakes up and finishes, too late."""
+    async with fleet(tmp_path, ack_wait=1.5, start=PIPELINE - {"converter"}) as made:
+        sleeper = await made.start("converter", stub_seconds=3)
+        await made.submit("J1")
+        held = await made.at_work(sleeper)
+        sleeper.signal(signal.SIGSTOP)
+        await made.start("converter")
+        await made.ended("J1")
+        before = await made.history()
+        sleeper.signal(signal.SIGCONT)
+        await eventually(lambda: made.settled(sleeper), seconds=stretched(20), what="the sleeper's own end of it")
+        verdict = await made.verdict()
+        after = await made.history()
+        tell("F10 frozen beyond the lease", verdict)
+        assert verdict.violations == (), verdict
+        assert after.last == before.last
+        assert after.last_states == before.last_states
+        assert verdict.extra == 1, f"only {held.index} was computed twice"
+
+
+@pytest.mark.slow
+async def test_f10_an_assembler_that_slept_through_its_lease(tmp_path: Path, tell: Tell) -> None:
+    async with fleet(tmp_path, ack_wait=1.5, start=PIPELINE - {"assembler"}) as made:
+        sleeper = await made.start("assembler")
+        await made.submit("J1", film="h264_mp4")
+
+        async def begun() -> bool:
+            return (await made.job("J1")).phase in (Phase.ASSEMBLING, Phase.COMPLETED)
+
+        await eventually(begun, seconds=stretched(60), every=0.005, what="an assembly")
+        sleeper.signal(signal.SIGSTOP)
+        await made.start("assembler")
+        await made.ended("J1")
+        recorded = (await made.job("J1")).film
+        sleeper.signal(signal.SIGCONT)
+        verdict = await made.verdict()
+        await asyncio.sleep(3.0)  # what an awakened one would do it does now
+        verdict = await made.verdict()
+        tell("F10 frozen beyond the lease", verdict)
+        assert verdict.violations == (), verdict
+        assert (await made.job("J1")).film == recorded
+
+
+# ---- F11 -------------------------------------------------------------------------------------------------
+async def test_f11_a_segment_that_kills_its_worker(tmp_path: Path, tell: Tell) -> None:
+    """The other job is completed, the pool lives on, and the poison ends as a dead letter with its number."""
+    async with fleet(tmp_path, ack_wait=1.0, start=(PIPELINE - {"converter"}) | {"dead-letters"}) as made:
+        await _few_deliveries(made, 3)
+        async with supervised(made, "converter", program=("tests.faults.poisoned", "2"), max_attempts=1):
+            await made.submit("poison", "good")
+            await made.ended("good", "poison", seconds=90.0)
+            await made.at_rest()
+        verdict = await made.verdict({"poison": Phase.FAILED})
+        tell("F11 a segment that kills its worker", verdict)
+        assert verdict.violations == (), verdict
+        failed = await made.job("poison")
+        assert failed.failure is not None
+        assert (failed.failure.code, failed.failure.segment_index) == ("ATTEMPTS_EXHAUSTED", 2)
+        assert failed.failure.advice
+        (letter,) = await dead_letters.letters(made.bus)
+        assert (letter.kind, letter.job_id, letter.attempts) == ("convert", "poison", 3)
+        dead = [service for service in made.services if service.process.returncode == -signal.SIGSEGV]
+        assert len(dead) == 3, "three tries, three workers"
+
+
+async def _few_deliveries(made: Fleet, times: int) -> None:
+    for lane in subjects.LANES:
+        name = subjects.convert_consumer("stub", lane)
+        config = (await made.bus.consumer_info(subjects.CONVERT, name))["config"] | {"max_deliver": times}
+        body = {"stream_name": subjects.CONVERT, "config": config, "action": "update"}
+        await made.bus.api(f"CONSUMER.CREATE.{subjects.CONVERT}.{name}", body)

@@ -75,6 +75,7 @@ class Assembler:
         if job is None:
             return Ack("stale")
         if job.phase is Phase.COMPLETED:
+            # Whoever recorded it may have died before it said so.
             await self._after(job)
             return Ack("completed already")
         if job.phase is not Phase.ASSEMBLING:
@@ -157,7 +158,6 @@ class Assembler:
             await self._store.delete(key)
             return
         await self._after(done)
-        await operations.announce(self._bus, done, "completed", film=film.model_dump(mode="json"))
         _log.info("completed", action="done", job_id=job.job_id, generation=job.generation, frames=film.frames)
 
     async def _record(self, job: Job, head: Plan, film: Film, comfort: Comfort, warnings: Sequence[str]) -> Job:
@@ -181,9 +181,11 @@ class Assembler:
         return await records.change_job(self._bus, job.job_id, complete)
 
     async def _after(self, job: Job) -> None:
-        """What readers who know only the job's id expect; and the end of older generations."""
+        """What readers who know only the job's id expect, word of it, and the end of older generations."""
         await alias.write_alias(self._context, job)
         crash.point("assembler.alias_written")
+        film = job.film.model_dump(mode="json") if job.film else None
+        await operations.announce(self._bus, job, "completed", film=film)
         state = self._bus.bucket(subjects.STATE)
         for generation in range(1, job.generation):
             await self._store.delete_prefix(keys.generation_prefix(job.job_id, generation))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -20,12 +21,12 @@ from services.context import Context
 from services.dispatcher import Dispatcher
 from services.states import States
 from services.view import View
-from stereospot import crash, errors, log, records, subjects
+from stereospot import actor, crash, errors, log, records, subjects
 from stereospot.bus import Puller, PullError
 from stereospot.bus.pull import Received
 from stereospot.completion import MAX_SEGMENTS, Completion
 from stereospot.jobs import Phase
-from stereospot.messages import AudioDone, PartDone, TotalDone
+from stereospot.messages import AudioDone, Failure, PartDone, TotalDone
 
 _log = log.get("collector")
 
@@ -128,13 +129,21 @@ class Collector:
         groups: dict[tuple[str, int], Group] = {}
         for received in batch:
             if not add(groups, received):
-                _log.error("not a completion", action="reject", subject=received.delivery.subject)
-                await received.terminate("INVALID_REQUEST not a completion")
+                await self._bury(received)
         crash.point("collector.fetched")
         await asyncio.gather(
             *(self._apply(job_id, generation, group) for (job_id, generation), group in groups.items())
         )
         crash.point("collector.acked")
+
+    async def _bury(self, received: Received) -> None:
+        """What is no completion will never be one: a dead letter, and out of the queue."""
+        delivery = received.delivery
+        _log.error("not a completion", action="reject", subject=delivery.subject)
+        failure = Failure.of(errors.error("INVALID_REQUEST", "This is not a completion."))
+        letter = actor.dead_letter(delivery, failure, worker_id="collector", at=time.time())
+        await self._bus.publish(subjects.dead(letter.kind, letter.dead_id), letter, msg_id=f"dead.{letter.dead_id}")
+        await received.terminate(f"{failure.code} {failure.detail}")
 
     async def _apply(self, job_id: str, generation: int, group: Group) -> None:
         try:

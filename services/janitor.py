@@ -176,7 +176,7 @@ class Janitor:
 
     # ---- storage ----------------------------------------------------------------------------------------
     async def _mend_alias(self, findings: Findings, job: Job) -> None:
-        if job.film is None or job.film.container != "mp4":
+        if job.film is None or job.film.container != "mp4" or job.updated_at < time.time() - STALE_SECONDS:
             return
         present = await self._store.head(keys.film_alias(job.job_id))
         if present is not None and present.size == job.film.size_bytes:

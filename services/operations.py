@@ -32,7 +32,7 @@ async def publish_plan(bus: Bus, job: Job, *, again: bool = False) -> None:
 
 
 async def announce(bus: Bus, job: Job, name: str, **data: Any) -> None:
-    """Tell those who watch; the record is already written."""
+    """Tell those who watch; the record is already written. Telling the same step twice is telling it once."""
     event = JobEvent(
         job_id=job.job_id,
         generation=job.generation,
@@ -43,7 +43,8 @@ async def announce(bus: Bus, job: Job, name: str, **data: Any) -> None:
         failure=job.failure,
         data=data | ({"passthrough": job.passthrough} if job.passthrough else {}),
     )
-    await bus.publish(subjects.event_job(job.job_id, name), event)
+    step = f"{job.job_id}.{job.generation}.{job.attempt}.{name}.{len(job.history)}"
+    await bus.publish(subjects.event_job(job.job_id, name), event, msg_id=f"event.{step}")
 
 
 async def withdraw(bus: Bus, job_id: str) -> None:

@@ -168,7 +168,12 @@ class Planner:
             output=geometry.output_size(info, options.layout, engine=engine),
             created_at=time.time(),
         ).model_copy(update={"backend": options.backend})
-        await space.check_store(self._store, space.plan_bytes(head))
+        try:
+            await space.check_store(self._store, space.plan_bytes(head))
+        except errors.Transient as error:
+            # The actor asks again, for a day if need be; those who watch learn why nothing happens.
+            await operations.announce(self._bus, job, "waiting", code=error.code, detail=error.detail)
+            raise
         wanted = letterbox.places(opening, letterbox.look_frames(info)) if engine not in FLAT else []
         if wanted:
             bars = await self._threads.run(

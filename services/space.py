@@ -19,7 +19,7 @@ RESERVE_BYTES = 64 << 20
 BITS_PER_PIXEL = 0.12
 """Of a film at CRF 20; measured films lie between 0.03 and 0.15."""
 
-LOSSLESS_BITS_PER_PIXEL = 8.0
+LOSSLESS_BITS_PER_PIXEL = 3.0
 
 
 def film_bytes(info: SourceInfo, crf: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services import operations
+from services import dead_letters, operations
 from services.collector import Collector
 from services.context import Context
 from services.states import trigger_due
@@ -158,7 +158,7 @@ async def test_results_of_old_generations_and_unknown_jobs_are_dropped(tmp_path:
         assert state.done == 1
 
 
-async def test_what_is_no_completion_is_terminated(tmp_path: Path) -> None:
+async def test_what_is_no_completion_is_buried(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job())
         async with running(Collector(context)):
@@ -167,6 +167,8 @@ async def test_what_is_no_completion_is_terminated(tmp_path: Path) -> None:
             await context.bus.publish(f"{subjects.PREFIX}.done.nonsense", b"{}")
             await say(context, segment(1))
             await eventually(lambda: _drained(context), what="all gone")
+        letters = await dead_letters.letters(context.bus)
+        assert [item.failure.code for item in letters] == ["INVALID_REQUEST"] * 3
         state = await state_of(context)
         assert state is not None
         assert state.done == 0b10

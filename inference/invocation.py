@@ -20,7 +20,7 @@ from inference import geometry
 from inference.backends import handover
 from inference.backends.handover import Handover
 from inference.contract import Converted, Frames
-from inference.depth import DEFAULT_DIVERGENCE
+from inference.depth import DEFAULT_DIVERGENCE, weights
 from stereospot import errors
 from stereospot.media import assemble, frames, probe
 from stereospot.media import plan as planning
@@ -145,6 +145,7 @@ class Films:
 
     def _head(self, info: SourceInfo, options: Options) -> Plan:
         engine = options.engine or self.engine
+        weights.check(engine, options.model, options.accept_license)
         divergence = DEFAULT_DIVERGENCE[engine] if options.divergence is None else options.divergence
         return planning.head(
             info,

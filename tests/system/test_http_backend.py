@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -402,3 +406,33 @@ def test_the_settings_name_the_server(
         plan = clips.plan(WIDTH, HEIGHT, engine="flat")
         found = made.convert(decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 0, 6))
     assert found.fragment.frames == 6
+
+
+def test_the_server_as_a_process(pictures: list[tuple[np.ndarray, ...]], tmp_path: Path) -> None:
+    """`python -m inference.serve`: converts by the default engine's settings, stops on SIGTERM, refuses strangers."""
+    environment = {**os.environ, "STEREOSPOT_DATA_DIR": str(tmp_path), "STEREOSPOT_SANDBOX": "off"}
+    command = [sys.executable, "-m", "inference.serve"]
+    open_to_all = subprocess.run([*command, "--host", "0.0.0.0"], env=environment, capture_output=True, timeout=60)
+    assert open_to_all.returncode == errors.EXIT_MISCONFIGURED
+    assert b"STEREOSPOT_INFERENCE_TOKEN" in open_to_all.stderr
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen([*command, "--port", str(port)], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: _answers(url), seconds=60, what="the server")
+        plan = clips.plan(WIDTH, HEIGHT, engine="flat")
+        found = backend(url).convert(decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 3, 9))
+        assert found.fragment.frames == 6
+        process.terminate()
+        assert process.wait(20) in (0, -15)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url + "/ping", timeout=1).text == "OK"
+    except httpx.HTTPError:
+        return False

@@ -6,12 +6,13 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from inference.depth import weights
+from inference.depth import iw3, weights
 from stereospot import errors
 
 HEADER = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
@@ -127,3 +128,39 @@ def test_licences() -> None:
             weights.check_licence(found, accepted=False)
         assert caught.value.code == "LICENSE_NOT_ACCEPTED"
         weights.check_licence(found, accepted=True)
+
+
+def test_the_page_lists_every_model() -> None:
+    """docs/models.md says what the code refuses and accepts."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
+    for found in weights.MODELS.values():
+        assert f"| `{found.name}` | {found.repository} | {found.licence} | {found.parameters_millions} M |" in page
+    free = {
+        name
+        for line in page.splitlines()
+        if line.startswith("| `ZoeD") or line.startswith("| `Any_V2_S")
+        for name in re.findall(r"`(\w+)`", line)
+    }
+    assert free == weights.IW3_FREE - {"NULL"}
+    assert iw3.COMMIT in page
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "code"),
+    [
+        ("relief", None, None),
+        ("depth-anything", None, None),
+        ("depth-anything", "large", "LICENSE_NOT_ACCEPTED"),
+        ("depth-anything", "enormous", "MODEL_MISSING"),
+        ("iw3", None, None),
+        ("iw3", "ZoeD_N:row_flow_v3", None),
+        ("iw3", "Any_V2_L", "LICENSE_NOT_ACCEPTED"),
+    ],
+)
+def test_what_a_planner_asks(engine: str, model: str | None, code: str | None) -> None:
+    if code is None:
+        weights.check(engine, model, accepted=False)
+        return
+    with pytest.raises(errors.StereoSpotError) as caught:
+        weights.check(engine, model, accepted=False)
+    assert caught.value.code == code

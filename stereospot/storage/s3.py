@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +23,20 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stereospot import errors, keys
+from stereospot.storage import multipart
 from stereospot.storage.base import ObjectInfo
+from stereospot.storage.multipart import PART_BYTES, Part, Upload
 
 CHUNK_BYTES = 1 << 20
-PART_BYTES = 8 << 20
-"""Also the largest body that goes up in one PUT."""
-
-LATER_PART_BYTES = 32 << 20
-"""From part 1,000 on: 10,000 parts, the protocol's limit, then hold 296 GB."""
-
-PARTS_AT_A_TIME = 2
 COPY_LIMIT_BYTES = 5 << 30
-COPY_PART_BYTES = 1 << 30
+"""The largest object that one copy request may copy."""
+
 READ_ATTEMPTS = 5
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchBucket"})
 _EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 _UNKNOWN_CONDITION = frozenset({"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "UnsupportedHeader"})
 _FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"})
-_BROKEN = (BotoCoreError, ClientError, OSError, asyncio.TimeoutError)
 
 
 class S3Store:
@@ -92,19 +87,19 @@ class S3Store:
             return False
         if isinstance(data, bytes) and len(data) <= PART_BYTES:
             return await self._put_one(key, data, if_absent)
-        parts = _parts(data)
+        parts = multipart.cut(data)
         try:
             first = await anext(parts, b"")
             second = await anext(parts, None) if len(first) == PART_BYTES else None
             if second is None:
                 return await self._put_one(key, first, if_absent)
-            return await self._put_parts(key, _chained(first, second, parts), if_absent)
+            return await self._put_parts(key, multipart.chained(first, second, parts), if_absent)
         finally:
             await parts.aclose()
 
     async def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
         try:
-            await self.put(key, _file(path))
+            await self.put(key, multipart.read(path))
             if move:
                 await asyncio.to_thread(path.unlink)
         except FileNotFoundError as error:
@@ -119,7 +114,7 @@ class S3Store:
             if info.size <= COPY_LIMIT_BYTES:
                 await client.copy_object(Bucket=self.bucket, Key=self._name(target), CopySource=origin)
             else:
-                await self._copy_parts(client, origin, target, info.size)
+                await multipart.copy(client, origin, {"Bucket": self.bucket, "Key": self._name(target)}, info.size)
         await self._verify(target, info.size)
 
     async def delete(self, key: str) -> None:
@@ -322,76 +317,30 @@ class S3Store:
         return True
 
     async def _put_parts(self, key: str, parts: AsyncIterator[bytes], if_absent: bool) -> bool:
-        target = {"Bucket": self.bucket, "Key": self._name(key)}
         async with self._translated(key) as client:
-            upload: str = (await client.create_multipart_upload(**target))["UploadId"]
+            upload = await Upload.begin(client, {"Bucket": self.bucket, "Key": self._name(key)})
             try:
-                sent = await self._send_parts(client, target, upload, parts)
-                body = {"Parts": [{"PartNumber": number, "ETag": etag} for number, _, etag in sent]}
-                size = sum(length for _, length, _ in sent)
-                arguments = {**target, "UploadId": upload, "MultipartUpload": body}
-                try:
-                    stored = await self._conditional(client.complete_multipart_upload, arguments, if_absent)
-                except ClientError as error:
-                    # A repeated completion finds no upload where the first one went through unheard.
-                    found = await self.head(key) if _code(error) == "NoSuchUpload" else None
-                    if found is None or found.size != size:
-                        raise
-                    stored = True
+                sent = await upload.send(parts)
+                stored = await self._complete(upload, key, sent, if_absent)
             except BaseException:
-                await asyncio.shield(self._abort(client, target, upload))
+                await asyncio.shield(upload.abort())
                 raise
             if not stored:
-                await self._abort(client, target, upload)
+                await upload.abort()
                 return False
-        await self._verify(key, size)
+        await self._verify(key, sum(part.size for part in sent))
         return True
 
-    async def _send_parts(
-        self, client: Any, target: Mapping[str, str], upload: str, parts: AsyncIterator[bytes]
-    ) -> list[tuple[int, int, str]]:
-        """Upload the parts as they come; returns (number, length, ETag) of each, in order."""
-        sent: list[tuple[int, int, str]] = []
-        slots = asyncio.Semaphore(PARTS_AT_A_TIME)
-
-        async def send(number: int, data: bytes) -> None:
-            try:
-                answer = await client.upload_part(**target, UploadId=upload, PartNumber=number, Body=data)
-                sent.append((number, len(data), answer["ETag"]))
-            finally:
-                slots.release()
-
-        number = 0
+    async def _complete(self, upload: Upload, key: str, sent: Sequence[Part], if_absent: bool) -> bool:
+        call = upload.client.complete_multipart_upload
         try:
-            async with asyncio.TaskGroup() as group:
-                async for data in parts:
-                    await slots.acquire()
-                    number += 1
-                    group.create_task(send(number, data))
-        except BaseExceptionGroup as failed:
-            # The first cause alone: what it is decides whether a retry helps.
-            raise failed.exceptions[0] from failed
-        return sorted(sent)
-
-    async def _copy_parts(self, client: Any, origin: Mapping[str, str], target: str, size: int) -> None:
-        place = {"Bucket": self.bucket, "Key": self._name(target)}
-        upload: str = (await client.create_multipart_upload(**place))["UploadId"]
-        try:
-            done: list[dict[str, Any]] = []
-            for number, start in enumerate(range(0, size, COPY_PART_BYTES), 1):
-                last = min(start + COPY_PART_BYTES, size) - 1
-                piece = {"CopySource": origin, "CopySourceRange": f"bytes={start}-{last}"}
-                answer = await client.upload_part_copy(**place, **piece, UploadId=upload, PartNumber=number)
-                done.append({"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]})
-            await client.complete_multipart_upload(**place, UploadId=upload, MultipartUpload={"Parts": done})
-        except BaseException:
-            await asyncio.shield(self._abort(client, place, upload))
-            raise
-
-    async def _abort(self, client: Any, target: Mapping[str, str], upload: str) -> None:
-        # What cannot be aborted now is found by `sweep`.
-        with contextlib.suppress(*_BROKEN):
-            await client.abort_multipart_upload(**target, UploadId=upload)
+            return await self._conditional(call, upload.completion(sent), if_absent)
+        except ClientError as error:
+            # A repeated completion finds no upload where the first one went through unheard.
+            found = await self.head(key) if _code(error) == "NoSuchUpload" else None
+            if found is None or found.size != sum(part.size for part in sent):
+                raise
+            return True
 
     async def _verify(self, key: str, size: int) -> None:
         info = await self.head(key)
@@ -406,39 +355,3 @@ class _RangeBeyondEnd(Exception):
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
-
-
-async def _file(path: Path) -> AsyncIterator[bytes]:
-    source = await asyncio.to_thread(path.open, "rb")
-    try:
-        while block := await asyncio.to_thread(source.read, PART_BYTES):
-            yield block
-    finally:
-        source.close()
-
-
-async def _parts(data: bytes | AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
-    """The same bytes in parts of the sizes that a multipart upload takes; only the last one is shorter."""
-    waiting = bytearray()
-    number = 0
-    size = PART_BYTES
-    async for piece in _once(data) if isinstance(data, bytes) else data:
-        waiting += piece
-        while len(waiting) >= size:
-            yield bytes(memoryview(waiting)[:size])
-            del waiting[:size]
-            number += 1
-            size = PART_BYTES if number < 1000 else LATER_PART_BYTES
-    if waiting:
-        yield bytes(waiting)
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-
-
-async def _chained(first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    yield second
-    async for part in rest:
-        yield part

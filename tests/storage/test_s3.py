@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from stereospot import errors
-from stereospot.storage import ObjectStore, open_store
-from stereospot.storage.s3 import PART_BYTES, S3Store
+from stereospot.storage import ObjectStore, multipart, open_store
+from stereospot.storage.multipart import PART_BYTES
+from stereospot.storage.s3 import S3Store
 from tests.storage.conftest import s3_settings
 from tests.storage.faulty import Fault, Faulty, faulty
 from tests.storage.seaweed import Seaweed
@@ -96,6 +97,16 @@ async def test_a_store_without_conditional_puts(store: ObjectStore, proxy: Fault
     assert left < 20
     assert await store.put("jobs/j1/3/final.mp4", b"fourth", if_absent=True) is True
     assert len(proxy.plan) == left, "it was asked once and remembered"
+
+
+async def test_a_copy_in_parts(store: ObjectStore) -> None:
+    assert isinstance(store, S3Store)
+    data = random.Random(4).randbytes(2 * PART_BYTES + 99)
+    await store.put(KEY, data)
+    client = await store._connected()  # pyright: ignore[reportPrivateUsage]
+    names = [{"Bucket": "tests", "Key": f"{store.prefix}{key}"} for key in (KEY, "jobs/j1/final.mp4")]
+    await multipart.copy(client, *names, len(data), part_bytes=PART_BYTES)
+    assert await store.get("jobs/j1/final.mp4") == data
 
 
 async def test_unfinished_uploads_are_swept(s3_server: Seaweed, store: ObjectStore) -> None:

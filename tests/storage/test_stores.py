@@ -13,7 +13,7 @@ import pytest
 
 from stereospot import errors
 from stereospot.storage import ObjectStore
-from stereospot.storage.s3 import PART_BYTES
+from stereospot.storage.multipart import PART_BYTES
 
 KEY = "jobs/j1/1/segments/00000.m4s"
 

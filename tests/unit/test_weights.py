@@ -138,7 +138,7 @@ def test_the_page_lists_every_model() -> None:
     free = {
         name
         for line in page.splitlines()
-        if line.startswith("| `ZoeD") or line.startswith("| `Any_V2_S")
+        if line.startswith(("| `ZoeD", "| `Any_V2_S"))
         for name in re.findall(r"`(\w+)`", line)
     }
     assert free == weights.IW3_FREE - {"NULL"}

@@ -35,6 +35,7 @@ for _name, _target, _help in (
     ("run", "serve:run", "Run some services against a broker that exists."),
     ("provision", "broker:provision", "Create or update streams, consumers and buckets."),
     ("nats-env", "broker:nats_env", "How the nats CLI reaches the broker."),
+    ("doctor", "doctor:doctor", "Say what is wrong here and mend it."),
 ):
     app.command(f"services.cli.{_target}", name=_name, help=_help)
 

@@ -1,0 +1,175 @@
+"""`stereospot doctor`: what it finds is really wrong, and what it mends ends in the film that was there before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from services import cli, daemon, doctor, rebuild, submit
+from services.context import Context
+from services.doctor import Level
+from stereospot import keys, records, subjects
+from stereospot.completion import Completion
+from stereospot.jobs import Job, Phase
+from stereospot.options import Options
+from stereospot.settings import Settings
+from tests.faults.fleet import PIPELINE, stretched
+from tests.media import sources as films
+from tests.support import eventually
+from tests.system.rig import a_job, rig
+
+
+async def made(context: Context) -> Job:
+    """A finished job, whose source lies in the storage."""
+    await context.store.put(keys.source("J1", "mp4"), films.path("h264_mp4_silent").read_bytes())
+    options = Options(backend="stub", preset="ultrafast", segment_seconds=0.5)
+    work = submit.SubmitWork(key=keys.source("J1", "mp4"), options=options)
+    await submit.create(context, await submit.source_of(context, work), options, job_id="J1")
+    return await ended(context)
+
+
+async def ended(context: Context, *, attempt: int = 1) -> Job:
+    async def read() -> list[Job]:
+        found = await records.get_job(context.bus, "J1")
+        done = found is not None and not found[0].is_active and found[0].attempt >= attempt
+        return [found[0]] if found is not None and done else []
+
+    (job,) = await eventually(read, seconds=stretched(40), what="the end of J1")
+    assert job.phase is Phase.COMPLETED, job.failure
+    return job
+
+
+async def problems(context: Context) -> list[str]:
+    found = await rebuild.compare(context, settled_seconds=0)
+    return [text for item in found for text in item.problems]
+
+
+async def repaired(context: Context) -> list[str]:
+    found = await doctor.examine(context, repair=True, settled_seconds=0)
+    assert not [item for item in found if item.is_open]
+    return [item.repaired for item in found if item.repaired]
+
+
+async def test_a_lost_film_is_assembled_and_lost_segments_are_converted_again(tmp_path: Path) -> None:
+    async with rig(tmp_path, pool="stub", slots=1) as context, daemon.running(context.settings, PIPELINE):
+        first = await made(context)
+        assert first.film is not None
+        assert await problems(context) == []
+
+        await context.store.delete(first.film.key)
+        (said,) = await problems(context)
+        assert "is not stored" in said
+        assert await repaired(context) == ["assemble it again"]
+        second = await ended(context, attempt=2)
+        assert second.film is not None
+        assert second.film.sha256 == first.film.sha256
+
+        await context.store.delete(second.film.key)
+        await context.store.delete(keys.segment("J1", 1, 1))
+        await context.store.delete(keys.segment("J1", 1, 1).replace(".m4s", ".json"))
+        assert await repaired(context) == ["convert what is missing and assemble it again"]
+        third = await ended(context, attempt=3)
+        assert third.film is not None
+        assert third.film.sha256 == first.film.sha256
+        await eventually(lambda: _quiet(context), what="rest")
+        assert await problems(context) == []
+
+
+async def _quiet(context: Context) -> bool:
+    return (await context.bus.stream_info(subjects.CONVERT))["state"]["messages"] == 0
+
+
+async def test_records_and_sets_are_rebuilt_from_storage(tmp_path: Path) -> None:
+    """The broker's store was lost: first the film is there, then only its segments."""
+    async with rig(tmp_path, pool="stub", slots=1) as context:
+        async with daemon.running(context.settings, PIPELINE):
+            first = await made(context)
+            assert first.film is not None
+        stored = {item.key: item.modified async for item in context.store.list("jobs/J1/1/segments/")}
+
+        async def lose_everything() -> None:
+            for stream in ("KV_jobs", "KV_state", "WORK", "CONVERT", "DONE", "EVENT"):
+                await context.bus.api(f"STREAM.DELETE.{stream}")
+            assert not [item for item in await doctor.streams(context, repair=True) if item.is_open]
+
+        await lose_everything()
+        (said,) = await problems(context)
+        assert "has no record" in said
+        assert await repaired(context) == ["its record was rebuilt from plan and film"]
+        again = await ended(context)
+        assert again.film is not None
+        assert (again.film.sha256, again.film.frames) == (first.film.sha256, first.film.frames)
+
+        await lose_everything()
+        await context.store.delete(first.film.key)
+        (text,) = await repaired(context)
+        assert "stored segments are kept" in text
+        async with daemon.running(context.settings, PIPELINE):
+            second = await ended(context)
+        assert second.film is not None
+        assert second.film.sha256 == first.film.sha256
+        assert {item.key: item.modified async for item in context.store.list("jobs/J1/1/segments/")} == stored
+
+
+async def test_a_set_that_counts_too_much_or_too_little_is_seen(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job())
+        state = Completion(job_id="J1", generation=1, total=2, planned=2, done=0b11, sent=0b11)
+        await context.bus.bucket(subjects.STATE).put(subjects.state_key("J1", 1), state)
+        (item,) = await rebuild.compare(context)
+        assert (item.lost, item.uncounted) == ([0, 1], [])
+        await rebuild.mend(context, item)
+        found = await records.get_state(context.bus, "J1", 1)
+        job = await records.get_job(context.bus, "J1")
+        assert found is not None
+        assert job is not None
+        assert found[0].done == 0
+        assert (job[0].phase, job[0].attempt, job[0].history[-1].note) == (Phase.PLANNING, 2, "doctor")
+        assert await rebuild.compare(context) == [], "a record that has just changed is left alone"
+
+
+async def test_streams_that_are_missing_or_different_are_named_and_made(tmp_path: Path) -> None:
+    async with rig(tmp_path, provisioned=False) as context:
+        missing = await doctor.streams(context, repair=False)
+        assert {item.level for item in missing} == {Level.ERROR}
+        assert any("DONE is missing" in item.text for item in missing)
+        (mended,) = await doctor.streams(context, repair=True)
+        assert not mended.is_open
+        (fine,) = await doctor.streams(context, repair=False)
+        assert fine.level is Level.FINE
+        config = (await context.bus.stream_info(subjects.DONE))["config"] | {"max_bytes": 1000}
+        await context.bus.api(f"STREAM.UPDATE.{subjects.DONE}", config)
+        (different,) = await doctor.streams(context, repair=False)
+        assert (different.level, "max_bytes is 1000" in different.text) == (Level.WARNING, True)
+        assert different.advice
+
+
+async def test_what_nobody_reads_and_what_is_paused_is_said(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        assert [item.level for item in await doctor.readers(context)] == [Level.FINE]
+        await context.bus.publish(subjects.work("plan", "J1"), b"{}")
+        await context.bus.pause(subjects.DONE, "collector", 60)
+        found = {item.text.split()[0]: item for item in await doctor.readers(context)}
+        assert found["1"].level is Level.WARNING
+        assert found["collector"].level is Level.NOTE
+        (sync,) = [item for item in await doctor.server(context) if item.check == "sync"]
+        assert sync.level is Level.WARNING, "a server that is not ours does not say how it syncs"
+
+
+async def test_the_embedded_server_is_known_to_sync(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, nats_port=-1, sandbox="off")
+    async with daemon.running(settings, {"collector"}) as context:
+        found = {item.check: item for item in await doctor.server(context)}
+    assert found["server"].level is Level.FINE
+
+
+def test_the_command_says_what_it_finds_without_a_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json", "--data", str(tmp_path)]) == 1
+    found = {item["check"]: item for item in json.loads(capsys.readouterr().out)}
+    assert found["broker"]["level"] == "error"
+    assert found["broker"]["advice"]
+    assert "libavcodec" in found["FFmpeg"]["text"]
+    assert "libx264" in found["encoders"]["text"]
+    assert {"sandbox", "engines", "runtime", "nats-server"} <= set(found)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import first_frame, main_job, measure, stages
+from bench import collector, first_frame, main_job, measure, scale, stages
 
 BENCHES: dict[str, Callable[[], str]] = {
     "b1": main_job.b1,
     "b3": main_job.b3,
+    "b4": collector.b4,
+    "b5": scale.b5,
     "b6": first_frame.b6,
     "stages": stages.table,
 }

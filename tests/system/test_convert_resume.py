@@ -63,12 +63,14 @@ def alive(pid: int) -> bool:
 def test_a_killed_conversion_goes_on_where_it_stopped(tmp_path: Path) -> None:
     source, out, data = sources.path("h264_mp4"), tmp_path / "out.mp4", tmp_path / "data"
     slow = os.environ | {"STEREOSPOT_CRASHPOINT": "converter.done_published:4"}
-    first = subprocess.Popen(
-        command(source, out, data), env=slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    first = subprocess.Popen(command(source, out, data), env=slow, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seen: set[int] = set()
-    while first.poll() is None:
-        seen |= family(first.pid)
+
+    def ended() -> bool:
+        seen.update(family(first.pid))
+        return first.poll() is not None
+
+    support.wait_until(ended, seconds=100, every=0.1, what="the command kills itself at its fourth segment")
     first.communicate()
     assert first.returncode == -signal.SIGKILL
     support.wait_until(lambda: not [pid for pid in seen if alive(pid)], what="broker and jail die with the command")

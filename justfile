@@ -27,7 +27,8 @@ test-all *args:
 
 # the whole fault matrix, with its table
 faults *args:
-    uv run pytest tests/faults -m "" "$@"
+    uv run pytest tests/faults tests/broker/test_crash.py tests/broker/test_durability.py tests/broker/test_cluster.py \
+        tests/system/test_pipeline_crash.py tests/storage/test_s3.py -m "" "$@"
 
 # every benchmark, with its counterpart beside it
 bench *args:

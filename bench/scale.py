@@ -1,8 +1,8 @@
 """B5: 64 stub workers over one, one second a segment: what coordination costs when computing costs nothing.
 
 Workers are `stereospot run converter` processes with the stub backend: they decode, copy and encode a frame of 64x48
-and then wait until the second is over. Time counts from the first segment begun to the set that is complete, so start-up
-is left out. One worker does fewer segments: its rate is what is compared.
+and then wait until the second is over. Time counts from the first segment begun to the set that is complete, so
+start-up is left out. One worker does fewer segments: its rate is what is compared.
 """
 
 from __future__ import annotations

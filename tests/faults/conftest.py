@@ -27,14 +27,10 @@ class Row:
 _ROWS = pytest.StashKey[dict[str, Row]]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_ROWS] = {}
-
-
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Tell:
     """`tell("F1 …", verdict, recovery=seconds)`: one try of a fault, for the table; called before the asserts."""
-    rows = request.config.stash[_ROWS]
+    rows = request.config.stash.setdefault(_ROWS, {})
 
     def add(fault: str, verdict: Verdict, *, recovery: float | None = None) -> None:
         row = rows.setdefault(fault, Row())
@@ -50,7 +46,7 @@ def tell(request: pytest.FixtureRequest) -> Tell:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rows = config.stash[_ROWS]
+    rows = config.stash.get(_ROWS, {})
     if not rows:
         return
     terminalreporter.write_line("")

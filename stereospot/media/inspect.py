@@ -79,6 +79,7 @@ def _describe(
     video = _video(stream, frames, warnings)
     video["frames_declared"] = declared or None
     video["first_pts"] = next((frame.pts for frame in frames if frame.pts is not None), stream.start_time or 0)
+    video["first_frames"] = [frame.pts for frame in frames if frame.pts is not None][:FIRST_FRAMES]
     return {
         "container": container.format.name[:TEXT],
         "size_bytes": size,

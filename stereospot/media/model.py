@@ -84,6 +84,7 @@ class VideoTrack(Model):
     language: str | None = None
     frames_declared: int | None = None
     first_pts: int = Field(default=0, description="PTS of the first frame that decodes")
+    first_frames: tuple[int, ...] = Field(default=(), description="PTS of the first few frames that decode, in order")
 
 
 class AudioTrack(Model):

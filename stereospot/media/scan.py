@@ -105,6 +105,7 @@ def _run(
         "frame_ticks": frame_ticks(info),
         "frame_seconds": str(frame_seconds(info)),
         "first_pts": info.video.first_pts,
+        "first_frames": list(info.video.first_frames),
         "thread_type": "none" if mode == "packets" else "slice",
         "thread_count": 2,
         "interlaced": "no",

@@ -1,9 +1,9 @@
 """Inside the jail: the list of a film's frames, from its packets, or from a decode pass where those cannot be trusted.
 
 Packets: an mp4 is planned from its index alone, reads of the payload give zeros. Everything else streams through once;
-frames are released when their order is settled and a later keyframe has been seen. The first frames are decoded and
-compared with the packets (recordings begin in the middle of a GOP; field pictures are two packets a frame), and so is
-the last GOP (files end in the middle of a frame).
+frames are released when their order is settled and a later keyframe has been seen. The first decoded frames (of an mp4
+those that the probe saw) are compared with the packets: recordings begin in the middle of a GOP, field pictures are two
+packets a frame. So is the last GOP of what may end in the middle of a frame.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ REORDER = 20
 """Packets that are kept back for reordering; H.264 and HEVC reorder by 16 at most."""
 HEAD_FRAMES = 16
 HEAD_PACKETS = 600
+AGREEING = 4
+"""Frames that have to agree with the packets behind the last packet that gave none."""
 TAIL_FRAMES = 3_000
 """A last GOP longer than this is not decoded for the check."""
 BATCH_FRAMES = 4_096
@@ -117,6 +119,7 @@ class _Packets:
         """A heap of (pts, key, duration) that are not released yet."""
         self._last_key: int | None = None
         self._position = 0
+        self._settled = False
         self._count = 0
         self._corrupt = False
         self._codec = stream.codec_context.name
@@ -138,12 +141,18 @@ class _Packets:
                 if not head.done:
                     self._batches.alive()
                     continue
-                self._settle(head)
+                self._settle(head.frames)
                 head = None
+            elif not self._settled:
+                if self._count <= 2 * REORDER:
+                    continue
+                self._settle(self._request["first_frames"])
             self._release()
         if head is not None:
             head.finish()
-            self._settle(head)
+            self._settle(head.frames)
+        elif not self._settled:
+            self._settle(self._request["first_frames"])
         self._finish()
 
     def _shown(self) -> Iterator[tuple[int, bool, int, Any]]:
@@ -177,18 +186,25 @@ class _Packets:
         self._position += 1
         return bool(key)
 
-    def _settle(self, head: _Head) -> None:
-        """Take what really decodes for the beginning of the list."""
-        frames = head.frames
-        if not frames:
-            raise no_frames(self._cell, self._count, 0)
+    def _settle(self, frames: list[Any]) -> None:
+        """Take what really decodes for the beginning of the list.
+
+        frames: times of the first decoded frames. Packets may have none of theirs at the very beginning, where pictures
+        refer to others that were cut away; after that each has to have one.
+        """
+        self._settled = True
         if any(pts is None for pts in frames):
             raise Distrusted("decoded frames have no presentation time")
-        first, last = frames[0], frames[-1]
-        expected = sorted(pts for pts, _, _ in self._waiting if first <= pts <= last)
-        if expected != frames:
+        if not frames:
+            if self._indexed:
+                return
+            raise no_frames(self._cell, self._count, 0)
+        promised = {pts for pts, _, _ in self._waiting if pts <= frames[-1]}
+        missing = promised - set(frames)
+        behind = sum(pts > max(missing, default=frames[0] - 1) for pts in frames)
+        if not promised >= set(frames) or (missing and behind < AGREEING):
             raise Distrusted("the first frames are not those that the packets promise")
-        self._waiting = [item for item in self._waiting if item[0] >= first]
+        self._waiting = [item for item in self._waiting if item[0] not in missing]
         heapq.heapify(self._waiting)
 
     def _release(self) -> None:
@@ -211,7 +227,7 @@ class _Packets:
         declared: int | None = self._request["frames_declared"]
         if self._cut:
             warnings.append(early_end(total, declared))
-        elif total < self._count and not self._indexed:
+        elif total < self._count:
             warnings.append(f"{total} of {self._count} frames decode: the file begins or ends in the middle")
         for pts, key, _ in rest:
             self._batches.add(pts, key)

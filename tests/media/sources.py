@@ -545,6 +545,31 @@ def _payload_missing(path: Path) -> None:
     path.write_bytes(data[: data.index(b"mdat") + 4])
 
 
+def _open_start(path: Path) -> None:
+    """An mp4 cut out of a film with open GOPs at a keyframe: its first pictures refer to what was cut away."""
+    with av.open(str(path_of("h264_open_gop_mkv"))) as source, av.open(str(path), "w") as output:
+        stream = source.streams.video[0]
+        copy = output.add_stream_from_template(stream, opaque=True)
+        keys = 0
+        for packet in source.demux(stream):
+            keys += bool(packet.size) and packet.is_keyframe
+            if packet.size and keys >= 2:
+                packet.stream = copy
+                output.mux(packet)
+
+
+def _mid_gop_mp4(path: Path) -> None:
+    """An mp4 that begins in the middle of a GOP, at a picture that is marked as a keyframe and is none."""
+    with av.open(str(path_of("h264_mp4_silent"))) as source, av.open(str(path), "w") as output:
+        stream = source.streams.video[0]
+        copy = output.add_stream_from_template(stream, opaque=True)
+        for number, packet in enumerate(source.demux(stream)):
+            if packet.size and number >= 20:
+                packet.is_keyframe = packet.is_keyframe or number == 20
+                packet.stream = copy
+                output.mux(packet)
+
+
 def _mid_gop(path: Path) -> None:
     """A recording that starts in the middle of a GOP: the first pictures have no reference."""
     with av.open(str(path_of("h264_ts"))) as source:
@@ -572,6 +597,8 @@ BAD: dict[str, tuple[str, Callable[[Path], None]]] = {
     "tail_cut_mp4": (".mp4", _cut("h264_faststart_mp4", 0.6)),
     "tail_cut_mkv": (".mkv", _cut("vfr_mkv", 0.6)),
     "tail_cut_ts": (".ts", _cut("h264_ts", 0.6)),
+    "open_start_mp4": (".mp4", _open_start),
+    "mid_gop_mp4": (".mp4", _mid_gop_mp4),
     "mid_gop_ts": (".ts", _mid_gop),
     "tail_cut_avi": (".avi", _cut("mpeg4_avi", 0.6)),
     "header_cut_avi": (".avi", _bytes(lambda: path_of("mpeg4_avi").read_bytes()[:200])),

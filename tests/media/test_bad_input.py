@@ -129,8 +129,9 @@ def test_a_truncated_tail_is_converted_with_a_warning_that_names_the_counts() ->
     assert len(film.pts) == 60
 
 
-def test_frames_before_the_first_keyframe_are_left_out_with_a_warning() -> None:
-    film = reading.planned("mid_gop_ts")
+@pytest.mark.parametrize("name", ["mid_gop_ts", "mid_gop_mp4"])
+def test_frames_before_the_first_keyframe_are_left_out_with_a_warning(name: str) -> None:
+    film = reading.planned(name)
     (warning,) = film.warnings
     assert f"{len(film.pts)} of " in warning
     assert film.keys[0]

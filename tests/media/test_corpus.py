@@ -11,7 +11,15 @@ from tests.media import reading, sources
 COUNTED = {"h264_avi", "no_pts_mkv"}
 """Films whose own times are no list: AVI has none for B-frames, negative Matroska times are lost."""
 
-TRUNCATED = ("tail_cut_mp4", "tail_cut_mkv", "tail_cut_ts", "tail_cut_avi", "mid_gop_ts")
+TRUNCATED = (
+    "tail_cut_mp4",
+    "tail_cut_mkv",
+    "tail_cut_ts",
+    "tail_cut_avi",
+    "mid_gop_ts",
+    "mid_gop_mp4",
+    "open_start_mp4",
+)
 NAMES = [*sources.TWELVE, *sources.ZOO, *TRUNCATED]
 STEP = 25
 COPIED: tuple[PixelFormat, ...] = (

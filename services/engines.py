@@ -6,6 +6,7 @@ import importlib.util
 import os
 
 from inference import depth
+from inference.depth import weights
 from stereospot.options import ENGINES, Options
 from stereospot.settings import Settings
 
@@ -23,6 +24,11 @@ def default(settings: Settings) -> str:
 def resolve(options: Options, settings: Settings) -> str:
     """The engine of a job. The stub copies pixels, whatever the engine is called."""
     return options.engine or default(settings)
+
+
+def check(options: Options, engine: str) -> None:
+    """Raise MODEL_MISSING for a model that the engine does not know, LICENSE_NOT_ACCEPTED for one that must be."""
+    weights.check(engine, options.model, options.accept_license)
 
 
 def divergence(options: Options, engine: str) -> float:

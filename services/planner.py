@@ -88,7 +88,10 @@ class Planner:
                 except errors.StereoSpotError as error:
                     if error.code == "CANCELLED" or stop.is_set():
                         return Ack("cancelled")
-                    raise
+                    if isinstance(error, errors.Transient):
+                        raise
+                    # Also what is missing here: a person has to install it or to choose something else.
+                    return Reject(Failure.of(error, attempts=delivery.attempt))
             if planned is None:
                 return Ack("replanned")
             head, total = planned
@@ -156,6 +159,7 @@ class Planner:
         """Settle every option, and store the head of the plan; `opening` is where bars are looked for."""
         options = job.options
         engine = engines.resolve(options, self._context.settings)
+        engines.check(options, engine)
         head = planning.head(
             info,
             options,

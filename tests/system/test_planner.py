@@ -20,7 +20,7 @@ from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.messages import AudioWork, PartDone, PlanWork, TotalDone
 from stereospot.options import Options
-from stereospot.outcome import Ack, Outcome
+from stereospot.outcome import Ack, Outcome, Reject
 from tests.media import sources as films
 from tests.system.rig import rig
 
@@ -172,10 +172,9 @@ async def test_a_bad_file_is_refused_with_its_code(tmp_path: Path, film: str, co
         await context.store.put(key, path.read_bytes())
         job = await submit.create(context, submit.SourceRef(key=key, name="bad.mp4"), Options(), job_id="J1")
         made = Planner(context)
-        with pytest.raises(errors.Permanent) as caught:
-            await made.handle(work(job))
-        assert caught.value.code == code
-        await made.reject(work(job), planner.Failure.of(caught.value))
+        outcome = await made.handle(work(job))
+        assert isinstance(outcome, Reject)
+        await made.reject(work(job), outcome.failure)
         after = await current(context)
         assert after.failure is not None
         assert (after.phase, after.failure.code) == (Phase.FAILED, code)
@@ -269,3 +268,12 @@ async def test_black_bars_are_found_from_keyframes(tmp_path: Path, bar: int, suf
         assert head is not None
         assert (head.stereo.bars.top, head.stereo.bars.bottom) == (bar, bar)
         assert (head.stereo.bars.left, head.stereo.bars.right) == (0, 0)
+
+
+@pytest.mark.parametrize(("model", "code"), [("no-such-model", "MODEL_MISSING"), ("large", "LICENSE_NOT_ACCEPTED")])
+async def test_a_model_is_checked_before_anything_is_made(tmp_path: Path, model: str, code: str) -> None:
+    async with planning(tmp_path, "h264_mp4", engine="depth-anything", model=model) as (context, made, job):
+        outcome = await made.handle(work(job))
+        assert isinstance(outcome, Reject)
+        assert outcome.failure.code == code
+        assert [item async for item in context.store.list("jobs/")] == []

@@ -33,7 +33,7 @@ from stereospot.options import Layout
 COARSE = (192, 112)
 MARGIN = round(0.04 * WIDTH)
 DIVERGENCE = 100 * PARALLAX / WIDTH
-SEAM_EVERY = 10
+SEAM_EVERY = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,7 @@ def seam_table(truth: Sequence[View], engine_name: str) -> str:
         same = all(np.array_equal(a, b) for a, b in zip(pieces, serial, strict=True))
         rows.append((name, worst, same))
     engine.close()
-    lines = ["| segments of 10 frames | worst mean difference from serial, % of width | identical |", "|---|---|---|"]
+    lines = ["| segments of 7 frames | worst mean difference from serial, % of width | identical |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {name} | {worst:.4f} | {'yes' if same else 'no'} |" for name, worst, same in rows)])
 
 

@@ -19,7 +19,7 @@ from stereospot.media.model import Bars
 EPSILON = 2e-3
 """Variance of luma (0…1) under which there is no edge: a step of about 9 % of the range."""
 
-ENGINE_PIXELS = 96
+ENGINE_PIXELS = 192
 """The filter's radius is the engine's width over this: wide enough for edges that are a pixel or two off, narrow enough
 not to copy the picture's texture into the depth (`bench.quality` and the sheets in docs/ compare radii)."""
 

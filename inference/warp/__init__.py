@@ -8,8 +8,8 @@ at the left and right border it fades to nothing within twice the largest parall
 Seen from the output, position X shows the first source position that lands there, looking from the side where nearer
 things cover farther ones (the running maximum along the row from the left for the left eye, mirrored for the right):
 near hides far, nothing folds, and what the other eye alone could see is stretched from its surroundings. This inverse
-is taken at half knots of a grid row, smoothed 1-2-1 to the knots (see `knot`), kept as a displacement in 1/65536 pixel
-and interpolated linearly in both directions; the picture is sampled there linearly with weights in 1/256. Where an eye
+is taken at the knots of a grid row (see `knot`), smoothed 1-6-1, kept as a displacement in 1/65536 pixel and
+interpolated linearly in both directions; the picture is sampled there linearly with weights in 1/256. Where an eye
 is squeezed, the mean of two pixels is what is sampled. So without divergence a full layout is the source, bit for bit,
 and a half layout its area downscale. The running maximum is the idea of nunif's `monobw` (nagadomi, 2026); the code is
 ours.
@@ -44,12 +44,12 @@ def eyes(stereo: StereoSpec) -> Eyes:
 
 def knot(step: int) -> int:
     """Distance of the knots of a displacement row in source pixels, for grid cells of `step`."""
-    return 4 if step <= 2 else 8
+    return min(max(step, 2), 8)
 
 
 def knots(padded_width: int, step: int) -> int:
     """Length of a displacement row for an eye that covers so many source pixels."""
-    return -(-padded_width // knot(step)) + 2
+    return -(-padded_width // knot(step)) + 3
 
 
 @dataclass(frozen=True, slots=True)

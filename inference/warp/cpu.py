@@ -26,13 +26,12 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
     """
     rows, columns = disparity.shape
     knots = displacement.shape[2]
-    fine = 2 * knots
-    stride = np.int64(knot) << 15
+    stride = np.int64(knot) << 16
     points = columns + 2
     last = (width - 1) << 16
     place = np.empty(points, np.int64)
     moved = np.empty(points, np.int64)
-    found = np.empty(fine + 1, np.int64)
+    found = np.empty(knots + 2, np.int64)
     place[0] = 0
     place[points - 1] = last
     for k in range(columns):
@@ -56,7 +55,7 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
             # for the left eye, whose near things move right; so what is near hides what is far.
             if share > 0:
                 k = 0
-                for i in range(fine + 1):
+                for i in range(knots + 2):
                     target = (i - 1) * stride
                     if target <= 0:
                         found[i] = 0
@@ -70,7 +69,7 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
                     found[i] = place[k] + np.int64(ratio * np.float64(place[k + 1] - place[k]))
             else:
                 k = points - 2
-                for i in range(fine, -1, -1):
+                for i in range(knots + 1, -1, -1):
                     target = (i - 1) * stride
                     if target <= 0:
                         found[i] = 0
@@ -83,20 +82,25 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
                     ratio = np.float64(target - moved[k]) / np.float64(moved[k + 1] - moved[k])
                     found[i] = place[k] + np.int64(ratio * np.float64(place[k + 1] - place[k]))
             # Beyond the borders the nominal position goes on, so that its displacement is that of the border.
-            for i in range(fine + 1):
+            for i in range(knots + 2):
                 target = (i - 1) * stride
                 if target < 0 or target > last:
                     found[i] = target
-            # Knots lie twice as far apart as the samples, and each is their 1-2-1 mean: slanted edges stay smooth.
+            # A light 1-6-1 mean keeps slanted edges smooth; a mean of rising positions rises too.
             previous = np.int64(0)
             for i in range(knots):
-                j = 2 * i
-                value = (found[j] + 2 * found[j + 1] + found[j + 2]) >> 2
-                displacement[eye, y, i] = value - (2 * i * stride)
+                value = (found[i] + 6 * found[i + 1] + found[i + 2]) >> 3
+                displacement[eye, y, i] = value - i * stride
                 if i > 0:
-                    tally[0] += 1 if value - previous < stride else 0
+                    tally[0] += 1 if value - previous < (stride >> 1) else 0
                 previous = value
             tally[1] += knots - 1
+
+
+@inner
+def _between(above, below, weight, down):
+    """Displacement between two rows of knots, weight in 1/256, in pixels of a plane subsampled by `down`."""
+    return np.int32(np.int32(above + np.int32(np.int32(np.int32(below - above) >> 4) * weight >> 4)) >> down)
 
 
 @inner
@@ -123,8 +127,8 @@ def _positions(line, count, per_knot, spacing, last, position):
         for k in range(intervals):
             base = np.int32(np.int32(k * 2 * spacing) + line[k])
             slope = np.int32(spacing + (np.int32(line[k + 1] - line[k]) >> 1))
-            for t in range(2):
-                position[k * 2 + t] = min(max(np.int32(base + np.int32(np.int32(t) * slope)), zero), last)
+            position[2 * k] = min(max(base, zero), last)
+            position[2 * k + 1] = min(max(np.int32(base + slope), zero), last)
     else:
         for k in range(intervals):
             position[k] = min(max(np.int32(np.int32(k * spacing) + line[k]), zero), last)
@@ -172,7 +176,13 @@ def render(
     rounding = np.uint32(128 << extra)
     bits = np.uint32(8 + extra)
     spacing = np.int32(65536 << half_width)
-    per_knot = knot >> (shift_x + half_width)
+    # Chroma of a squeezed eye may have fewer pixels than there are knots: it uses every `pick`-th of them.
+    pick = 1
+    while (knot * pick) >> (shift_x + half_width) == 0:
+        pick *= 2
+    per_knot = (knot * pick) >> (shift_x + half_width)
+    used = (knots - 1) // pick + 1
+    down = np.int32(shift_x)
     last = np.int32((width - 1) << 16)
     line = np.empty(knots, np.int32)
     position = np.empty(eye_width + 16, np.int32)
@@ -185,16 +195,19 @@ def render(
         g = min(max(g, 0), (rows - 1) * 256)
         g0 = g >> 8
         g1 = min(g0 + 1, rows - 1)
-        weight = np.int64(g & 255)
+        weight = np.int32(g & 255)
         for eye in range(2):
             x0 = left_x if eye == 0 else right_x
             if x0 < 0:
                 continue
             y0 = left_y if eye == 0 else right_y
-            for k in range(knots):
-                a = np.int64(displacement[eye, g0, k])
-                b = np.int64(displacement[eye, g1, k])
-                line[k] = np.int32((a * 256 + (b - a) * weight) >> (8 + shift_x))
+            above, below = displacement[eye, g0], displacement[eye, g1]
+            if pick == 1:
+                for k in range(used):
+                    line[k] = _between(above[k], below[k], weight, down)
+            else:
+                for k in range(used):
+                    line[k] = _between(above[k * pick], below[k * pick], weight, down)
             _positions(line, eye_width, per_knot, spacing, last, position)
             target = out[y0 + y]
             # The look-up has a loop of its own: then the arithmetic after it compiles to vector code.

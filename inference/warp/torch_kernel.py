@@ -25,14 +25,14 @@ def invert(
     count, rows, columns = disparity.shape
     device = disparity.device
     last = (width - 1) << 16
-    stride = knot << 15
+    stride = knot << 16
     cells = torch.arange(columns, device=device, dtype=torch.int64)
     centres = ((2 * cells * step + step - 1) << 15).clamp(0, last)
     ends = torch.tensor([0, last], device=device, dtype=torch.int64)
     place = torch.cat([ends[:1], centres, ends[1:]])
-    target = torch.arange(-1, 2 * knots, device=device, dtype=torch.int64) * stride
+    target = torch.arange(-1, knots + 1, device=device, dtype=torch.int64) * stride
     inside = (target > 0) & (target < last)
-    nominal = torch.arange(knots, device=device, dtype=torch.int64) * (2 * stride)
+    nominal = torch.arange(knots, device=device, dtype=torch.int64) * stride
     out = torch.zeros((count, 2, rows, knots), device=device, dtype=torch.int32)
     for eye, share in enumerate((share_left, share_right)):
         if share == 0:
@@ -53,7 +53,7 @@ def invert(
         span = (place[first + 1] - place[first]).to(torch.float64)
         found = place[first] + (ratio * span).to(torch.int64)
         found = torch.where(inside, found, target.expand_as(found))
-        mean = (found[..., 0:-2:2] + 2 * found[..., 1:-1:2] + found[..., 2::2])[..., :knots] >> 2
+        mean = (found[..., :-2] + 6 * found[..., 1:-1] + found[..., 2:]) >> 3
         still = (shift == 0).all(-1, keepdim=True)
         out[:, eye] = torch.where(still, torch.zeros_like(mean), mean - nominal).to(torch.int32)
     return out
@@ -84,7 +84,10 @@ def render(
     device = plane.device
     extra = half_width + half_height
     spacing = 65536 << half_width
-    per_knot = knot >> (shift_x + half_width)
+    pick = 1
+    while (knot * pick) >> (shift_x + half_width) == 0:
+        pick *= 2
+    per_knot = (knot * pick) >> (shift_x + half_width)
     last = (width - 1) << 16
     y = torch.arange(eye_height, device=device, dtype=torch.int64)
     if half_height:
@@ -107,9 +110,9 @@ def render(
     for eye, (x0, y0) in enumerate((left, right)):
         if x0 < 0:
             continue
-        moves = displacement[:, eye].to(torch.int64)
+        moves = displacement[:, eye, :, ::pick].to(torch.int64)
         above, below = moves[:, top], moves[:, bottom]
-        line = (above * 256 + (below - above) * weight) >> (8 + shift_x)
+        line = (above + ((((below - above) >> 4) * weight) >> 4)) >> shift_x
         base = line[..., :intervals] + k * (per_knot * spacing)
         slope = spacing + ((line[..., 1 : intervals + 1] - line[..., :intervals]) >> bits)
         position = (base[..., None] + t * slope[..., None]).reshape(count, eye_height, -1)[..., :eye_width]

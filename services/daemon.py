@@ -14,6 +14,8 @@ import contextlib
 import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -135,7 +137,30 @@ async def run(
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
         _log.info("ended", action="stop", reason=reason)
+    if signals and await _stragglers():
+        # A kernel that is being compiled, a library in the middle of a call: nothing that the next start needs, and
+        # the interpreter would wait for them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
+
+
+async def _stragglers() -> list[str]:
+    """Names of our threads that are still at work a moment after everything was told to stop."""
+    left: list[str] = []
+    for _ in range(20):
+        left = [
+            thread.name
+            for thread in threading.enumerate()
+            if thread is not threading.main_thread() and not thread.daemon and not thread.name.startswith("asyncio")
+        ]
+        if not left:
+            break
+        await asyncio.sleep(0.05)
+    if left:
+        _log.info("not waited for", action="stop", threads=left)
+    return left
 
 
 async def _tell(ready: Ready | None, context: Context) -> None:

@@ -22,7 +22,7 @@ from services import dead_letters
 from stereospot import subjects
 from stereospot.jobs import Phase
 from tests.faults.conftest import Tell
-from tests.faults.fleet import PIPELINE, Fleet, fleet, stretched
+from tests.faults.fleet import FILM, PIPELINE, Fleet, fleet, stretched
 from tests.support import eventually
 
 SLOW = pytest.mark.slow
@@ -57,11 +57,11 @@ async def test_f2_random_kills(tmp_path: Path, tell: Tell, workers: int, jobs: i
 
         async def keep(*names: str) -> None:
             while True:
-                await (await made.start(*names)).process.wait()
+                await (await made.start(*names, stub_seconds=0.4)).process.wait()
 
         async def kill_one() -> None:
             while True:
-                await asyncio.sleep(stretched(2.0))
+                await asyncio.sleep(max(2.0, stretched(2.0) / 4))  # a process has to come up in between
                 alive = [service for service in made.services if service.is_alive]
                 if alive:
                     with contextlib.suppress(ProcessLookupError):
@@ -82,6 +82,7 @@ async def test_f2_random_kills(tmp_path: Path, tell: Tell, workers: int, jobs: i
                 task.cancel()
         verdict = await made.verdict()
         tell("F2 random kill -9 every 2 s", verdict)
+        assert len(made.deaths) >= 5
         assert {item for item in verdict.promises() if item != 4} == set(), verdict
 
 
@@ -93,7 +94,7 @@ async def test_f3_a_service_that_is_asked_to_end_hands_its_work_over(tmp_path: P
     """Exit within ten seconds; what it had in hand is taken up at once, not after the ack wait of 60 s."""
     async with fleet(tmp_path, ack_wait=60.0, start=PIPELINE - {service}) as made:
         first = await made.start(service, stub_seconds=8)
-        await made.submit("J1")
+        await made.submit("J1", film="h264_mp4" if service == "audio" else FILM)
         if service == "converter":
             await made.at_work(first)
         else:
@@ -108,6 +109,7 @@ async def test_f3_a_service_that_is_asked_to_end_hands_its_work_over(tmp_path: P
         verdict = await made.verdict()
         tell("F3 SIGTERM under load", verdict, recovery=recovery)
         assert took < stretched(10.0)
+        assert recovery < made.ack_wait, "handed over, not waited for"
         assert verdict.violations == (), verdict
         assert second.is_alive
 

@@ -42,6 +42,10 @@ SKIPPED_ERRORS = (av.error.InvalidDataError, av.error.ArgumentError, av.error.Pa
 """What a decoder says of one bad packet; the next one is tried, as every player does."""
 
 
+BROKEN_END = (av.error.FFmpegError, IndexError)
+"""What ends a demux early: FFmpeg gives up, or (IndexError) PyAV flushes a stream that only appeared on the way."""
+
+
 class Decoded(NamedTuple):
     """One frame in presentation order; `key` as the decoder says."""
 
@@ -68,7 +72,7 @@ def raw_frames(container: InputContainer, stream: VideoStream) -> Generator[Vide
             except SKIPPED_ERRORS:
                 continue
         return
-    except av.error.FFmpegError as failure:  # the demuxer gives up in the middle
+    except BROKEN_END as failure:
         if isinstance(failure, (SourceUnavailable, MemoryError)):
             raise
     yield from flushed(stream.codec_context)
@@ -255,7 +259,7 @@ class RangeDecoder:
                             begun = True
                     if begun:
                         yield frame
-        except av.error.FFmpegError as failure:
+        except BROKEN_END as failure:
             if isinstance(failure, (SourceUnavailable, MemoryError)):
                 raise
             yield from flushed(self._stream.codec_context)

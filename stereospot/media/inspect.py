@@ -19,6 +19,7 @@ from stereospot.errors import StereoSpotError, error
 from stereospot.jail import Cell
 from stereospot.jail.cell import SourceUnavailable
 from stereospot.media import opener, pixels, sniff
+from stereospot.media.decoding import BROKEN_END
 
 FIRST_FRAMES = 8
 """How many decoded frames vote on interlacing."""
@@ -126,7 +127,7 @@ def first_frames(container: InputContainer, stream: VideoStream, cell: Cell) -> 
             late = bool(frames) and time.monotonic() - begun > FIRST_SECONDS
             if len(frames) >= FIRST_FRAMES or late or (packets >= PACKETS_TRIED and not frames):
                 break
-    except av.error.FFmpegError:  # the demuxer itself gives up; what came before counts
+    except BROKEN_END:  # the demuxer itself gives up; what came before counts
         failures += 1
     if frames:
         return frames

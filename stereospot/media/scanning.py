@@ -171,7 +171,7 @@ class _Packets:
                     raise Distrusted("a packet has no presentation time")
                 key = self._key(packet.dts) if self._indexed else bool(packet.is_keyframe)
                 yield packet.pts, key, packet.duration or 0, packet
-        except av.error.FFmpegError as failure:  # a broken end is the end, as for the decoder
+        except decoding.BROKEN_END as failure:  # a broken end is the end, as for the decoder
             if isinstance(failure, (SourceUnavailable, MemoryError)):
                 raise
 

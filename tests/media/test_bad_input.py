@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -172,3 +173,27 @@ def planned_or_code(path: Path) -> str:
     finally:
         source.close()
     return "planned" if batches[-1].final else "unfinished"
+
+
+@pytest.mark.parametrize(
+    "name", ["h264_mp4", "fragmented_mp4", "vfr_mkv", "h264_ts", "mpeg4_avi", "flv1_flv", "vp9_webm"]
+)
+def test_flipped_bits_never_surprise(name: str, tmp_path: Path) -> None:
+    """Damage of every sort ends in a plan or in a code for damage; never in a crash, a hang or a nameless error."""
+    known = {
+        "TRUNCATED_INPUT", "CORRUPT_INPUT", "NO_FRAMES", "UNSUPPORTED_CONTAINER", "UNSUPPORTED_CODEC", "NO_VIDEO_STREAM",
+        "DIMENSIONS_EXCEEDED", "TOO_LONG", "TOO_MANY_STREAMS", "ENCRYPTED_INPUT", "planned", "untrusted",
+    }  # fmt: skip
+    data = sources.path(name).read_bytes()
+    for seed in range(6):
+        random = Random(seed)
+        damaged = bytearray(data)
+        reach = 4000 if seed % 2 else len(data)
+        for _ in range(random.randint(1, 60)):
+            damaged[random.randrange(min(reach, len(data)))] ^= 1 << random.randrange(8)
+        path = tmp_path / f"{seed}{sources.path(name).suffix}"
+        path.write_bytes(damaged)
+        try:
+            assert planned_or_code(path) in known, seed
+        except plan.Untrusted:
+            continue

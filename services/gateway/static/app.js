@@ -8,6 +8,7 @@ import { onConnection } from "./stream.js";
 document.querySelector("[data-theme-switch]")?.addEventListener("click", () => {
   const root = document.documentElement;
   root.dataset.theme = root.dataset.theme === "light" ? "dark" : "light";
+  document.dispatchEvent(new Event("themechange"));
   try { localStorage.setItem("theme", root.dataset.theme); } catch { /* not kept then */ }
 });
 

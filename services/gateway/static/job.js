@@ -17,10 +17,11 @@ class Job extends HTMLElement {
     this.release = subscribe((name, data) => {
       if (name === "job" && data.job_id === this.id_) this.receive(data);
       if (name === "deleted" && data.job_id === this.id_) location.assign("/jobs?removed=1");
-      if (name === "open" && this.opened) this.refresh();
-      if (name === "open") this.opened = true;
+      if (name === "open") this.refresh();
     });
-    this.loadSegments();
+    // What happened between the making of this page and the stream's first word would be missed otherwise. Another tab
+    // may keep the stream; then it is open already and says nothing.
+    this.refresh();
   }
 
   disconnectedCallback() { this.release?.(); }
@@ -172,7 +173,17 @@ class Strip extends HTMLElement {
 
   tell(target) {
     const note = this.parentElement?.querySelector("[data-cell-note]");
-    if (note && target.segment) note.textContent = target.getAttribute("aria-label");
+    if (!note || !target.segment) return;
+    const text = document.createElement("span");
+    text.textContent = target.getAttribute("aria-label");
+    note.replaceChildren(text);
+    const hls = this.closest("ss-job")?.querySelector("ss-player")?.dataset.hls;
+    if (hls && target.className.startsWith("done")) {
+      const picture = new Image(160, 90);
+      picture.alt = "";
+      picture.src = hls.replace("master.m3u8", `frame/${target.segment.index}`);
+      note.prepend(picture);
+    }
   }
 
   move(event) {

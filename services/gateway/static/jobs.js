@@ -41,17 +41,23 @@ class Jobs extends HTMLElement {
     if (name === "job") this.change(data);
     if (name === "deleted") { this.card(data.job_id)?.remove(); this.settle(); }
     if (name === "counts") this.count(data);
-    if (name === "open" && this.opened) this.refresh();
-    if (name === "open") this.opened = true;
+    if (name === "open") this.refresh();
   }
 
   async refresh() {
-    // The stream was away: what this list shows may have changed.
-    for (const card of [...this.list.children]) {
+    // The stream was away, or not yet there when this page was made: what this list shows may have changed.
+    const cards = [...this.list.children];
+    const found = await ask(`/api/v1/jobs?status=${this.dataset.shows}&limit=${Math.min(200, cards.length + 20)}`).catch(() => null);
+    if (!found) return;
+    const present = new Set(found.jobs.map((job) => job.job_id));
+    for (const job of found.jobs.reverse()) if (this.card(job.job_id) || !found.next) this.change(job);
+    for (const card of cards) {
+      if (present.has(card.dataset.job)) continue;
       const job = await ask(`/api/v1/jobs/${card.dataset.job}`).catch(() => null);
       if (job) this.change(job);
       else card.remove();
     }
+    this.settle();
   }
 
   async change(job) {

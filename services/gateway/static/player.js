@@ -27,6 +27,7 @@ class Player extends HTMLElement {
     this.video.addEventListener("loadeddata", () => this.reveal());
     this.video.addEventListener("waiting", () => this.classList.add("waiting-for-data"));
     this.addEventListener("keydown", (event) => this.key(event));
+    document.addEventListener("themechange", () => this.paint());
     if (this.closest(".theatre")) this.focusable();
     if (this.dataset.film && this.direct()) this.playFilm();
     else if (this.dataset.hls) this.load(this.dataset.hls, this.anchor);
@@ -89,7 +90,7 @@ class Player extends HTMLElement {
         this.dataset.hls = job.playback.hls;
         this.load(job.playback.hls, this.anchor);
       }
-      if (job.error && !this.video.currentSrc) this.say(job.error.reason);
+      this.hidden = !job.playback.ready && ["failed", "cancelled"].includes(job.phase);
     }
     if (this.segments && !this.length) this.length = this.segments.reduce((sum, item) => sum + item.duration_seconds, 0);
     this.paint();
@@ -143,7 +144,12 @@ class Player extends HTMLElement {
     announce(text);
   }
 
-  reveal() { this.curtain.hidden = true; this.recovered = false; this.tracks(); }
+  reveal() {
+    this.curtain.hidden = true;
+    this.recovered = false;
+    if (this.glass) this.look(this.view.value, false);
+    this.tracks();
+  }
 
   // ---- subtitles and chapters ----
   async tracks() {
@@ -203,7 +209,7 @@ class Player extends HTMLElement {
       <input class="loud" type="range" min="0" max="1" step="0.05" value="1" aria-label="Volume">
       <span class="spring"></span>
       <label><span class="visually-hidden">View</span><select data-view></select></label>
-      <button type="button" data-do="swap" aria-pressed="false">Swap eyes</button>
+      <button type="button" data-do="swap" aria-pressed="false">Swap<span class="word"> eyes</span></button>
       <button type="button" data-do="full" aria-label="Full screen">${ICONS.full}</button>`;
     this.append(bar);
     this.bar = bar;
@@ -222,7 +228,7 @@ class Player extends HTMLElement {
 
   looks() {
     const layout = this.dataset.layout;
-    const view = this.bar.querySelector("[data-view]");
+    const view = (this.view = this.bar.querySelector("[data-view]"));
     if (!isStereo(layout)) {
       view.closest("label").remove();
       this.bar.querySelector("[data-do=swap]").remove();
@@ -246,14 +252,16 @@ class Player extends HTMLElement {
     let kept = null;
     try { kept = localStorage.getItem("view"); } catch { /* then the default */ }
     view.value = MODES.some(([value]) => value === kept) ? kept : "left";
-    this.look(view.value || "left");
+    this.look(view.value || "left", false);
   }
 
-  look(mode) {
-    const raw = mode === "raw";
+  look(mode, chosen = true) {
+    // Before the first frame there is nothing to draw: the poster stays.
+    const raw = mode === "raw" || this.video.readyState < 2;
     this.glass.canvas.hidden = raw;
     this.glass.show(raw ? null : mode);
     this.video.style.setProperty("opacity", raw ? "1" : "0");
+    if (!chosen) return;
     try { localStorage.setItem("view", mode); } catch { /* not kept then */ }
   }
 

@@ -84,7 +84,7 @@ def run(folder: Path, *, point: str | None = None) -> subprocess.CompletedProces
         environment["STEREOSPOT_CRASHPOINT"] = point
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, str(films.path("h264_mp4"))],
-        env=environment, capture_output=True, text=True, timeout=90, check=False,
+        env=environment, capture_output=True, text=True, timeout=140, check=False,
     )  # fmt: skip
 
 
@@ -95,6 +95,7 @@ def times(path: str) -> list[Fraction]:
     return [frame.pts * frame.time_base for frame in frames if frame.pts is not None and frame.time_base is not None]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "point", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in POINTS]
 )

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,10 @@ LONG_SECONDS = 2 * HOUR_SECONDS
 
 
 @contextmanager
-def daemon() -> Generator[tuple[httpx.Client, Path]]:
+def daemon(*words: str) -> Generator[tuple[httpx.Client, Path]]:
     """A fresh daemon on a free port: a client of it and its data folder; ended and removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="stereospot-bench-"))
-    command = [sys.executable, "-m", "services.cli", "up", "--json", "--data", str(folder), "--port", "0"]
+    command = [sys.executable, "-m", "services.cli", "up", "--json", "--data", str(folder), "--port", "0", *words]
     environment = {"STEREOSPOT_NATS_PORT": "0"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
     try:
@@ -78,6 +79,22 @@ def first_frame(client: httpx.Client, folder: Path, film: Path) -> tuple[float, 
     took = float(json.loads(report.read_text())["done"]["seconds"])
     client.delete(job["links"]["self"])
     return ready, took
+
+
+def whole_film(client: httpx.Client, film: Path) -> float:
+    """Seconds from a job's creation to its recorded film, by the job's own history; the upload is not in it."""
+    with film.open("rb") as body:
+        stored = client.post("/api/v1/uploads", params={"name": film.name}, content=body)
+    stored.raise_for_status()
+    job: dict[str, Any] = client.post("/api/v1/jobs", json={"upload": stored.json()["upload"]}).json()
+    while job["status"] in ("queued", "processing"):
+        time.sleep(0.1)
+        job = client.get(job["links"]["self"]).json()
+    if job["status"] != "completed":
+        raise SystemExit(json.dumps(job["error"]))
+    first, last = (datetime.fromisoformat(job["history"][index]["at"]) for index in (0, -1))
+    client.delete(job["links"]["self"])
+    return (last - first).total_seconds()
 
 
 def long_film(suffix: str) -> Path:

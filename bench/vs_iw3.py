@@ -3,8 +3,9 @@
 Both sides run the same network, Depth Anything V2 Small with seeded random weights, at 448 x 252, and write half
 side-by-side by x264 veryfast, crf 20. Import, loading and compilation are left out on both sides: each is warmed up on
 other frames first. iw3 runs from its checkout in a process of its own (`--python` names its interpreter), through
-`iw3_main`, so its loop is the one that its users run. Where a GPU answers, both sides run on it too; where none does,
-that is said.
+`iw3_main`, so its loop is the one that its users run. Core-milliseconds, which a busy machine disturbs less than the
+clock, leave out our jailed decoder (about 3 a frame at 1080p). Where a GPU answers, both sides run on it too; where
+none does, that is said.
 
     --seconds 3   --pairs 2   --python PYTHON   --width 1920 --height 1080   --only NAME…   --define-nms
 """
@@ -62,9 +63,10 @@ def iw3_child(checkout: str, weights: str, device: str, define_nms: bool) -> Non
         if asked["network"] not in networks:
             networks[asked["network"]] = _network(weights) if asked["network"] else None
         utils.set_state_args(args, depth_model=networks[asked["network"]], tqdm_fn=_quiet)
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         utils.iw3_main(args)
-        print(json.dumps({"seconds": time.perf_counter() - began}), file=answers, flush=True)
+        told = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - spent}
+        print(json.dumps(told), file=answers, flush=True)
 
 
 def _quiet(*_: Any, **__: Any) -> Any:
@@ -136,6 +138,7 @@ class Iw3:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
         )
         self.version = self._answer()["ready"]
+        self.cpu = 0.0
 
     def convert(self, source: Path, target: Path, *, network: bool, workers: int, batch: int = BATCH) -> float:
         """Seconds of one conversion."""
@@ -145,7 +148,9 @@ class Iw3:
         }  # fmt: skip
         self._child.stdin.write(json.dumps(asked) + "\n")
         self._child.stdin.flush()
-        return self._answer()["seconds"]
+        told = self._answer()
+        self.cpu = told["cpu"]
+        return told["seconds"]
 
     def _answer(self) -> dict[str, Any]:
         assert self._child.stdout is not None
@@ -201,6 +206,7 @@ class Ours:
         else:
             self.backend = backends.load("local", engine=engine)
         self.stages: dict[str, float] = {}
+        self.cpu = 0.0
 
     def convert(self, source: Path, target: Path) -> float:
         """Seconds from opening the source to the written film; stage times of the last run are kept."""
@@ -210,7 +216,7 @@ class Ours:
         from stereospot.media.limits import Limits
         from stereospot.media.source import FileSource
 
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         limits, opened = Limits(), FileSource(source)
         info = probe.probe(opened, limits=limits)
         head = planning.head(
@@ -229,6 +235,7 @@ class Ours:
                 for name, seconds in made.report.stages.items():
                     self.stages[name] = self.stages.get(name, 0.0) + seconds
         opened.close()
+        self.cpu = time.process_time() - spent
         return time.perf_counter() - began
 
     def close(self) -> None:
@@ -316,7 +323,9 @@ def _device(
     rows: list[list[object]] = []
     stages: list[list[object]] = []
     try:
-        settings = [(0, batch), (os.cpu_count() or 2, batch)]
+        settings = [
+            (n, batch) for n in ([0, os.cpu_count() or 2] if arguments.workers is None else [arguments.workers])
+        ]
 
         def best(network: bool) -> tuple[int, int]:
             """iw3's better number of workers, found on the warm-up film."""
@@ -333,7 +342,9 @@ def _device(
                 arguments.pairs,
             )
             fps = [frames / statistics.median(seconds) for seconds in (pairs.b, pairs.a)]
-            rows.append([name, fps[0], f"{fps[1]:.2f} (workers {workers[0]})", pairs.describe(), error])
+            cores = [1000 * cpu / frames for cpu in (ours.cpu, theirs.cpu)]
+            ratio = cores[1] / cores[0]
+            rows.append([name, fps[0], f"{fps[1]:.2f} (workers {workers[0]})", pairs.describe(), *cores, ratio, error])
             stages.append([name, *(f"{1000 * ours.stages.get(s, 0) / frames:.1f}" for s in STAGES)])
             ours.close()
 
@@ -351,7 +362,10 @@ def _device(
                 against("relief, iw3 NULL best", Ours("relief"), False, better, "")
     finally:
         theirs.close()
-    head = ["ours", "ours fps", "iw3 fps", "iw3 time / ours", "depth against float32 on every frame"]
+    head = [
+        "ours", "ours fps", "iw3 fps", "iw3 time / ours", "ours core-ms a frame", "iw3 core-ms", "iw3 / ours",
+        "depth against float32 on every frame",
+    ]  # fmt: skip
     title = f"{device}: {frames} frames of {film.name}, half-SBS, x264 veryfast"
     found = measure.table(title, head, rows)
     return (
@@ -389,6 +403,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--python", default=os.environ.get("STEREOSPOT_IW3_PYTHON") or sys.executable)
+    parser.add_argument("--workers", type=int, help="of iw3; else the better of 0 and the number of cores is found")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--define-nms", action="store_true")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)

@@ -109,6 +109,14 @@ class AudioWork(Message):
     attempt: int = 1
 
 
+class AnalyseWork(Message):
+    """`work.analyse.<job>.<gen>.<window>`: take the samples of one window of a learned engine's curve."""
+
+    job_id: str
+    generation: int
+    window: int
+
+
 class DeleteWork(Message):
     job_id: str
 

@@ -74,12 +74,26 @@ class Iw3:
             out[start : start + len(piece)] = found[: len(piece)]
         return out
 
-    def eyes(self, rgb: NDArray[np.uint8], depth: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Left and right eye, [2, n, h, w, 3], of pictures [n, h, w, 3] and depth [n, rows, columns], 0 … 1."""
+    def eyes(
+        self,
+        rgb: NDArray[np.uint8],
+        depth: NDArray[np.float32],
+        *,
+        divergence: float = DEFAULT_DIVERGENCE["iw3"],
+        convergence: float = 0.5,
+        synthesise: str = "both",
+    ) -> NDArray[np.uint8]:
+        """Left and right eye, [2, n, h, w, 3], of pictures [n, h, w, 3] and depth [n, rows, columns], 0 … 1.
+
+        By the stereo method that the model's name gave; MODEL_MISSING is raised where its own weights are missing.
+        """
         n, height, width = rgb.shape[:3]
-        body = {"do": "eyes", "shape": [n, height, width], "grid": list(depth.shape[1:])}
+        body = {
+            "do": "eyes", "shape": [n, height, width], "grid": list(depth.shape[1:]), "method": self.method,
+            "divergence": divergence, "convergence": convergence, "synthesise": synthesise,
+        }  # fmt: skip
         payload = np.ascontiguousarray(rgb).tobytes() + np.ascontiguousarray(depth, dtype=np.float32).tobytes()
-        _, data = self._process.ask(body, payload, seconds=ANSWER_SECONDS)
+        _, data = self._process.ask(body, payload, seconds=ANSWER_SECONDS, loading=self.method)
         return np.frombuffer(data, np.uint8).reshape(2, n, height, width, 3)
 
     def input_size(self, width: int, height: int) -> tuple[int, int]:
@@ -104,9 +118,6 @@ def load(
     batch: int = 8,
     threads: int | None = None,
     accept_license: bool = False,
-    divergence: float = DEFAULT_DIVERGENCE["iw3"],
-    convergence: float = 0.5,
-    synthesise: str = "both",
 ) -> Iw3:
     """Start iw3 with a depth model, and with a stereo method where `model` is `DEPTH:METHOD`.
 
@@ -121,10 +132,7 @@ def load(
     checkout = find(home)
     device = gpu if gpu is not None else 0 if os.path.exists("/dev/nvidia0") else -1
     process = _Process(python or os.environ.get("STEREOSPOT_IW3_PYTHON") or sys.executable, checkout)
-    body = {
-        "do": "load", "model": name, "gpu": device, "resolution": resolution, "threads": threads,
-        "method": method or None, "divergence": divergence, "convergence": convergence, "synthesise": synthesise,
-    }  # fmt: skip
+    body = {"do": "load", "model": name, "gpu": device, "resolution": resolution, "threads": threads}
     try:
         told, _ = process.ask(body, b"", seconds=LOAD_SECONDS, loading=name)
     except BaseException:

@@ -13,6 +13,7 @@ from typing import Any
 
 from inference import depth
 from inference.contract import Converted, Frames
+from inference.curves import Window
 from inference.gpu.batching import Shared
 from inference.gpu.convert import convert_learned
 from inference.gpu.samples import Known, Lookup, Sampler
@@ -23,6 +24,7 @@ ENGINES = frozenset({"depth-anything", "iw3"})
 """Engines that this backend runs; they need curves and batches."""
 
 _lock = threading.Lock()
+_provider: Callable[[Plan], Lookup] | None = None
 _engines: dict[tuple[Any, ...], tuple[Shared, int]] = {}
 """Loaded engines with how many backends use each."""
 
@@ -64,6 +66,11 @@ class Learned:
             every=self._every, stop=stop, on_frame=on_frame,
         )  # fmt: skip
 
+    def measure(self, *, decoder: Frames, plan: Plan, index: int, stop: threading.Event | None = None) -> Window:
+        """The samples of one window of the plan's curve: what `work.analyse` asks for."""
+        view = self._sized(plan)
+        return Sampler(plan, view, Known()).measure(decoder, index, stop)
+
     def close(self) -> None:
         """Let the engine go; the last user closes it."""
         self._release()
@@ -103,6 +110,12 @@ def _released(key: tuple[Any, ...]) -> None:
     found.close()
 
 
+def provide(lookup: Callable[[Plan], Lookup] | None) -> None:
+    """Where backends that are made from now on look for windows that others have taken; None: nowhere."""
+    global _provider
+    _provider = lookup
+
+
 def configured(*, engine: str, model: str | None = None) -> Learned:
     """The backend with the settings of this process; licences were checked when the job was planned."""
     values = Settings()
@@ -116,4 +129,4 @@ def configured(*, engine: str, model: str | None = None) -> Learned:
         }
     elif engine == "iw3" and values.device != "auto":
         arguments["gpu"] = -1 if values.device == "cpu" else int(values.device.partition(":")[2] or 0)
-    return load(engine=engine, model=model, every=values.depth_every, **arguments)
+    return load(engine=engine, model=model, every=values.depth_every, lookup=_provider, **arguments)

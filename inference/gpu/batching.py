@@ -63,6 +63,17 @@ class Shared:
                 self._core.halve(group, failure)
         return np.concatenate(found) if found else np.empty(rgb.shape[:3], np.float32)
 
+    @property
+    def method(self) -> str | None:
+        """The engine's own stereo method, where it was loaded with one."""
+        return getattr(self._core.engine, "method", None)
+
+    def eyes(self, rgb: NDArray[np.uint8], depth: NDArray[np.float32], **settings: Any) -> NDArray[np.uint8]:
+        """Both eyes by the engine's own method; see `inference.depth.iw3`."""
+        make: Any = self._core.engine
+        with self._core.lock:
+            return make.eyes(rgb, depth, **settings)
+
     def memory_bytes(self) -> int | None:
         """Peak memory of the device, where it is known."""
         peak: Any = getattr(self._core.engine, "memory_bytes", None)

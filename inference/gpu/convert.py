@@ -23,6 +23,7 @@ from inference.depth.motion import KeyGrid
 from inference.gpu.batching import Shared
 from inference.gpu.compositor import GROUP, DeviceCompositor, fits
 from inference.gpu.depths import Depths, Entry
+from inference.gpu.eyes import EyesCompositor
 from inference.gpu.samples import Known, Sampler
 from inference.warp import disparity
 from stereospot import errors
@@ -124,8 +125,10 @@ class _Conversion:
         self._preparer = prepare.Preparer(video.width, video.height, form, video.colour, stereo.bars, *size)
         self._compositor = layouts.Compositor(video.width, video.height, form, stereo, video.colour)
         self._sizes = geometry.plane_sizes(video.width, video.height, form)
-        self._device: DeviceCompositor | None = None
-        if warp_device is not None and fits(plan):
+        self._device: DeviceCompositor | EyesCompositor | None = None
+        if engine.method is not None:
+            self._device = EyesCompositor(self._compositor, plan, engine)
+        elif warp_device is not None and fits(plan):
             self._device = DeviceCompositor(self._compositor, plan, warp_device)
         self._taken: Channel[Entry[_Picture]] = Channel(_QUEUE, self.halt)
         self._settled: Channel[window.Ready[_Picture]] = Channel(_QUEUE, self.halt)
@@ -190,8 +193,8 @@ class _Conversion:
             self._composed.put((item.payload.pts, out))
         self._composed.close()
 
-    def _warp_there(self, device: DeviceCompositor) -> None:
-        """The same in groups: planes go up and come down once for each frame."""
+    def _warp_there(self, device: DeviceCompositor | EyesCompositor) -> None:
+        """The same in groups, by a GPU or by iw3's stereo method."""
         waiting: list[window.Ready[_Picture]] = []
 
         def flush() -> None:

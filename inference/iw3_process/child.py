@@ -46,9 +46,11 @@ class Child:
         self._model: Any = None
         self._side: Any = None
         self._settings: Any = None
+        self._asked: tuple[Any, ...] = ()
+        self._gpu = -1
 
     def load(self, body: dict[str, Any]) -> dict[str, Any]:
-        """body: model, gpu (-1: CPU), resolution, threads, method or None, divergence, convergence, synthesise."""
+        """body: model, gpu (-1: CPU), resolution, threads (None: torch's own choice)."""
         create_depth_model: Any = importlib.import_module("iw3.depth_model_factory").create_depth_model
         name: str = body["model"]
         if name.startswith(TEMPORAL):
@@ -57,8 +59,7 @@ class Child:
             self._torch.set_num_threads(body["threads"])
         self._model = create_depth_model(name)
         self._model.load(gpu=body["gpu"], resolution=body["resolution"])
-        if body.get("method"):
-            self._prepare_eyes(body)
+        self._gpu = body["gpu"]
         return {"metric": bool(self._model.is_metric()), "torch": self._torch.__version__}
 
     def depth(self, body: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -78,7 +79,11 @@ class Child:
             return {}, raw[:, 0].cpu().contiguous().numpy().tobytes()
 
     def eyes(self, body: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        """Pictures [n, h, w, 3] uint8 and depth [n, rows, columns] float32 0 … 1 to [2, n, h, w, 3] uint8."""
+        """Pictures [n, h, w, 3] uint8 and depth [n, rows, columns] float32 0 … 1 to [2, n, h, w, 3] uint8.
+
+        body: method, divergence, convergence and synthesise besides the shapes.
+        """
+        self._prepare_eyes(body)
         apply_divergence: Any = importlib.import_module("iw3.utils").apply_divergence
         torch = self._torch
         n, height, width = body["shape"]
@@ -104,10 +109,13 @@ class Child:
         create_stereo_model: Any = importlib.import_module("iw3.stereo_model_factory").create_stereo_model
         calc_auto_warp_steps: Any = importlib.import_module("iw3.utils").calc_auto_warp_steps
         method, view = body["method"], body["synthesise"]
+        asked = (method, body["divergence"], body["convergence"], view)
+        if asked == self._asked:
+            return
         if "inpaint" in method:
             raise ValueError(f"{method} remembers earlier frames; segments could not be converted apart.")
         wide = body["divergence"] * (1.0 if view == "both" else 2.0)
-        self._side = create_stereo_model(method, divergence=wide, device_id=body["gpu"])
+        self._side = create_stereo_model(method, divergence=wide, device_id=self._gpu)
         self._settings = types.SimpleNamespace(
             method=method,
             divergence=body["divergence"],
@@ -117,9 +125,10 @@ class Child:
             preserve_screen_border=False,
             stereo_width=None,
             warp_steps=calc_auto_warp_steps(method=method, divergence=body["divergence"], synthetic_view=view),
-            disable_amp=body["gpu"] < 0,
+            disable_amp=self._gpu < 0,
             state={"convergence_model": None},
         )
+        self._asked = asked
 
 
 def kind_of(failure: BaseException) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from inference import depth
 from inference.depth import iw3
+from inference.gpu import backend
 from stereospot import errors
+from stereospot.options import Layout
+from tests.unit import clips
+
+
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 def refused(call: Callable[[], Any]) -> errors.StereoSpotError:
@@ -112,7 +121,10 @@ def test_codes(kind: str, loading: str | None, code: str) -> None:
 
 
 # ---- with one -----------------------------------------------------------------------------------------------
-needs_checkout = pytest.mark.skipif("NUNIF_HOME" not in os.environ, reason="NUNIF_HOME names no nunif checkout")
+def needs_checkout(test: Test) -> Test:
+    """Each loads torch and iw3 in a fresh process, which takes its time."""
+    missing = pytest.mark.skipif("NUNIF_HOME" not in os.environ, reason="NUNIF_HOME names no nunif checkout")
+    return missing(pytest.mark.timeout(300)(test))
 
 
 def pictures(count: int, height: int = 98, width: int = 168) -> NDArray[np.uint8]:
@@ -141,16 +153,65 @@ def test_depth_of_a_real_checkout() -> None:
 @needs_checkout
 @pytest.mark.parametrize("method", ["backward", "forward_fill"])
 def test_eyes_of_a_real_checkout(method: str) -> None:
-    engine: Any = depth.load("iw3", model=f"NULL:{method}", gpu=-1, resolution=98, threads=1, divergence=4.0)
+    engine: Any = depth.load("iw3", model=f"NULL:{method}", gpu=-1, resolution=98, threads=1)
     frames = pictures(2)
-    still = engine.eyes(frames, np.full((2, 49, 84), 0.5, np.float32))
+    still = engine.eyes(frames, np.full((2, 49, 84), 0.5, np.float32), divergence=4.0)
     assert still.shape == (2, 2, 98, 168, 3)
     assert np.abs(still[0][:, :, 8:-8].astype(int) - frames[:, :, 8:-8]).mean() < 3
-    near = engine.eyes(frames, np.ones((2, 49, 84), np.float32))
+    near = engine.eyes(frames, np.ones((2, 49, 84), np.float32), divergence=4.0)
     # 4 % of 168 pixels, half of it for the part in front of the screen: left and right 3.4 pixels apart.
     left, right = near[0][0, 49, 30:130, 1].astype(int), near[1][0, 49, :, 1].astype(int)
     errors_by_shift = {shift: np.abs(left - right[30 - shift : 130 - shift]).mean() for shift in range(-8, 9)}
     assert min(errors_by_shift, key=lambda shift: errors_by_shift[shift]) in (3, 4)
+    engine.close()
+
+
+@needs_checkout
+@pytest.mark.parametrize("layout", [Layout.HALF_SBS, Layout.FULL_TB])
+def test_a_film_with_iw3s_depth_and_eyes(layout: Layout) -> None:
+    """A conversion from end to end: left and right differ by parallax, and segments apart equal a serial run."""
+    shown = clips.pictures(14, 168, 98)
+    plan = clips.plan(168, 98, engine="iw3", layout=layout, divergence=4.0)
+
+    def converted(places: list[int]) -> list[NDArray[Any]]:
+        made = backend.load(engine="iw3", model="NULL:backward", gpu=-1, resolution=98, threads=1)
+        found: list[NDArray[Any]] = []
+        for first, last in itertools.pairwise(places):
+            one = made.convert(decoder=clips.Clip(shown), plan=plan, segment=clips.segment(0, first, last))
+            assert one.report.engine.name == "iw3"
+            with av.open(io.BytesIO(one.fragment.init + one.fragment.media), "r") as container:
+                found += [frame.to_ndarray() for frame in container.decode(video=0)]
+        made.close()
+        return found
+
+    serial, apart = converted([0, 14]), converted([0, 5, 14])
+    assert len(serial) == 14
+    assert all(np.array_equal(a, b) for a, b in zip(apart, serial, strict=True))
+    luma = serial[3][: plan.encode.height].astype(int)
+    left, right = np.split(luma, 2, axis=1 if layout is Layout.HALF_SBS else 0)
+    assert np.abs(left - right).mean() > 0.5
+    source = shown[3][0].astype(int)
+    seen = (left + right) / 2
+    squeezed = source.reshape(98, 84, 2).mean(2) if layout is Layout.HALF_SBS else source
+    assert np.corrcoef(seen.ravel(), squeezed.ravel())[0, 1] > 0.9
+
+
+@needs_checkout
+def test_layouts_that_mix_colours_need_our_warp() -> None:
+    plan = clips.plan(168, 98, engine="iw3", layout=Layout.ANAGLYPH)
+    made = backend.load(engine="iw3", model="NULL:backward", gpu=-1, resolution=98, threads=1)
+    clip = clips.Clip(clips.pictures(3, 168, 98))
+    found = refused(lambda: made.convert(decoder=clip, plan=plan, segment=clips.segment(0, 0, 3)))
+    assert found.code == "INVALID_OPTIONS"
+    made.close()
+
+
+@needs_checkout
+def test_a_method_whose_weights_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    engine: Any = depth.load("iw3", model="NULL:row_flow_v3", gpu=-1, resolution=98, threads=1)
+    found = refused(lambda: engine.eyes(pictures(1), np.ones((1, 49, 84), np.float32)))
+    assert found.code == "MODEL_MISSING"
     engine.close()
 
 

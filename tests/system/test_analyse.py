@@ -1,0 +1,96 @@
+"""The analyser: windows stored once, as a converter would have measured them, and read back from its threads."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from inference import geometry
+from inference.gpu import backend
+from services import plans
+from services.analyse import Analyse, StoredWindows, publish
+from stereospot import keys, records
+from stereospot.bus import Delivery
+from stereospot.media import frames, probe
+from stereospot.media import plan as planning
+from stereospot.media.limits import Limits
+from stereospot.media.model import Plan
+from stereospot.media.source import FileSource
+from stereospot.messages import AnalyseWork, SourceRef
+from stereospot.options import Layout, Options
+from stereospot.outcome import Ack, Reject
+from tests.media import sources
+from tests.system.rig import a_job, rig
+from tests.unit import clips, tiny_depth
+
+LIMITS = Limits(sandbox="off")
+
+
+def head(path: Path) -> Plan:
+    source = FileSource(path)
+    info = probe.probe(source, limits=LIMITS)
+    source.close()
+    return planning.head(
+        info, Options(), job_id="J1", generation=1, source_key="", engine="depth-anything", divergence=2.0,
+        output=geometry.output_size(info, Layout.HALF_SBS), created_at=0.0,
+    )  # fmt: skip
+
+
+def asked(window: int) -> Delivery:
+    work = AnalyseWork(job_id="J1", generation=1, window=window)
+    return Delivery(subject=f"stereospot.work.analyse.J1.1.{window}", data=work.body())
+
+
+async def test_a_window_is_stored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_depth.write(tmp_path / "models" / "small")
+    monkeypatch.setenv("STEREOSPOT_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("STEREOSPOT_DEVICE", "cpu")
+    path = sources.path("h264_mp4")
+    plan = head(path)
+    async with rig(tmp_path) as context:
+        state = path.stat()
+        ref = SourceRef(path=str(path), size_bytes=state.st_size, mtime_ns=state.st_mtime_ns)
+        await records.create_job(context.bus, a_job(source=ref))
+        service = Analyse(context)
+        assert await service.handle(asked(0)) == Ack("stale")
+        await plans.write_head(context.store, plan)
+        assert await service.handle(asked(0)) == Ack()
+        key = keys.curve_window("J1", 1, 0)
+        body = await context.store.get(key)
+        assert body is not None
+        assert await service.handle(asked(0)) == Ack("nothing to do")
+        assert await service.handle(asked(-1)) == Ack()
+        assert isinstance(await service.handle(Delivery(subject="s", data=b"{}")), Reject)
+
+        windows = StoredWindows(context.store, asyncio.get_running_loop())
+        read = windows.lookup(plan)
+        stored = await asyncio.to_thread(read, 0)
+        assert await asyncio.to_thread(read, 7) is None
+
+        def measured() -> object:
+            engine = backend.configured(engine="depth-anything")
+            source = FileSource(path)
+            with frames.Decoder(source, plan.decode, plan.source, limits=LIMITS) as decoder:
+                found = engine.measure(decoder=decoder, plan=plan, index=0)
+            source.close()
+            engine.close()
+            return found
+
+        assert stored == await asyncio.to_thread(measured)
+        assert stored is not None
+        assert len(stored.samples) >= 7
+        service.close()
+
+
+async def test_windows_are_asked_for_once(tmp_path: Path) -> None:
+    plan = clips.plan(160, 90, engine="depth-anything")
+    segments = (clips.segment(0, 0, 96), clips.segment(1, 96, 200))
+    async with rig(tmp_path) as context:
+        assert await publish(context.bus, clips.plan(160, 90), segments) == 0
+        count = await publish(context.bus, plan, segments)
+        assert count == 4
+        assert await publish(context.bus, plan, segments) == count
+        info = await context.bus.nc.jetstream().stream_info("WORK")
+        assert info.state.messages == count

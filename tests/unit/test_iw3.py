@@ -22,7 +22,6 @@ from stereospot import errors
 from stereospot.options import Layout
 from tests.unit import clips
 
-
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 

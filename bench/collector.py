@@ -21,7 +21,7 @@ from pathlib import Path
 from bench import measure
 from services.collector import Collector
 from services.context import Context
-from stereospot import broker, jobs, records, subjects
+from stereospot import broker, jobs, log, records, subjects
 from stereospot.broker import Embedded
 from stereospot.bus import Bus, Conflict, Puller
 from stereospot.completion import Completion, decode, encode
@@ -159,6 +159,7 @@ async def each_counts(workers: int, segments: int) -> tuple[float, int]:
 
 def b4(pairs: int = 3, segments: int = 1000, workers: int = 64) -> str:
     """Completions a second of both, in turn: ten jobs of 1,000 segments for the collector, one of 500 for them."""
+    log.configure("error")
     ours: list[tuple[float, float, int]] = []
     theirs: list[tuple[float, int]] = []
     for _ in range(pairs):

@@ -23,7 +23,7 @@ from bench import measure
 from bench.collector import until
 from services import daemon, submit
 from services.context import Context
-from stereospot import records, subjects
+from stereospot import log, records, subjects
 from stereospot.options import Options
 from stereospot.settings import Settings
 
@@ -98,6 +98,7 @@ async def _measure(context: Context, source: Path, segments: int, processes: int
 
 def b5(segments: int = 1280, workers: int = 64, alone: int = 30, processes: int = 4) -> str:
     """Segments a second of 64 workers over those of one."""
+    log.configure("error")
     single, _ = asyncio.run(run(1, alone, 1))
     many, triggers = asyncio.run(run(workers, segments, processes))
     rows: list[list[object]] = [

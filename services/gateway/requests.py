@@ -18,8 +18,6 @@ from stereospot.jobs import Job
 from stereospot.messages import SourceRef, Submission, SubmitWork
 from stereospot.options import Layout, Options
 
-IDEMPOTENCY_SECONDS = 86_400
-
 MODES = {"sbs": Layout.FULL_SBS, "anaglyph": Layout.ANAGLYPH}
 """The two modes of the older web UI."""
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ from inference.warp import disparity
 from stereospot import errors
 from stereospot.media.cmaf import Fragment, FragmentEncoder
 from stereospot.media.model import Plan, Segment
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["STILL", "Converted", "Frame", "Frames", "convert_segment", "held_frames", "padding"]
 
@@ -93,7 +97,17 @@ class _Conversion:
         self._decoder, self._plan, self._segment, self._engine = decoder, plan, segment, engine
         self._recent = recent
         self._halt = Halt(stop)
-        self._compositor = layouts.Compositor(video.width, video.height, plan.decode.pixel_format, stereo, video.colour)
+        source_format, target_format = plan.decode.pixel_format, plan.encode.pixel_format
+        self._tones: ToneMapper | None = None
+        if video.colour.is_hdr and target_format == source_format.removesuffix("10le") != source_format:
+            from inference.tonemap import ToneMapper
+
+            self._tones = ToneMapper(video.width, video.height, source_format, video.colour)
+        elif source_format != target_format:
+            raise errors.error("INTERNAL", f"The plan decodes to {source_format} and encodes {target_format}.")
+        self._compositor = layouts.Compositor(
+            video.width, video.height, target_format, stereo, plan.encode.colour if self._tones else video.colour
+        )
         place = self._compositor.arrangement
         if (place.width, place.height) != (plan.encode.width, plan.encode.height):
             raise errors.error(
@@ -246,7 +260,7 @@ class _Conversion:
         for frame, depth, cut in self._settled:
             out = next(spare)
             clock.lap("wait")
-            self._compositor.compose(frame.planes, depth, out)
+            self._compositor.compose(self._tones.map(frame.planes) if self._tones else frame.planes, depth, out)
             self._cuts.append(cut)
             self._means.append(self._compositor.disparity.mean_percent)
             pts = frame.pts

@@ -2,8 +2,8 @@
 
 The curve is that of ITU-R BT.2390 (a Hermite knee in PQ space) from the film's peak to 203 cd/m2, the reference white
 of BT.2408, applied to the largest of R, G and B so that colours keep their hue; BT.2020 to BT.709 in linear light;
-BT.1886 back. All of it is worked out once, in float64, for the corners of a 33 x 33 x 33 lattice of YUV codes; frames are
-interpolated in that lattice with integers.
+BT.1886 back. All of it is worked out once, in float64, for the corners of a 33 x 33 x 33 lattice of YUV codes; frames
+are interpolated in that lattice with integers.
 """
 
 # pyright: reportMissingParameterType=false

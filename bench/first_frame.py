@@ -109,6 +109,7 @@ def long_film(suffix: str) -> Path:
             stream.index: out.add_stream_from_template(stream)
             for stream in (first.streams.video[0], first.streams.audio[0])
         }
+        last = dict.fromkeys(targets, -1 << 62)
         for turn in range(LONG_SECONDS // 60):
             with av.open(str(minute)) as source:
                 for packet in source.demux(*[source.streams[index] for index in targets]):
@@ -117,6 +118,9 @@ def long_film(suffix: str) -> Path:
                     shift = int(Fraction(60 * turn) / packet.time_base)
                     packet.pts += shift
                     packet.dts += shift
+                    if packet.dts <= last[packet.stream.index]:
+                        continue  # sound is a little longer than the minute
+                    last[packet.stream.index] = packet.dts
                     packet.stream = targets[packet.stream.index]
                     out.mux(packet)
     part.rename(path)

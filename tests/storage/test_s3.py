@@ -104,8 +104,9 @@ async def test_a_copy_in_parts(store: ObjectStore) -> None:
     data = random.Random(4).randbytes(2 * PART_BYTES + 99)
     await store.put(KEY, data)
     client = await store._connected()  # pyright: ignore[reportPrivateUsage]
-    names = [{"Bucket": "tests", "Key": f"{store.prefix}{key}"} for key in (KEY, "jobs/j1/final.mp4")]
-    await multipart.copy(client, *names, len(data), part_bytes=PART_BYTES)
+    origin = {"Bucket": "tests", "Key": store.prefix + KEY}
+    target = {"Bucket": "tests", "Key": f"{store.prefix}jobs/j1/final.mp4"}
+    await multipart.copy(client, origin, target, len(data), part_bytes=PART_BYTES)
     assert await store.get("jobs/j1/final.mp4") == data
 
 

@@ -2,7 +2,8 @@
 
 Half-SBS, default engine and encoder, one thread for each stage except the encoder's own. CPU time, so other work on the
 machine disturbs it little; of several rounds over the same frames the quickest counts. `decode` is the child's time for
-plain decoding, `hand-over` what the jail adds to it on both sides of the shared memory.
+plain decoding, `hand-over` what the jail adds to it on both sides of the shared memory, `depth` the engine's time over
+the frames that share one estimate.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import av
 import numpy as np
 
 from bench import clips
-from inference import depth, geometry, layouts, prepare, temporal, upsample
+from inference import cadence, depth, geometry, layouts, prepare, temporal, upsample
 from inference.contract import Planes
 from stereospot.media.cmaf import FragmentEncoder
 from stereospot.media.frames import Decoder
@@ -85,7 +86,8 @@ def budget(width: int, height: int, engine_name: str) -> dict[str, float]:
         temporal.smooth(raw[:window], soft[:window], temporal.RADIUS)
 
     found["prepare"] = _each(lambda i: preparer.prepare(pictures[i]))
-    found["depth"] = _each(lambda i: engine.infer(small[i].rgb[None]))
+    every = cadence.Cadence.of(engine_name, video.average_rate, video.time_base).every
+    found["depth"] = _each(lambda i: engine.infer(small[i].rgb[None])) / every
     found["temporal"] = _each(smooth)
     found["upsample"] = _each(lambda i: upsampler.upsample(raw[i], small[i].luma, small[i].grid))
     found["warp"] = _each(lambda i: compositor.compose(pictures[i], grids[i], outputs[i]))

@@ -1,4 +1,4 @@
-"""The assembler's promises: one recorded film whoever comes twice or late, nothing left behind, a reason for failing."""
+"""The assembler's promises: one recorded film whoever comes twice or late, no traces, and a reason for failing."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,29 +189,14 @@ def _converter(context: Context, _: object) -> Part:
 
 
 def _gateway(context: Context, listener: socket.socket | None) -> Part:
-    import uvicorn
+    from services.gateway import app
 
-    from services.gateway.app import create_app
-
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Generator[None]:
-            yield  # the daemon has the signals
-
-    assert listener is not None, "the daemon binds the gateway's socket"
-    config = uvicorn.Config(
-        create_app(context), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=3,
-        server_header=False,
-    )  # fmt: skip
-    server = Server(config)
+    stopping = asyncio.Event()
 
     async def run() -> None:
-        await server.serve(sockets=[listener])
+        await app.serve(context, stopping, bound=listener)
 
-    def stop() -> None:
-        server.should_exit = True
-
-    return Part("gateway", run, stop)
+    return Part("gateway", run, stopping.set)
 
 
 def _host() -> str:

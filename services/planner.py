@@ -171,6 +171,7 @@ class Planner:
             divergence=engines.divergence(options, engine),
             output=geometry.output_size(info, options.layout, engine=engine),
             created_at=time.time(),
+            sequential=job.redecoded,
         ).model_copy(update={"backend": options.backend})
         try:
             await space.check_store(self._store, space.plan_bytes(head))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json as jsonlib
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from services.cli.app import DEFAULTS, Common
 from services.context import Context
@@ -31,11 +29,12 @@ async def up(
         segments at a time (default: half the cores)
     """
     from services import daemon
+    from services.gateway import access
 
     settings = common.settings(host=host, port=port, slots=slots)
 
     async def ready(context: Context) -> None:
-        _greet(context.settings, common.json)
+        _greet(context.settings, await asyncio.to_thread(access.entry_url, context.settings), common.json)
 
     return await daemon.run(daemon.ALL, settings, ready=ready)
 
@@ -80,8 +79,7 @@ async def run(
     return await daemon.run(names, settings)
 
 
-def _greet(settings: Settings, as_json: Annotated[bool, Parameter(parse=False)]) -> None:
-    address = settings.public_url or f"http://{settings.host}:{settings.port}/"
+def _greet(settings: Settings, address: str, as_json: bool) -> None:
     if as_json:
         print(jsonlib.dumps({"url": address, "data_dir": str(settings.data_dir)}), flush=True)
         return

@@ -13,6 +13,7 @@ On the wire a handover is one line of JSON (`Handover`) and then the video; so i
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from inference import geometry, report
+from inference import curves, geometry, report
 from inference.contract import Converted, Frames
 from stereospot import errors
 from stereospot.media import frames, probe
@@ -42,6 +43,12 @@ ORDER_REACH = 3
 
 ORDER_CODES = 4.0
 """Mean difference of luma codes under which two pictures count as the same: still scenes have no order to check."""
+
+CURVED = frozenset({"depth-anything", "iw3"})
+"""Engines whose depth a near/far curve brings to scale."""
+
+MOST_EVERY = 8
+"""The widest distance of keys that a server may be set to."""
 
 STRANGE_CODES = 48.0
 """Mean difference over a whole answer from which on it shows something else than the segment."""
@@ -71,6 +78,19 @@ class Packed:
     video: bytes
     pts: list[int]
     thumbnails: list[NDArray[np.float32]] = field(repr=False)
+
+
+def padding(plan: Plan) -> int:
+    """Frames to send on each side, so that a remote has all that a frame of the segment depends on.
+
+    For a learned engine that includes every whole cell within its curve's support.
+    """
+    from inference import convert
+
+    if plan.stereo.engine not in CURVED:
+        return convert.padding(plan)
+    seconds = curves.SUPPORT_SECONDS + curves.CELL_SECONDS
+    return math.ceil(seconds * plan.source.video.average_rate) + MOST_EVERY + 1 + 2 * convert.padding(plan)
 
 
 def pack(decoder: Frames, plan: Plan, segment: Segment, *, padding: int, stop: threading.Event | None = None) -> Packed:
@@ -212,7 +232,8 @@ def unpack(
             on_frame(count)
     if count != segment.frames:
         raise _invalid(f"It has {count} of the segment's {segment.frames} frames.")
-    order.check()
+    # Pictures that were mapped down from HDR are darker or brighter than the source's all through.
+    order.check(alike=plan.decode.pixel_format == plan.encode.pixel_format)
     return encoder.finish(segment.start + segment.duration)
 
 
@@ -261,12 +282,12 @@ class Order:
         if best != index and away[index] > ORDER_CODES and away[best] < 0.5 * away[index]:
             self._misplaced.append(index)
 
-    def check(self) -> None:
-        """Raise REMOTE_INVALID when pictures are misplaced, or are of something else."""
+    def check(self, *, alike: bool = True) -> None:
+        """Raise REMOTE_INVALID when pictures are misplaced, or, where they should look alike, are of something else."""
         if len(self._misplaced) > max(1, len(self._own) // 20):
             raise _invalid(f"{len(self._misplaced)} of its pictures are out of order, first {self._misplaced[0]}.")
         strangeness = float(np.mean(self._own)) if self._own else 0.0
-        if strangeness > STRANGE_CODES:
+        if alike and strangeness > STRANGE_CODES:
             raise _invalid(f"It shows something else: pictures differ by {strangeness:.0f} codes on average.")
 
 

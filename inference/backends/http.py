@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -20,7 +21,6 @@ from typing import Any, Literal, cast
 
 import aiohttp
 
-from inference import convert
 from inference.backends import deposit, handover
 from inference.backends.handover import Packed
 from inference.contract import Converted, Frames
@@ -75,7 +75,7 @@ class HttpBackend:
             deposit.mode(plan.stereo.layout)
         with deposit.temporary_folder() as folder:
             return handover.converted(
-                decoder, plan, segment, self._exchange, folder=folder, padding=0 if plain else convert.padding(plan),
+                decoder, plan, segment, self._exchange, folder=folder, padding=0 if plain else handover.padding(plan),
                 limits=self._limits, stop=stop, on_frame=on_frame,
             )  # fmt: skip
 
@@ -111,7 +111,9 @@ class HttpBackend:
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
                 try:
-                    async with session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                    async with session.post(
+                        url, data=io.BytesIO(body), headers=headers, allow_redirects=False
+                    ) as answer:
                         if answer.status == 200:
                             yield answer
                             return

@@ -21,7 +21,6 @@ import aioboto3
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from inference import convert
 from inference.backends import deposit, handover
 from inference.backends.handover import Packed
 from inference.contract import Converted, Frames
@@ -85,7 +84,7 @@ class SagemakerBackend:
         """Convert one segment; blocking. Raises REMOTE_FAILED, REMOTE_INVALID, what the decoder raises, CANCELLED."""
         with deposit.temporary_folder() as folder:
             return handover.converted(
-                decoder, plan, segment, self._exchange, folder=folder, padding=convert.padding(plan),
+                decoder, plan, segment, self._exchange, folder=folder, padding=handover.padding(plan),
                 limits=self._limits, stop=stop, on_frame=on_frame,
             )  # fmt: skip
 

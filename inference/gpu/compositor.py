@@ -37,7 +37,7 @@ class DeviceCompositor:
     """Makes the pictures of one plan on `device`; `inner` keeps the counts. Not thread-safe."""
 
     def __init__(self, inner: layouts.Compositor, plan: Plan, device: str) -> None:
-        video, form = plan.source.video, plan.decode.pixel_format
+        video, form = plan.source.video, plan.encode.pixel_format
         self.inner = inner
         self.means: list[float] = []
         self._torch: Any = importlib.import_module("torch")

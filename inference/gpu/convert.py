@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference import geometry, layouts, prepare, report, shots, upsample, window
+from inference import layouts, prepare, report, shots, upsample, window
 from inference.channel import Channel, Halt
 from inference.contract import Converted, Frames, Planes
 from inference.depth.motion import KeyGrid
@@ -116,15 +116,22 @@ class _Conversion:
         pad: int,
         warp_device: str | None,
     ) -> None:
-        video, stereo, form = plan.source.video, plan.stereo, plan.decode.pixel_format
+        video, stereo = plan.source.video, plan.stereo
+        source_form, form = plan.decode.pixel_format, plan.encode.pixel_format
+        self._tones = None
+        if source_form != form:
+            # The one reason to decode to more bits than are encoded is that HDR was asked to be mapped down.
+            from inference.tonemap import ToneMapper
+
+            self._tones = ToneMapper(video.width, video.height, source_form, video.colour)
         size = (engine.info.width, engine.info.height)
         self.halt = Halt(stop)
         self.upsampler = upsample.Upsampler(video.width, video.height, stereo.bars, *size)
         self.seconds: dict[str, float] = {"decode": 0.0, "prepare": 0.0, "warp": 0.0, "encode": 0.0}
         self._decoder, self._plan, self._segment, self._pad = decoder, plan, segment, pad
-        self._preparer = prepare.Preparer(video.width, video.height, form, video.colour, stereo.bars, *size)
-        self._compositor = layouts.Compositor(video.width, video.height, form, stereo, video.colour)
-        self._sizes = geometry.plane_sizes(video.width, video.height, form)
+        self._preparer = prepare.Preparer(video.width, video.height, source_form, video.colour, stereo.bars, *size)
+        colour = video.colour if self._tones is None else plan.encode.colour
+        self._compositor = layouts.Compositor(video.width, video.height, form, stereo, colour)
         self._device: DeviceCompositor | EyesCompositor | None = None
         if engine.method is not None:
             self._device = EyesCompositor(self._compositor, plan, engine)
@@ -166,7 +173,10 @@ class _Conversion:
                 self.seconds["decode"] += time.thread_time() - mark
                 mark = time.thread_time()
                 small = self._preparer.prepare(frame.planes)
-                own = tuple(np.array(plane) for plane in frame.planes) if frame.pad == 0 else None
+                own: Planes | None = None
+                if frame.pad == 0:
+                    mapped = None if self._tones is None else self._tones.map(frame.planes)
+                    own = mapped if mapped is not None else tuple(np.array(plane) for plane in frame.planes)
                 pts = frame.pts
             finally:
                 frame.release()

@@ -36,17 +36,17 @@ class EyesCompositor:
             raise errors.error(
                 "INVALID_OPTIONS", f"iw3's stereo methods make two eyes; {plan.stereo.layout} needs ours."
             )
-        if video.colour.is_hdr or plan.decode.pixel_format.endswith("10le"):
+        if plan.encode.colour.is_hdr or plan.encode.pixel_format.endswith("10le"):
             raise errors.error("INVALID_OPTIONS", "iw3's stereo methods work on 8-bit SDR; leave the method out.")
         self.inner = inner
         self.means: list[float] = []
         self._engine = engine
         self._stereo = plan.stereo
-        self._form = plan.decode.pixel_format
+        self._form = plan.encode.pixel_format
         self._sizes = geometry.plane_sizes(video.width, video.height, self._form)
         self._shifts = geometry.subsampling(self._form)
-        self._matrix = _matrix(video.colour, video.height)
-        self._range = ColorRange.JPEG if video.colour.full_range else ColorRange.MPEG
+        self._matrix = _matrix(plan.encode.colour, video.height)
+        self._range = ColorRange.JPEG if plan.encode.colour.full_range else ColorRange.MPEG
         self._scaler = VideoReformatter()
         self._only_left = plan.stereo.layout == "left"
 

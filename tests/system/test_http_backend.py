@@ -23,16 +23,19 @@ from inference.backends import handover
 from inference.backends.http import Endpoint, HttpBackend
 from inference.contract import Converted
 from inference.convert import padding
+from inference.gpu import backend as gpu
+from inference.gpu.batching import Shared
 from inference.invocation import Films
 from stereospot import errors
 from stereospot.media.cmaf import Fragment, FragmentEncoder
-from stereospot.media.model import Plan
+from stereospot.media.model import Plan, Segment
 from stereospot.options import Layout
 from stereospot.storage.local import LocalStore
 from tests.media import sources
 from tests.support import wait_until
 from tests.system import remote
 from tests.unit import clips
+from tests.unit.test_gpu_convert import Ramp
 
 COUNT, WIDTH, HEIGHT = 40, 160, 90
 
@@ -82,6 +85,25 @@ def test_a_remote_segment_is_the_local_one(layout: Layout, pixel_format: str) ->
     assert found.report.frames == 12
     assert {"pack", "remote", "unpack"} <= set(found.report.stages)
     assert found.report.disparity_p99 == wanted.report.disparity_p99
+
+
+def test_a_learned_engine_far_away() -> None:
+    """The range that travels holds all that the curve looks at: the remote's depth scale is the film's."""
+    pictures = clips.pictures(300, WIDTH, HEIGHT, cuts=(130, 190))
+    plan = clips.plan(WIDTH, HEIGHT, engine="depth-anything")
+
+    def learned(decoder: Any, plan: Plan, segment: Segment, stop: Any) -> Converted:
+        made = gpu.Learned(Shared(Ramp(batch=3)), every=4)
+        return made.convert(decoder=decoder, plan=plan, segment=segment, stop=stop)
+
+    segment = clips.segment(3, 145, 157)
+    with remote.inference_server(make=learned) as (url, _):
+        found = backend(url).convert(decoder=clips.Clip(pictures), plan=plan, segment=segment)
+    wanted = learned(clips.Clip(pictures), plan, segment, None)
+    assert all(np.array_equal(a, b) for a, b in zip(decoded(found.fragment), decoded(wanted.fragment), strict=True))
+    serial = learned(clips.Clip(pictures), plan, clips.segment(0, 0, 300), None)
+    own = decoded(serial.fragment)[145:157]
+    assert all(np.array_equal(a, b) for a, b in zip(decoded(found.fragment), own, strict=True))
 
 
 def test_through_shared_storage(tmp_path: Path, pictures: list[tuple[np.ndarray, ...]]) -> None:
@@ -380,8 +402,9 @@ def test_plain_endpoints_make_two_layouts_only(pictures: list[tuple[np.ndarray, 
 
 def test_the_padding_travels(pictures: list[tuple[np.ndarray, ...]]) -> None:
     plan = clips.plan(WIDTH, HEIGHT)
-    packed = handover.pack(clips.Clip(pictures), plan, clips.segment(0, 20, 25), padding=padding(plan))
+    packed = handover.pack(clips.Clip(pictures), plan, clips.segment(0, 20, 25), padding=8)
     assert (packed.handover.before, packed.handover.after) == (8, 8)
+    assert handover.padding(plan) == padding(plan) >= 8
     with av.open(io.BytesIO(packed.video), "r") as container:
         shown = [(frame.pts, frame.to_ndarray()) for frame in container.decode(video=0)]
     assert [pts for pts, _ in shown] == [i * clips.TICKS for i in range(12, 33)]

@@ -143,6 +143,7 @@ def test_the_page_lists_every_model() -> None:
     }
     assert free == weights.IW3_FREE - {"NULL"}
     assert iw3.COMMIT in page
+    assert all(f"`{method}`" in page for method in iw3.METHODS)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ flicker on static pixels, raw and after the shared temporal filter; title cards;
 The scenes come from `inference/training` (numba and Pillow, no torch); the real clips lie beside the checkout.
 """
 
+# pyright: reportMissingImports=false
+# (Pillow belongs to the training tools, not to the application)
 from __future__ import annotations
 
 import argparse

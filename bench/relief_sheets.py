@@ -5,6 +5,8 @@ and a red-cyan view of relief's, made at the network's size (a sketch of the pro
 beside the checkout, and a sheet of rendered scenes with their truth.
 """
 
+# pyright: reportMissingImports=false
+# (Pillow belongs to the training tools, not to the application)
 from __future__ import annotations
 
 import argparse

@@ -21,7 +21,7 @@ _CHUNK = re.compile(r"^chunk_(\d{5,9})\.mp4\Z")
 
 
 def is_key(text: str) -> bool:
-    """Whether `text` is a storage key: no empty part, no part that starts with a dot, no `..`, at most 512 characters."""
+    """Whether `text` is a storage key: no empty part, none that starts with a dot, at most 512 characters."""
     return len(text) <= 512 and _KEY.match(text) is not None
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ async def eventually(
     deadline = time.monotonic() + seconds
     while True:
         found = check()
-        value = await found if isinstance(found, Awaitable) else found
+        value: T = await found if inspect.isawaitable(found) else found  # pyright: ignore[reportAssignmentType]
         if value:
             return value
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or check}"
@@ -111,7 +112,7 @@ def _port(store: Path, process: subprocess.Popen[bytes]) -> int:
 
 
 @contextmanager
-def nats_server(store: Path | None = None, *, config: Path | None = None) -> Iterator[Nats]:
+def nats_server(store: Path | None = None, *, config: Path | None = None) -> Generator[Nats]:
     """A real nats-server with JetStream on a free loopback port; killed at the end."""
     with tempfile.TemporaryDirectory(prefix="stereospot-nats-") as temporary:
         folder = store or Path(temporary)

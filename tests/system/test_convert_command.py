@@ -32,8 +32,9 @@ class Film:
     size: tuple[int, int]
 
 
-def read(path: Path, *, rotation: int = 0) -> Film:
+def read(path: Path) -> Film:
     """Decode everything, the plain way: FFmpeg's own order, edit lists honoured."""
+    film: Any
     with av.open(str(path)) as film:
         video = film.streams.video[0]
         times: list[Any] = []

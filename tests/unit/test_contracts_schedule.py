@@ -57,8 +57,7 @@ def test_a_playhead_whose_segments_are_on_their_way_does_not_run_ahead() -> None
 
 @given(
     st.lists(
-        st.builds(
-            lambda waiting, in_flight, priority, playhead: (waiting, in_flight, priority, playhead),
+        st.tuples(
             st.integers(0, 2**30),
             st.integers(0, 5),
             st.integers(0, 9),

@@ -175,8 +175,9 @@ class _Conversion:
                 small = self._preparer.prepare(frame.planes)
                 own: Planes | None = None
                 if frame.pad == 0:
-                    mapped = None if self._tones is None else self._tones.map(frame.planes)
-                    own = mapped if mapped is not None else tuple(np.array(plane) for plane in frame.planes)
+                    # Both the decoder's and the mapper's planes are theirs again soon: the frame travels in a copy.
+                    shown = frame.planes if self._tones is None else self._tones.map(frame.planes)
+                    own = tuple(np.array(plane) for plane in shown)
                 pts = frame.pts
             finally:
                 frame.release()

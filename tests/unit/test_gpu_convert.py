@@ -21,12 +21,13 @@ from inference.gpu.batching import Shared
 from inference.gpu.convert import convert_learned, padding
 from inference.gpu.samples import Known, Sampler, cuts
 from inference.prepare import Small
+from inference.tonemap import ToneMapper
 from stereospot import errors
 from stereospot.media import frames, probe
 from stereospot.media import plan as planning
 from stereospot.media.cmaf import Fragment
 from stereospot.media.limits import Limits
-from stereospot.media.model import Segment
+from stereospot.media.model import Colour, Segment
 from stereospot.media.source import FileSource
 from stereospot.options import Layout, Options
 from tests.media import sources
@@ -243,6 +244,24 @@ def test_one_engine_a_process(tmp_path: Path, pictures: list[tuple[np.ndarray, .
     assert len(backend._engines) == 1  # pyright: ignore[reportPrivateUsage]
     other.close()
     assert not backend._engines  # pyright: ignore[reportPrivateUsage]
+
+
+def test_hdr_is_mapped_down_where_the_plan_says_so() -> None:
+    """Without parallax the left eye is the source, mapped."""
+    shown = clips.pictures(4, WIDTH, HEIGHT, "yuv420p10le")
+    plan = clips.plan(WIDTH, HEIGHT, "yuv420p10le", engine="depth-anything", layout=Layout.LEFT, divergence=0.0)
+    colour = Colour(primaries=9, transfer=16, matrix=9)
+    video = plan.source.video.model_copy(update={"colour": colour})
+    plan = plan.model_copy(
+        update={
+            "source": plan.source.model_copy(update={"video": video}),
+            "encode": plan.encode.model_copy(update={"pixel_format": "yuv420p", "colour": Colour(matrix=1)}),
+        }
+    )
+    found = decoded(learned().convert(decoder=clips.Clip(shown), plan=plan, segment=clips.segment(0, 0, 4)).fragment)
+    mapper = ToneMapper(WIDTH, HEIGHT, "yuv420p10le", colour)
+    for made, planes in zip(found, shown, strict=True):
+        np.testing.assert_array_equal(made[:HEIGHT], mapper.map(planes)[0])
 
 
 @pytest.mark.parametrize("layout", [Layout.HALF_SBS, Layout.ANAGLYPH])

@@ -36,7 +36,7 @@ bench *args:
 
 # train the depth network (hours; resumes), see docs/relief.md
 train-relief *args:
-    uv run --with torch --with onnx python -m inference.training.train "$@"
+    uv run --with torch --with onnx python -m inference.training.train --init inference/depth/relief.onnx "$@"
 
 # convert a generated clip and stay up to watch it
 demo:

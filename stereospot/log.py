@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
 Logger = structlog.stdlib.BoundLogger
+
+
+class _Stderr:
+    """Whatever stderr is at the moment of writing: it may be replaced, and closed, after logging was set up."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def configure(level: str = "info", style: Literal["auto", "json", "console"] = "auto") -> None:
@@ -29,10 +39,12 @@ def configure(level: str = "info", style: Literal["auto", "json", "console"] = "
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _Stderr())),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s %(message)s", force=True)
+    logging.basicConfig(
+        level=logging.WARNING, stream=cast(TextIO, _Stderr()), format="%(name)s %(message)s", force=True
+    )
 
 
 def get(service: str, **values: Any) -> Logger:

@@ -51,7 +51,6 @@ async def convert(
     swap_eyes: Annotated[bool, Parameter(negative="")] = False,
     synthesise: Literal["both", "left", "right"] = "both",
     tone_map: Annotated[bool, Parameter(negative="")] = False,
-    depth: Path | None = None,
     backend: Literal["local", "stub"] = "local",
     workers: int | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
@@ -68,7 +67,7 @@ async def convert(
     layout
         how both eyes share the picture
     engine
-        where depth comes from: relief, cues, flat, depth-anything, iw3, user (default: relief)
+        where depth comes from: relief, cues, flat, depth-anything, iw3 (default: relief)
     divergence
         strength: total parallax over the depth range in percent of the width (default: the engine's)
     convergence
@@ -87,8 +86,6 @@ async def convert(
         which eyes are made; the other one is the source itself
     tone_map
         turn HDR into SDR
-    depth
-        depth of your own for --engine user: a folder of 16-bit PNGs or a video, one picture a frame
     backend
         local, or stub (copies pixels; for tests)
     workers
@@ -101,7 +98,6 @@ async def convert(
             "engine": engine, "layout": layout, "divergence": divergence, "convergence": convergence, "codec": codec,
             "crf": crf, "preset": preset, "segment_seconds": segment_seconds, "swap_eyes": swap_eyes,
             "synthesise": synthesise, "tone_map": tone_map, "backend": backend,
-            "depth_key": _real(depth),
             "container": _container(output),
         }
     )  # fmt: skip
@@ -197,10 +193,6 @@ def _options(values: dict[str, Any]) -> Options:
         first = error.errors(include_url=False)[0]
         name = "--" + str(first["loc"][0] if first["loc"] else "options").replace("_", "-")
         raise errors.error("INVALID_OPTIONS", f"{name}: {first['msg']}.") from None
-
-
-def _real(path: Path | None) -> str | None:
-    return None if path is None else str(path.expanduser().resolve())
 
 
 def _container(output: Path | None) -> Container:

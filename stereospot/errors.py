@@ -78,7 +78,7 @@ _ENTRIES = (
     Entry("INVALID_OPTIONS", "permanent", 422, "The options do not fit together.", "See the detail; `stereospot convert --help` lists every option."),
     Entry(
         "HDR_NEEDS_10_BIT", "permanent", 422, "An HDR source cannot be encoded with 8-bit x264.",
-        "Use the codec svtav1 (the default for HDR) or x265.",
+        "Use the codec svtav1 (the default for HDR) or x265, or --tone-map for an SDR film.",
     ),
     Entry("LICENSE_NOT_ACCEPTED", "permanent", 422, "This model's licence forbids commercial use and was not accepted.", "Pass --accept-license if your use is covered."),
     Entry("MODEL_MISSING", "misconfigured", 503, "The model's weights are not on this machine.", "Download them once where there is a network, or set the model folder."),

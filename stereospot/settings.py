@@ -56,7 +56,7 @@ class Settings(BaseSettings):
 
     # gateway
     host: str = "127.0.0.1"
-    port: int = 8666
+    port: int = Field(default=8666, ge=0, le=65535)
     public_url: str | None = Field(
         default=None, description="address under which people reach the gateway, if not host:port"
     )
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
 
     # operation
     log_format: Literal["auto", "json", "console"] = "auto"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     metrics_port: int | None = Field(default=None, description="serve /metrics of a worker on this port")
 
     @classmethod

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
 
 import stereospot
 from stereospot import errors, log
@@ -57,13 +58,19 @@ class Common:
             given["data_dir"] = self.data.expanduser().resolve()
         if self.nats is not None:
             given["nats_url"] = self.nats
-        settings = Settings(**given)  # type: ignore[arg-type]
+        try:
+            settings = Settings(**given)  # type: ignore[arg-type]
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise errors.error(
+                "INVALID_OPTIONS", f"{first['loc'][0] if first['loc'] else ''}: {first['msg']}."
+            ) from None
         log.configure("info" if self.verbose else settings.log_level, settings.log_format)
         return settings
 
 
 DEFAULTS = Common()
-QUIET = "error"
+QUIET = "critical"
 """Log level of commands that talk to a person: what goes wrong reaches them in words of its own."""
 
 
@@ -88,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failed as error:
         return _tell(error.failure, as_json, 1)
     except errors.StereoSpotError as error:
+        if error.code == "INVALID_OPTIONS":
+            return _tell(Failure.of(error), as_json, 2)
         misconfigured = isinstance(error, errors.Misconfigured)
         return _tell(Failure.of(error), as_json, errors.EXIT_MISCONFIGURED if misconfigured else 1)
     except KeyboardInterrupt:

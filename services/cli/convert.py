@@ -32,7 +32,8 @@ CodecName = Literal["x264", "x265", "svtav1", "nvenc-h264", "nvenc-hevc"]
 
 SUFFIXES: dict[str, Container] = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "mkv"}
 SERVICES = frozenset({"planner", "converter", "collector", "assembler"})
-PERMANENT = frozenset({"permanent"})
+HOPELESS = frozenset({"permanent", "misconfigured"})
+"""Kinds of failures after which nothing that was made is worth keeping."""
 
 
 async def convert(
@@ -42,6 +43,7 @@ async def convert(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     layout: LayoutName = "half-sbs",
     engine: str | None = None,
+    model: str | None = None,
     divergence: float | None = None,
     convergence: float = 0.5,
     codec: CodecName | None = None,
@@ -51,6 +53,7 @@ async def convert(
     swap_eyes: Annotated[bool, Parameter(negative="")] = False,
     synthesise: Literal["both", "left", "right"] = "both",
     tone_map: Annotated[bool, Parameter(negative="")] = False,
+    accept_license: Annotated[bool, Parameter(negative="")] = False,
     backend: Literal["local", "stub"] = "local",
     workers: int | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
@@ -68,6 +71,8 @@ async def convert(
         how both eyes share the picture
     engine
         where depth comes from: relief, cues, flat, depth-anything, iw3 (default: relief)
+    model
+        model of the engine, where it has several (docs/models.md)
     divergence
         strength: total parallax over the depth range in percent of the width (default: the engine's)
     convergence
@@ -86,6 +91,8 @@ async def convert(
         which eyes are made; the other one is the source itself
     tone_map
         turn HDR into SDR
+    accept_license
+        use a model whose licence forbids commercial use; yours does not need it
     backend
         local, or stub (copies pixels; for tests)
     workers
@@ -95,12 +102,15 @@ async def convert(
     """
     options = _options(
         {
-            "engine": engine, "layout": layout, "divergence": divergence, "convergence": convergence, "codec": codec,
-            "crf": crf, "preset": preset, "segment_seconds": segment_seconds, "swap_eyes": swap_eyes,
+            "engine": engine, "model": model, "accept_license": accept_license, "layout": layout,
+            "divergence": divergence, "convergence": convergence, "codec": codec, "crf": crf, "preset": preset,
+            "segment_seconds": segment_seconds, "swap_eyes": swap_eyes,
             "synthesise": synthesise, "tone_map": tone_map, "backend": backend,
             "container": _container(output),
         }
     )  # fmt: skip
+    if common.nats is not None:
+        raise errors.error("INVALID_OPTIONS", "convert has a broker of its own; submit to a running one with its API.")
     settings = common.settings(log_level=None if common.verbose else QUIET, slots=workers)
     from services import submit
 
@@ -160,7 +170,7 @@ async def _run(
                 bar.close()
             if job.phase is not Phase.COMPLETED or job.film is None:
                 failure = job.failure
-                hopeless = failure is not None and errors.entry(failure.code).kind in PERMANENT
+                hopeless = failure is not None and errors.entry(failure.code).kind in HOPELESS
                 raise Failed(failure) if failure else errors.error("CANCELLED")
             film = context.store.local_path(job.film.key)
             assert film is not None, "a private store is local"

@@ -33,7 +33,7 @@ async def demo(*, seconds: float = 24.0, port: int | None = None, once: bool = F
     finished = asyncio.Event()
 
     async def ready(context: Context) -> None:
-        await _show(context, clip, common.json)
+        await _show(context, clip, common.json, once)
         if once:
             finished.set()
 
@@ -49,7 +49,7 @@ def _draw(path: Path, seconds: float) -> None:
     part.rename(path)
 
 
-async def _show(context: Context, clip: Path, as_json: bool) -> None:
+async def _show(context: Context, clip: Path, as_json: bool, once: bool) -> None:
     """Submit the clip, say where to look at once, and where the film is once it is there."""
     from services import follow, submit
     from services.cli.progress import Bar
@@ -72,6 +72,8 @@ async def _show(context: Context, clip: Path, as_json: bool) -> None:
     if as_json:
         print(jsonlib.dumps({"job_id": job.job_id, "phase": job.phase, "url": watch, "film": path}), flush=True)
     elif path:
-        print(f"the film: {path}\nStereoSpot stays up at {address}/ ; Ctrl-C stops it", flush=True)
+        print(f"the film: {path}", flush=True)
+        if not once:
+            print(f"StereoSpot stays up at {address}/ ; Ctrl-C stops it", flush=True)
     elif job.failure:
         print(f"it failed: {job.failure.code} {job.failure.sentence} {job.failure.detail}", flush=True)

@@ -37,10 +37,16 @@ def test_a_missing_file_is_told_with_code_and_advice(capsys: pytest.CaptureFixtu
 
 
 def test_options_out_of_range_name_the_flag(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["convert", str(tmp_path / "no.mp4"), "--crf", "99"]) == 1
+    assert main(["convert", str(tmp_path / "no.mp4"), "--crf", "99"]) == 2
     assert "--crf" in capsys.readouterr().err
-    assert main(["convert", str(tmp_path / "no.mp4"), "-o", "x.avi"]) == 1
+    assert main(["convert", str(tmp_path / "no.mp4"), "-o", "x.avi"]) == 2
     assert ".avi" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "no.mp4"), "--workers", "0"]) == 2
+    assert "slots" in capsys.readouterr().err
+    assert main(["up", "--port", "99999"]) == 2
+    assert "port" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "no.mp4"), "--nats", "nats://127.0.0.1:1"]) == 2
+    assert "broker of its own" in capsys.readouterr().err
 
 
 def test_help_does_not_import_what_only_work_needs() -> None:

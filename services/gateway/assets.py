@@ -12,7 +12,7 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
-from services.gateway.ranges import matches
+from services.gateway.etags import matches
 from stereospot import errors
 
 FOLDER = Path(__file__).resolve().parent / "static"

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from litestar import Request, Response
 from litestar.response import Stream
 
+from services.gateway.etags import matches
 from services.gateway.problems import problem
 from stereospot import errors
 from stereospot.storage.base import ObjectInfo, ObjectStore
@@ -68,13 +69,6 @@ def parse_range(header: str, size: int) -> Span | None:
     if start >= size:
         raise Unsatisfiable
     return Span(start, min(int(last) + 1, size) if last else size)
-
-
-def matches(header: str, etag: str) -> bool:
-    """Whether an If-None-Match (weak comparison) names `etag`."""
-    if header.strip() == "*":
-        return True
-    return any(item.strip().removeprefix("W/").strip('"') == etag for item in header.split(","))
 
 
 async def object_response(

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import uvicorn
-from litestar import Litestar, Router
+from litestar import Litestar, Response, Router
 from litestar.di import Provide
+from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
@@ -83,7 +84,7 @@ def create_app(context: Context) -> Litestar:
             title="StereoSpot",
             version=stereospot.__version__,
             description="2D films in, stereoscopic 3D films out.",
-            path="/api/v1",
+            openapi_router=Router("/api/v1", route_handlers=[], include_in_schema=False, after_request=_no_page),
             render_plugins=[JsonRenderPlugin(path="/openapi.json")],
         ),
         request_max_body_size=MAX_JSON_BYTES,
@@ -94,6 +95,13 @@ def create_app(context: Context) -> Litestar:
     app.asgi_handler = guarded(app.asgi_handler)
     app.state.gateway = gateway
     return app
+
+
+def _no_page(response: Response[Any]) -> Response[Any]:
+    """The schema's router answers every other path of its folder with a page of HTML: here that is a problem."""
+    if response.status_code == 404:
+        raise NotFoundException
+    return response
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -166,6 +166,8 @@ async def test_only_this_machine_needs_no_key(server: Nats, tmp_path: Path) -> N
 # ---- problems --------------------------------------------------------------------------------------------
 PROBLEMS: tuple[tuple[str, str, Any, int, str], ...] = (
     ("GET", "/nowhere", None, 404, "NOT_FOUND"),
+    ("GET", "/api/v1/nowhere", None, 404, "NOT_FOUND"),
+    ("GET", "/api/v1/openapi.json/nowhere", None, 404, "NOT_FOUND"),
     ("GET", "/api/v1/jobs/none", None, 404, "NOT_FOUND"),
     ("GET", "/api/v1/jobs/..%2f..%2fetc", None, 404, "NOT_FOUND"),
     ("GET", "/api/v1/jobs?limit=0", None, 400, "INVALID_REQUEST"),

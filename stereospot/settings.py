@@ -74,7 +74,8 @@ class Settings(BaseSettings):
         default=None, ge=1, description="segments at a time in this converter; default: half the cores, at least 1"
     )
     engine: str | None = Field(
-        default=None, description="engine for jobs that name none; default relief, or the GPU pool's model"
+        default=None,
+        description="engine for jobs that name none; default relief, or cues where relief's file is missing",
     )
     ack_wait_seconds: float = Field(default=20.0, description="a worker that is silent for so long loses its segment")
     max_attempts: int = Field(default=4, ge=1, description="tries of one message before it is dead-lettered")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+import av
 import av.error
 from av.container import Flags, InputContainer
 from av.video.stream import VideoStream
@@ -224,9 +225,8 @@ class _Packets:
         total = self._batches.sent + len(self._batches._pts) + len(rest)  # pyright: ignore[reportPrivateUsage]
         if total == 0:
             raise no_frames(self._cell, self._count, 0)
-        declared: int | None = self._request["frames_declared"]
-        if self._cut:
-            warnings.append(early_end(total, declared))
+        if missing := cut_off(self._cell, self._request, self._container, total):
+            warnings.append(missing)
         elif total < self._count:
             warnings.append(f"{total} of {self._count} frames decode: the file begins or ends in the middle")
         for pts, key, _ in rest:
@@ -271,9 +271,29 @@ class _Head:
         self.frames += [frame.pts for frame in decoding.flushed(self._context)]
 
 
-def early_end(frames: int, declared: int | None) -> str:
-    """The warning for an mp4 whose payload is cut off."""
-    return f"the file ends early: {frames} of {declared or 'its'} frames are in it"
+def cut_off(cell: Cell, request: dict[str, Any], container: InputContainer, frames: int) -> str | None:
+    """The warning for a file that says it is longer than it is, unless none of its frames are missing.
+
+    Matroska states no number of frames: it is told from the duration in the header and the average rate. Where that is
+    fewer than were found, the rate is no good (VFR), and no number is given.
+    """
+    if not sniff.is_cut(cell.source.read_exactly_at, cell.source.size):
+        return None
+    declared: int | None = request["frames_declared"]
+    if request["indexed"]:
+        return early_end(frames, declared)
+    about = ""
+    if declared is None and container.duration:
+        declared = round(Fraction(container.duration, av.time_base) / Fraction(request["frame_seconds"]))
+        about = "about "
+    if declared == frames:
+        return None
+    return early_end(frames, declared if declared is not None and declared > frames else None, about)
+
+
+def early_end(frames: int, declared: int | None, about: str = "") -> str:
+    """The warning for a file that is cut off."""
+    return f"the file ends early: {frames} of {f'{about}{declared}' if declared else 'its'} frames are in it"
 
 
 def is_hidden(codec: str, indexed: bool, packet: Any) -> bool:
@@ -321,8 +341,5 @@ def _frames(cell: Cell, request: dict[str, Any], container: InputContainer, stre
     end = batches.last + (duration if duration > 0 and not synthesised else request["frame_ticks"])
     if synthesised:
         end = max(batches.last + 1, first + int(count * step))
-    declared: int | None = request["frames_declared"]
-    warnings: list[str] = []
-    if request["indexed"] and sniff.payload_is_cut(cell.source.read_exactly_at, cell.source.size):
-        warnings.append(early_end(count, declared))
-    batches.send(final=True, end_pts=end, warnings=warnings)
+    missing = cut_off(cell, request, container, count)
+    batches.send(final=True, end_pts=end, warnings=[missing] if missing else [])

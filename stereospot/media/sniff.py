@@ -206,7 +206,49 @@ def matroska_is_encrypted(read: Read, size: int) -> bool:
     return False
 
 
+def _matroska_is_cut(read: Read, size: int) -> bool:
+    """Whether the Segment says it is longer than the file; a live one, of unknown size (all ones), does not."""
+    start = 0
+    for kind, body, end in _elements(read, 0, size, limit=100):
+        if kind == _SEGMENT:
+            width = body - start - 4
+            return end > size and end - body != (1 << 7 * width) - 1
+        start = end
+    return False
+
+
+# ---- AVI ----------------------------------------------------------------------------------------------------------
+
+_RIFF_SLACK = 8
+"""Some writers count the eight bytes of the chunk's own header."""
+_RIFF_UNKNOWN = 0xFFFFFF00
+"""Sizes from here on are what recorders leave that were never able to come back to it."""
+
+
+def _avi_is_cut(read: Read, size: int) -> bool:
+    """Whether one of the RIFF chunks (OpenDML has several) says it is longer than the file."""
+    position = 0
+    while (head := read(position, 12)).startswith(b"RIFF") and len(head) == 12 and head[8:] in (b"AVI ", b"AVIX"):
+        length = int.from_bytes(head[4:8], "little")
+        if not 4 <= length < _RIFF_UNKNOWN:
+            return False
+        position += 8 + length + length % 2
+        if position > size + _RIFF_SLACK:
+            return True
+    return False
+
+
 # ---- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def is_cut(read: Read, size: int) -> bool:
+    """Whether an mp4, Matroska or AVI file says it is longer than it is; the other families do not say."""
+    kind = family(read)
+    if kind == "mov":
+        return payload_is_cut(read, size)
+    if kind == "matroska":
+        return _matroska_is_cut(read, size)
+    return kind == "avi" and _avi_is_cut(read, size)
 
 
 def is_encrypted(read: Read, size: int, kind: Family) -> bool:

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from stereospot.errors import StereoSpotError
-from stereospot.media import plan
+from stereospot.media import plan, sniff
 from stereospot.media.limits import Limits
 from stereospot.media.probe import probe
 from stereospot.media.source import FileSource
@@ -128,6 +128,35 @@ def test_a_truncated_tail_is_converted_with_a_warning_that_names_the_counts() ->
     film = reading.planned("tail_cut_mp4")
     assert film.warnings == ("the file ends early: 60 of 96 frames are in it",)
     assert len(film.pts) == 60
+
+
+@pytest.mark.parametrize(("name", "stated"), [("tail_cut_mkv", "about 73"), ("tail_cut_avi", "96")])
+def test_so_is_one_without_an_index_up_front(name: str, stated: str) -> None:
+    film = reading.planned(name)
+    assert film.warnings == (f"the file ends early: {len(film.pts)} of {stated} frames are in it",)
+
+
+@pytest.mark.parametrize("name", sources.TWELVE)
+def test_a_whole_film_has_no_warning(name: str) -> None:
+    assert reading.planned(name).warnings == ()
+
+
+def test_a_recording_of_unknown_size_is_not_cut(tmp_path: Path) -> None:
+    """A live Matroska file says `all ones` for the size of its Segment, a live AVI file nothing or all ones."""
+    whole = sources.path("vfr_mkv").read_bytes()
+    size = whole.index(b"\x18\x53\x80\x67") + 4
+    film = sources.path("mpeg4_avi").read_bytes()
+    live = {"mkv": whole[:size] + b"\x01" + b"\xff" * 7 + whole[size + 8 :]}
+    live |= {f"{word[0]}.avi": film[:4] + word + film[8:] for word in (bytes(4), b"\xff" * 4)}
+    for suffix, data in live.items():
+        for content in (data, data[: len(data) * 6 // 10]):
+            path = tmp_path / f"film.{suffix}"
+            path.write_bytes(content)
+            source = FileSource(path)
+            try:
+                assert sniff.is_cut(source.read_at, source.size) is False, suffix
+            finally:
+                source.close()
 
 
 @pytest.mark.parametrize("name", ["mid_gop_ts", "mid_gop_mp4"])

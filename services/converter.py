@@ -48,6 +48,10 @@ FINISHING = PHASES | {Phase.FAILED}
 UNFIT_SECONDS = 3.0
 """How long a segment rests after a worker whose encoder writes another header gave it back."""
 
+MISSING_SECONDS = 10.0
+"""How long it rests after a worker that lacks its model or engine: each return is an attempt, and such a worker is
+idle, so others need the time to come to it first."""
+
 SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
 """Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
 
@@ -72,7 +76,7 @@ class Converter:
         self._decoders = Decoders(context, capacity=slots)
         self._backends = backends.Backends(context.settings)
         self._computing = asyncio.Semaphore(slots)
-        self._unfit: set[tuple[str, int]] = set()
+        self._unfit: dict[tuple[str, int, int], tuple[Failure, float]] = {}
         self.engines = engines.available()
         self.device = engines.device()
         self._stored_now = 0
@@ -120,8 +124,8 @@ class Converter:
         if done is not None:
             await self._publish(task, done)
             return Ack("stored already")
-        if (task.job_id, task.generation) in self._unfit:
-            return _unfit(task)
+        if _work_of(task) in self._unfit:
+            return self._give_back(task)
         head = await self._plans.head(task.job_id, task.generation)
         segment = await self._plans.segment(task.job_id, task.generation, task.index, task.part)
         if head is None or segment is None:
@@ -259,8 +263,8 @@ class Converter:
             if await operations.replan(self._bus, task.job_id, task.generation, reason):
                 return Ack("replanned")
         if error.code == "ENCODER_MISMATCH":
-            self._unfit.add((task.job_id, task.generation))
-            return _unfit(task)
+            self._unfit[_work_of(task)] = Failure.of(errors.error(error.code)), UNFIT_SECONDS
+            return self._give_back(task)
         failure = Failure.of(error, segment_index=task.index, attempts=delivery.attempt)
         again = error.code in SECOND_LOOK and delivery.attempt < 2
         # What is missing on this machine may be there on another, if there is one.
@@ -268,7 +272,16 @@ class Converter:
         if isinstance(error, final) and not again:
             return Reject(failure)
         await self._event(task, "retrying", attempt=delivery.attempt, failure=failure)
+        if isinstance(error, errors.Misconfigured):
+            self._unfit[_work_of(task)] = failure, MISSING_SECONDS
+            return self._give_back(task)
         return Retry(reason=str(error), failure=failure)
+
+    def _give_back(self, task: SegmentTask) -> Retry:
+        """Leave this segment to others, without another look."""
+        failure, delay_seconds = self._unfit[_work_of(task)]
+        failure = failure.model_copy(update={"segment_index": task.index})
+        return Retry(delay_seconds=delay_seconds, reason=failure.code, failure=failure)
 
     # ---- what is known and told -------------------------------------------------------------------------
     async def _expected_init(self, task: SegmentTask) -> str | None:
@@ -310,6 +323,6 @@ class Converter:
             _log.debug("event not published", action="retry", code=error.code)
 
 
-def _unfit(task: SegmentTask) -> Outcome:
-    failure = Failure.of(errors.error("ENCODER_MISMATCH"), segment_index=task.index)
-    return Retry(delay_seconds=UNFIT_SECONDS, reason="ENCODER_MISMATCH", failure=failure)
+def _work_of(task: SegmentTask) -> tuple[str, int, int]:
+    """What a worker is fit for or not; a job that is retried is looked at anew, something may have been installed."""
+    return task.job_id, task.generation, task.attempt

@@ -7,13 +7,14 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services import daemon, operations
 from services.context import Context
-from services.converter import Converter, Report
+from services.converter import MISSING_SECONDS, Converter, Report
 from stereospot import errors, keys, records, subjects
 from stereospot.bus import Delivery
 from stereospot.completion import Completion
@@ -158,6 +159,32 @@ async def test_a_worker_with_another_header_gives_the_segment_back_and_takes_no_
         assert made.decoders_opened == 1, "the second refusal costs nothing"
         assert [item async for item in context.store.list("jobs/J1/1/segments/")] == []
         assert await reported(context) == []
+
+
+async def test_a_worker_that_lacks_the_engine_gives_the_job_back_and_looks_again_when_it_is_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUNIF_HOME", str(tmp_path / "none"))
+    async with rig(tmp_path) as context, converter(context) as made:
+        await a_planned_job(context, films.path("h264_mp4"), engine="iw3")
+        for index in (0, 1):
+            outcome = await made.handle(task(index))
+            assert isinstance(outcome, Retry)
+            assert outcome.delay_seconds == MISSING_SECONDS
+            assert outcome.failure is not None
+            assert (outcome.failure.code, outcome.failure.segment_index) == ("ENGINE_UNAVAILABLE", index)
+        opened = made.decoders_opened
+        assert opened <= 1, "the second return costs nothing"
+        await records.change_job(context.bus, "J1", lambda job: job.model_copy(update={"attempt": 2}))
+        assert isinstance(await made.handle(task(0, attempt=2)), Retry)
+        assert made.decoders_opened == opened + 1
+
+    alone = tmp_path / "alone"
+    async with rig(alone) as shared, converter(replace(shared, alone=True)) as made:
+        await a_planned_job(shared, films.path("h264_mp4"), engine="iw3")
+        outcome = await made.handle(task(0))
+        assert isinstance(outcome, Reject)
+        assert outcome.failure.code == "ENGINE_UNAVAILABLE"
 
 
 async def test_cancelling_stops_a_running_segment_and_its_decoder_within_ten_seconds(

@@ -2,3 +2,8 @@
 
 python -m bench b1 b3 b6        # or none for all
 """
+
+import os
+
+# A shell may forbid compiled modules; an installed program has them, so what is measured may write them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

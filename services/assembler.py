@@ -85,7 +85,7 @@ class Assembler:
         total = await self.plans.total(job.job_id, job.generation)
         if head is None or total is None:
             return Retry(reason="the plan is not readable")
-        plain = delivery.attempt == 1 and trigger.attempt == 1
+        plain = delivery.is_first and trigger.attempt == 1
         try:
             await self.make(job, head, total, plain=plain)
         except errors.StereoSpotError as error:
@@ -168,6 +168,7 @@ class Assembler:
         def complete(found: Job) -> Job | None:
             if not is_wanted(found, job.generation, {Phase.ASSEMBLING}, job.attempt):
                 return None
+            found = jobs.without_waits(found)
             for text in warnings:
                 found = found.with_warning("FILM", text)
             for notice in comfort.warnings:

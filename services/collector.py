@@ -21,12 +21,13 @@ from services.context import Context
 from services.dispatcher import Dispatcher
 from services.states import States
 from services.view import View
-from stereospot import actor, crash, errors, log, records, subjects
+from stereospot import crash, errors, log, records, subjects
 from stereospot.bus import Puller, PullError
 from stereospot.bus.pull import Received
 from stereospot.completion import MAX_SEGMENTS, Completion
 from stereospot.jobs import Phase
-from stereospot.messages import AudioDone, Failure, PartDone, TotalDone
+from stereospot.letters import dead_letter
+from stereospot.messages import AudioDone, Failure, PartDone, TotalDone, WindowDone
 
 _log = log.get("collector")
 
@@ -141,7 +142,7 @@ class Collector:
         delivery = received.delivery
         _log.error("not a completion", action="reject", subject=delivery.subject)
         failure = Failure.of(errors.error("INVALID_REQUEST", "This is not a completion."))
-        letter = actor.dead_letter(delivery, failure, worker_id="collector", at=time.time())
+        letter = dead_letter(delivery, failure, worker_id="collector", at=time.time())
         await self._bus.publish(subjects.dead(letter.kind, letter.dead_id), letter, msg_id=f"dead.{letter.dead_id}")
         await received.terminate(f"{failure.code} {failure.detail}")
 

@@ -30,7 +30,7 @@ from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media.model import Plan, Segment
 from stereospot.messages import Failure, Message, SegmentDone, SegmentEvent, SegmentTask
-from stereospot.outcome import Ack, Outcome, Reject, Retry
+from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 
 _log = log.get("converter")
 
@@ -49,8 +49,8 @@ UNFIT_SECONDS = 3.0
 """How long a segment rests after a worker whose encoder writes another header gave it back."""
 
 MISSING_SECONDS = 10.0
-"""How long it rests after a worker that lacks its model or engine: each return is an attempt, and such a worker is
-idle, so others need the time to come to it first."""
+"""How long it rests after a worker that lacks its model or engine: such a worker is idle, so others need the time to
+come to it first."""
 
 SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
 """Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
@@ -266,6 +266,7 @@ class Converter:
             self._unfit[_work_of(task)] = Failure.of(errors.error(error.code)), UNFIT_SECONDS
             return self._give_back(task)
         failure = Failure.of(error, segment_index=task.index, attempts=delivery.attempt)
+            await self._explain(task, self._unfit[_work_of(task)][0])
         again = error.code in SECOND_LOOK and delivery.attempt < 2
         # What is missing on this machine may be there on another, if there is one.
         final = errors.Permanent if not self._context.alone else (errors.Permanent, errors.Misconfigured)
@@ -276,12 +277,27 @@ class Converter:
             self._unfit[_work_of(task)] = failure, MISSING_SECONDS
             return self._give_back(task)
         return Retry(reason=str(error), failure=failure)
+            await self._explain(task, failure)
 
-    def _give_back(self, task: SegmentTask) -> Retry:
-        """Leave this segment to others, without another look."""
+    def _give_back(self, task: SegmentTask) -> Return:
+        """Leave this segment to others, without another look; it was not tried."""
         failure, delay_seconds = self._unfit[_work_of(task)]
         failure = failure.model_copy(update={"segment_index": task.index})
-        return Retry(delay_seconds=delay_seconds, reason=failure.code, failure=failure)
+        return Return(delay_seconds, reason=failure.code, failure=failure)
+
+    async def _explain(self, task: SegmentTask, failure: Failure) -> None:
+        """Say on the job why it waits, once a job however many workers find it."""
+        text = f"A worker gave this job back, it waits for another one: {failure.sentence} {failure.advice}"
+
+        def warn(job: Job) -> Job | None:
+            wanted = is_wanted(job, task.generation, PHASES, task.attempt)
+            return job.with_warning(failure.code, text) if wanted else None
+
+        try:
+            job = await records.change_job(self._bus, task.job_id, warn)
+        except errors.Permanent:
+            return  # deleted in the meantime
+        await operations.announce(self._bus, job, "waiting", code=failure.code, worker_id=self.worker_id)
 
     # ---- what is known and told -------------------------------------------------------------------------
     async def _expected_init(self, task: SegmentTask) -> str | None:

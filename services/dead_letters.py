@@ -7,17 +7,20 @@ it leaves the work queue, where it would stay for ever.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any
 
 from services import operations
 from services.context import Context
-from stereospot import actor, crash, errors, log, records, subjects
-from stereospot.bus import Bus, Delivery, Stored
+from stereospot import crash, errors, log, records, subjects
+from stereospot.bus import Bus, Conflict, Delivery, Stored
 from stereospot.jobs import Phase
+from stereospot.letters import dead_letter
 from stereospot.messages import DeadLetter, Failure
 from stereospot.outcome import Ack, Outcome
+from stereospot.tries import Tries
 
 _log = log.get("dead-letters")
 
@@ -43,6 +46,8 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
     if found is None or found.is_marker:
         return Ack("gone")
     deliveries = int(advisory.get("deliveries", 0))
+    if str(advisory.get("type", "")).endswith("max_deliver") and await _offer_again(context, found, stream, deliveries):
+        return Ack("offered again")
     reason = advisory.get("reason") or "no worker that took it came back"
     problem = errors.error("ATTEMPTS_EXHAUSTED", f"{deliveries} deliveries: {reason}.")
     failure = Failure.of(problem, attempts=deliveries, segment_index=_segment_index(found.subject))
@@ -50,7 +55,7 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
         subject=found.subject, data=found.data, attempt=deliveries, stream=stream, stream_sequence=sequence,
         headers=found.headers,
     )  # fmt: skip
-    letter = actor.dead_letter(source, failure, worker_id=str(advisory.get("consumer", "")), at=time.time())
+    letter = dead_letter(source, failure, worker_id=str(advisory.get("consumer", "")), at=time.time())
     await bus.publish(subjects.dead(letter.kind, letter.dead_id), letter, msg_id=f"dead.{letter.dead_id}")
     crash.point("dead_letters.buried")
     await _fail_job(bus, letter)
@@ -60,6 +65,25 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
     crash.point("dead_letters.removed")
     _log.error("buried", action="reject", subject=found.subject, deliveries=deliveries)
     return Ack()
+
+
+async def _offer_again(context: Context, found: Stored, stream: str, deliveries: int) -> bool:
+    """A message that ran out of deliveries because workers gave it back untried starts anew; whether it did."""
+    bus = context.bus
+    excused = await Tries(bus).excused(stream, found.sequence)
+    if not excused or deliveries - excused > context.settings.max_attempts:
+        return False
+    if stream in _QUEUES:
+        await bus.publish(found.subject, found.data, msg_id=f"offered.{stream}.{found.sequence}")
+        await bus.remove(stream, found.sequence)
+    elif stream == subjects.kv_stream(subjects.STATE):
+        bucket = bus.bucket(subjects.STATE)
+        with contextlib.suppress(Conflict):  # written anew in the meantime
+            await bucket.update(bucket.key_of(found.subject), found.data, found.sequence)
+    else:
+        return False
+    _log.warning("offered again", action="retry", subject=found.subject, deliveries=deliveries, excused=excused)
+    return True
 
 
 async def _fail_job(bus: Bus, letter: DeadLetter) -> None:

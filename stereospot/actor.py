@@ -3,33 +3,36 @@
 Handlers see a `Delivery` and return an `Outcome`; they never see NATS. What is out of a handler's hands is here: slots,
 lanes, heartbeats, backoff, attempts, dead letters, hand-over at a stop, and waiting out a broker or a storage that is
 away without using up a message's tries.
+
+An attempt is a real try. The server counts deliveries; those that were given back untried (`Return`, a stop) are
+excused (`tries`). A message that killed every worker that tried it is buried by the next one, untried.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from stereospot import crash, errors, history, log
+from stereospot import crash, errors, history, letters, log
 from stereospot.bus import Bus, Delivery, Puller, PullError
 from stereospot.bus.pull import HAND_OVER_SECONDS, Received
-from stereospot.messages import DeadLetter, Failure
-from stereospot.outcome import Ack, Outcome, Reject, Retry
+from stereospot.messages import Failure
+from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 from stereospot.subjects import dead
-
-crash.declare("actor.fetched", "actor.handled", "actor.dead_lettered", "actor.settled")
+from stereospot.tries import Tries
 
 crash.declare("actor.fetched", "actor.handled", "actor.dead_lettered", "actor.settled")
 
 Handler = Callable[[Delivery], Awaitable[Outcome]]
-BatchHandler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
 OnReject = Callable[[Delivery, Failure], Awaitable[None]]
 
 PATIENT = frozenset({"BROKER_UNAVAILABLE", "STORAGE_UNAVAILABLE", "STORAGE_FULL"})
 """The surroundings failed, not the work: the handler is run again here, with the same attempt, after a pause."""
+
+HAND_OVER_PATIENCE_SECONDS = 1.0
+"""How long a stop waits for the broker to note that a delivery was no try."""
 
 
 class Actor:
@@ -73,7 +76,8 @@ class Actor:
         self._wake = asyncio.Event()
         lanes = [consumer] if isinstance(consumer, str) else list(consumer)
         self._lanes = [Puller(bus, stream, lane, wake=self._wake) for lane in lanes]
-        self._running: dict[asyncio.Task[None], list[Received]] = {}
+        self._running: dict[asyncio.Task[None], Received] = {}
+        self._tries = Tries(bus)
         self._stopping = False
         self._log = log.get(name)
 
@@ -107,6 +111,7 @@ class Actor:
                 finally:
                     beat.cancel()
                     for lane in self._lanes:
+                        await self._hand_over(await lane.release())
                         await lane.close()
             if not self._stopping:
                 raise errors.error("BROKER_UNAVAILABLE", "The connection was closed.")
@@ -164,25 +169,22 @@ class Actor:
     def _room(self) -> int:
         return self.slots - len(self._running)
 
-    def _start(self, group: asyncio.TaskGroup, taken: list[Received]) -> None:
-        for portion in self._portions([received for received in taken if not self._has(received)]):
+    def _start(self, group: asyncio.TaskGroup, taken: Iterable[Received]) -> None:
+        for received in taken:
+            if self._has(received):
+                continue
             crash.point("actor.fetched")
-            task = group.create_task(self._process(portion))
-            self._running[task] = portion
+            task = group.create_task(self._process(received))
+            self._running[task] = received
             task.add_done_callback(self._ended)
 
     def _has(self, received: Received) -> bool:
         """Whether this message is being worked on here already: a broker that came back offers it once more."""
-        for portion in self._running.values():
-            for running in portion:
-                if running.is_same(received):
-                    running.reply = received.reply  # the newest delivery's acknowledgement counts
-                    return True
+        for running in self._running.values():
+            if running.is_same(received):
+                running.reply = received.reply  # the newest delivery's acknowledgement counts
+                return True
         return False
-
-    def _portions(self, taken: list[Received]) -> list[list[Received]]:
-        """How what was fetched is given to handlers."""
-        return [[received] for received in taken]
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
@@ -192,65 +194,54 @@ class Actor:
         """Keep alive what is being worked on and what is held back for want of a slot."""
         while True:
             await asyncio.sleep(self._ack_wait / 3)
-            running = [received for portion in self._running.values() for received in portion]
-            for received in [*running, *(held for lane in self._lanes for held in lane.held)]:
+            for received in [*self._running.values(), *(held for lane in self._lanes for held in lane.held)]:
                 try:
                     await received.in_progress()
                 except errors.Transient as problem:
                     self._log.warning("heartbeat failed", action="retry", reason=str(problem))
                     break
 
-    # ---- one portion: process, persist, log --------------------------------------------------------------------
-    async def _process(self, portion: list[Received]) -> None:
+    # ---- one message: process, persist, log --------------------------------------------------------------------
+    async def _process(self, received: Received) -> None:
         started = time.monotonic()
         try:
-            outcomes = await self._handle([received.delivery for received in portion])
+            received.delivery = await self._tries.counted(received.delivery)
+            outcome = self._judge(received.delivery, await self._handle(received.delivery))
+            crash.point("actor.handled")
+            await self._persist(received, outcome)
         except asyncio.CancelledError:
-            await self._hand_over(portion)
+            await self._hand_over([received])
             raise
-        crash.point("actor.handled")
-        for received, outcome in zip(portion, outcomes, strict=True):
-            settled = self._judge(received.delivery, outcome)
-            try:
-                # The server takes the acks of a connection in order: the last one's confirmation speaks for all.
-                await self._persist(received, settled, confirm=received is portion[-1])
-            except asyncio.CancelledError:
-                await self._hand_over([received])
-                raise
-            except Exception as problem:
-                # Not settled: the server offers it again after the ack wait, and handlers are idempotent.
-                self._log.warning("not settled", action="retry", subject=received.delivery.subject, reason=str(problem))
-                continue
-            self._record(received.delivery, settled, time.monotonic() - started)
+        except Exception as problem:
+            # Not settled: the server offers it again after the ack wait, and handlers are idempotent.
+            self._log.warning("not settled", action="retry", subject=received.delivery.subject, reason=str(problem))
+            return
+        self._record(received.delivery, outcome, time.monotonic() - started)
         crash.point("actor.settled")
 
-    async def _handle(self, deliveries: list[Delivery]) -> Sequence[Outcome]:
+    async def _handle(self, delivery: Delivery) -> Outcome:
         """Run the handler; while its surroundings are away, wait here and run it again. Raises only CancelledError."""
+        if self._max_attempts is not None and delivery.attempt > self._max_attempts:
+            lost = Failure.of(errors.error("WORKER_LOST", "No worker that took it came back."))
+            return Retry(failure=lost)  # not tried again: `_judge` makes it the end
         deadline = time.monotonic() + self._patience
         tries = 0
         while True:
             try:
-                return await self._call(deliveries)
+                return await self._handler(delivery)
             except errors.StereoSpotError as problem:
                 if problem.code not in PATIENT or time.monotonic() > deadline:
-                    return [_outcome_of(problem, delivery) for delivery in deliveries]
+                    return _outcome_of(problem, delivery)
                 cause: Exception = problem
             except Exception as problem:
-                self._log.exception("handler failed", action="retry", subject=deliveries[0].subject)
-                return [_outcome_of(problem, delivery) for delivery in deliveries]
+                self._log.exception("handler failed", action="retry", subject=delivery.subject)
+                return _outcome_of(problem, delivery)
             tries += 1
             delay = self._delay(tries)
             self._log.warning(
-                "waiting",
-                action="retry",
-                subject=deliveries[0].subject,
-                reason=str(cause),
-                delay_seconds=round(delay, 3),
+                "waiting", action="retry", subject=delivery.subject, reason=str(cause), delay_seconds=round(delay, 3)
             )
             await asyncio.sleep(delay)
-
-    async def _call(self, deliveries: list[Delivery]) -> Sequence[Outcome]:
-        return [await self._handler(deliveries[0])]
 
     def _judge(self, delivery: Delivery, outcome: Outcome) -> Outcome:
         """At the last attempt a retry becomes a rejection that keeps the cause."""
@@ -258,29 +249,33 @@ class Actor:
             return outcome
         cause = outcome.failure
         said = f"{cause.sentence} {cause.detail}".strip() if cause else outcome.reason
-        problem = errors.error("ATTEMPTS_EXHAUSTED", f"After {delivery.attempt} attempts: {said}")
-        failure = Failure.of(problem, attempts=delivery.attempt)
+        tries = min(delivery.attempt, self._max_attempts)
+        problem = errors.error("ATTEMPTS_EXHAUSTED", f"After {tries} attempts: {said}")
+        failure = Failure.of(problem, attempts=tries)
         if cause is not None:
             failure = failure.model_copy(
                 update={"details": {"cause": cause.model_dump(mode="json")}, "segment_index": cause.segment_index}
             )
         return Reject(failure)
 
-    async def _persist(self, received: Received, outcome: Outcome, *, confirm: bool) -> None:
+    async def _persist(self, received: Received, outcome: Outcome) -> None:
         """Tell the broker; the only place where messages are acknowledged, given back or buried."""
         delivery = received.delivery
         match outcome:
             case Ack():
-                await (received.ack_confirmed() if confirm else received.ack())
+                await received.ack_confirmed()
             case Retry(delay_seconds=delay):
                 await received.nak(self._delay(delivery.attempt) if delay is None else delay)
+            case Return(delay_seconds=delay):
+                await self._tries.excuse(delivery)
+                await received.nak(delay)
             case Reject(failure=failure):
                 await self._bury(delivery, failure)
                 await received.terminate(f"{failure.code} {failure.detail}")
 
     async def _bury(self, delivery: Delivery, failure: Failure) -> None:
         """Dead letter first, then `on_reject`, so that a crash in between repeats both and loses neither."""
-        letter = dead_letter(delivery, failure, worker_id=self.name, at=time.time())
+        letter = letters.dead_letter(delivery, failure, worker_id=self.name, at=time.time())
         await self.bus.publish(dead(letter.kind, letter.dead_id), letter, msg_id=f"dead.{letter.dead_id}")
         crash.point("actor.dead_lettered")
         if self._on_reject is not None:
@@ -292,6 +287,8 @@ class Actor:
         match outcome:
             case Ack(note=note):
                 self._log.debug("done", action="done", **said, note=note)
+            case Return(reason=reason, failure=failure):
+                self._log.warning("given back", action="retry", **said, reason=reason, code=failure and failure.code)
             case Retry(reason=reason, failure=failure):
                 self._log.warning("retry", action="retry", **said, reason=reason, code=failure and failure.code)
             case Reject(failure=failure):
@@ -310,97 +307,18 @@ class Actor:
         for task in list(self._running):
             task.cancel()
 
-    async def _hand_over(self, portion: Sequence[Received]) -> None:
-        """Give messages to whoever is next, at once."""
-        for received in portion:
+    async def _hand_over(self, unfinished: Sequence[Received]) -> None:
+        """Give messages to whoever is next, at once; nobody's try is used up by our leaving."""
+        for received in unfinished:
+            try:
+                async with asyncio.timeout(HAND_OVER_PATIENCE_SECONDS):
+                    await self._tries.excuse(received.delivery)
+            except (TimeoutError, errors.StereoSpotError) as problem:
+                self._log.warning("not excused", action="stop", reason=str(problem) or "no answer in time")
             try:
                 await received.nak(HAND_OVER_SECONDS)
             except errors.Transient as problem:
                 self._log.warning("not handed over", action="stop", reason=str(problem))
-
-
-class BatchActor(Actor):
-    """Up to `batch` messages a handler, one handler at a time; it returns one outcome for each, in order.
-
-    For work whose cost is per write rather than per message.
-    """
-
-    def __init__(
-        self,
-        bus: Bus,
-        stream: str,
-        consumer: str,
-        handler: BatchHandler,
-        *,
-        name: str,
-        batch: int = 256,
-        ack_wait: float = 30.0,
-        max_attempts: int | None = None,
-        on_reject: OnReject | None = None,
-        grace_seconds: float = 5.0,
-    ) -> None:
-        super().__init__(
-            bus, stream, consumer, _alone, name=name, slots=batch, ack_wait=ack_wait, max_attempts=max_attempts,
-            on_reject=on_reject, grace_seconds=grace_seconds,
-        )  # fmt: skip
-        self._batch_handler = handler
-
-    def _room(self) -> int:
-        return 0 if self._running else self.slots
-
-    def _has(self, received: Received) -> bool:
-        """Whether this message is being worked on here already: a broker that came back offers it once more."""
-        for portion in self._running.values():
-            for running in portion:
-                if running.is_same(received):
-                    running.reply = received.reply  # the newest delivery's acknowledgement counts
-                    return True
-        return False
-
-    def _portions(self, taken: list[Received]) -> list[list[Received]]:
-        return [taken] if taken else []
-
-    async def _call(self, deliveries: list[Delivery]) -> Sequence[Outcome]:
-        return await self._batch_handler(deliveries)
-
-
-async def _alone(delivery: Delivery) -> Outcome:
-    raise AssertionError(f"a batch actor handles no message alone: {delivery.subject}")
-
-
-def dead_letter(delivery: Delivery, failure: Failure, *, worker_id: str, at: float) -> DeadLetter:
-    """The letter for a delivery; its id is stable, so that burying twice leaves one."""
-    return DeadLetter(
-        dead_id=f"{delivery.stream}-{delivery.stream_sequence}",
-        kind=kind_of(delivery.subject),
-        subject=delivery.subject,
-        original=delivery.data.decode(errors="replace"),
-        headers=dict(delivery.headers),
-        failure=failure,
-        attempts=delivery.attempt,
-        worker_id=worker_id,
-        job_id=_job_id(delivery.data),
-        at=at,
-    )
-
-
-def kind_of(subject: str) -> str:
-    """`work-plan`, `convert`, `done`, `live-open`, `trigger`, `advisory`: the token after `dead.`."""
-    parts = subject.split(".")
-    if parts[0] == "$KV":
-        return parts[2] if len(parts) > 2 else "kv"
-    if parts[0].startswith("$"):
-        return "advisory"
-    return "-".join(parts[1:3]) if parts[1:2] in (["work"], ["live"]) else ".".join(parts[1:2])
-
-
-def _job_id(data: bytes) -> str | None:
-    try:
-        value = json.loads(data)
-    except ValueError:
-        return None
-    found = value.get("job_id") if isinstance(value, dict) else None
-    return found if isinstance(found, str) else None
 
 
 def _outcome_of(problem: Exception, delivery: Delivery) -> Outcome:

@@ -124,6 +124,9 @@ _ENTRIES = (
 
 CATALOGUE: dict[str, Entry] = {item.code: item for item in _ENTRIES}
 
+ELSEWHERE = frozenset({"ENCODER_MISMATCH", *(item.code for item in _ENTRIES if item.kind == "misconfigured")})
+"""Failures of a worker and not of its work: another worker may not have them, so work waits for one."""
+
 
 class StereoSpotError(Exception):
     """A failure with a code of the catalogue; `str()` gives the sentence and the detail.

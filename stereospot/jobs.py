@@ -111,6 +111,13 @@ class Job(Message):
         return self.model_copy(update={"warnings": (*self.warnings, Notice(code=code, text=text))})
 
 
+def without_waits(job: Job) -> Job:
+    """The job without the warnings that say what it waited for: it waits no more."""
+    return job.model_copy(
+        update={"warnings": tuple(item for item in job.warnings if item.code not in errors.ELSEWHERE)}
+    )
+
+
 def advance(job: Job, phase: Phase, *, at: float, note: str = "", **changes: Any) -> Job:
     """The job in `phase`, with a line of history; raises CONFLICT when the table does not allow it."""
     if phase not in TRANSITIONS[job.phase]:

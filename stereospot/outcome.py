@@ -27,10 +27,19 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Return:
+    """Not tried: this worker cannot do it, another may. Offered again after the delay, and never counted as a try."""
+
+    delay_seconds: float
+    reason: str = ""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reject:
     """Another try cannot help: dead letter, `on_reject`, and the message goes away."""
 
     failure: Failure
 
 
-Outcome = Ack | Retry | Reject
+Outcome = Ack | Retry | Return | Reject

@@ -27,6 +27,7 @@ SESSIONS = "sessions"
 WORKERS = "workers"
 KEYS = "keys"
 IDEMPOTENCY = "idempotency"
+TRIES = "tries"
 
 Lane = Literal["now", "normal"]
 LANES: tuple[Lane, Lane] = ("now", "normal")
@@ -121,23 +122,10 @@ def event_segment(job_id: str, generation: int, index: int) -> str:
     return f"{PREFIX}.event.segment.{_token(job_id)}.{generation}.{index}"
 
 
-def event_worker(worker_id: str, name: str) -> str:
-    """`stereospot.event.worker.<worker>.<name>`: joined, left, …"""
-    return f"{PREFIX}.event.worker.{_token(worker_id)}.{_token(name)}"
-
-
 # ---- the rest --------------------------------------------------------------------------------------------
 def dead(kind: str, identity: str) -> str:
     """`stereospot.dead.<kind>.<id>`: a dead letter; kind is work-plan, convert, done, …"""
     return f"{PREFIX}.dead.{_token(kind)}.{_token(identity)}"
-
-
-def live_open(session_id: str) -> str:
-    return f"{PREFIX}.live.open.{_token(session_id)}"
-
-
-def live_chunk(session_id: str, index: int) -> str:
-    return f"{PREFIX}.live.chunk.{_token(session_id)}.{index}"
 
 
 def state_key(job_id: str, generation: int) -> str:
@@ -148,6 +136,11 @@ def state_key(job_id: str, generation: int) -> str:
 def trigger_key(job_id: str, generation: int) -> str:
     """Key of a generation's one reassembly trigger in the bucket `state`."""
     return f"trigger.{_token(job_id)}.{generation}"
+
+
+def tries_key(stream: str, sequence: int) -> str:
+    """Key of a message's excused deliveries in the bucket `tries`."""
+    return f"{_token(stream)}.{sequence}"
 
 
 def kv_subject(bucket: str, key: str) -> str:

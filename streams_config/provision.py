@@ -60,6 +60,9 @@ CONSUMER_FIXED = frozenset(
 ONE_WAY = frozenset({"allow_msg_ttl", "allow_msg_schedules"})
 """May be switched on, never off."""
 
+EXCUSED = 1000
+"""Deliveries that may be given back untried before the server's limit, the net of last resort, is reached."""
+
 _PATIENCE_SECONDS = 20.0
 _MISSING = frozenset({10014, 10059})
 _NO_LEADER_YET = frozenset({10008, 10009})
@@ -149,8 +152,9 @@ def settle(
 ) -> Configuration:
     """The configuration for one deployment.
 
-    `ack_wait_seconds` is that of the CONVERT consumers; `max_attempts` is the handlers' own limit: the server's lies
-    two above it, since it is only the net. `pools` get consumers after the pattern of the pool `cpu`.
+    `ack_wait_seconds` is that of the CONVERT consumers; `max_attempts` is the handlers' own limit of real tries. The
+    server counts deliveries, those that were given back untried too: its limit lies far above. `pools` get consumers
+    after the pattern of the pool `cpu`.
     """
     streams = {name: {**stream, "num_replicas": replicas} for name, stream in configuration.streams.items()}
     consumers = {key: dict(consumer) for key, consumer in configuration.consumers.items()}
@@ -163,7 +167,7 @@ def settle(
         if ack_wait_seconds is not None and stream == "CONVERT":
             consumer["ack_wait"] = int(ack_wait_seconds * 1e9)
         if max_attempts is not None and consumer.get("max_deliver", -1) > 0:
-            consumer["max_deliver"] = max_attempts + 2
+            consumer["max_deliver"] = max_attempts + EXCUSED
     return Configuration(streams, consumers)
 
 

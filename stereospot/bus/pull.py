@@ -47,7 +47,8 @@ class PullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message as a handler sees it. `attempt` counts deliveries from 1; the heartbeat is the actor's business."""
+    """A message as a handler sees it. `attempt` counts tries from 1, `excused` the deliveries that were none (see
+    `tries`); the heartbeat is the actor's business."""
 
     subject: str
     data: bytes
@@ -58,6 +59,12 @@ class Delivery:
     pending: int = 0
     timestamp: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    excused: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether nobody was ever given this message before."""
+        return self.attempt == 1 and self.excused == 0
 
     @property
     def is_marker(self) -> bool:
@@ -152,18 +159,27 @@ class Puller:
             self._subscriptions.append(await self._bus.subscribe(f"{self._inbox}.{kind}.*", arrive))
         self._unlisten = self._bus.listen(self._reset)
 
-    async def close(self) -> None:
-        """Take back open requests and hand over what is `held`; what was on its way here is waited for, not lost."""
+    async def release(self) -> list[Received]:
+        """Take back open requests; returns what is `held`, what was on its way here included."""
         self._unlisten()
         subscriptions, self._subscriptions = self._subscriptions, []
         try:
             async with asyncio.timeout(2.0):
                 for subscription in subscriptions:
                     await subscription.drain()
-            while self.held:
-                await self.held.popleft().nak(HAND_OVER_SECONDS)
-        except (TimeoutError, nats.errors.Error, errors.Transient):
-            return  # the connection is going away, and with it the subscription; the ack wait brings the messages back
+        except (TimeoutError, nats.errors.Error):
+            pass  # the connection is going away, and with it the subscription; the ack wait brings the rest back
+        left = list(self.held)
+        self.held.clear()
+        return left
+
+    async def close(self) -> None:
+        """`release`, and hand over what was held; nothing on its way here is lost."""
+        for received in await self.release():
+            try:
+                await received.nak(HAND_OVER_SECONDS)
+            except errors.Transient:
+                return
 
     async def take(self, batch: int, *, timeout: float = 2.0) -> list[Received]:
         """Up to `batch` messages that are there now, without waiting for more; raises PullError."""

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from stereospot import errors, subjects
-from stereospot.actor import Actor, BatchActor, kind_of
-from stereospot.bus import Bus, Delivery, Refused
+from stereospot.actor import Actor
+from stereospot.bus import Bus, Delivery, Puller, Refused
+from stereospot.letters import kind_of
 from stereospot.messages import DeadLetter, Failure, PlanWork
-from stereospot.outcome import Ack, Outcome, Reject, Retry
+from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 from stereospot.settings import Settings
 from tests.support import Nats, eventually
 
@@ -357,7 +358,7 @@ async def test_stop_hands_unfinished_work_over_at_once(bus: Bus, settings: Setti
     async with running(plan_actor(other, handle)):
         await eventually(lambda: bool(taken))
     await other.drain()
-    assert taken[0][0] == 2
+    assert taken[0][0] == 1, "a stop uses up no try"
     assert taken[0][1] - stopped < 1.0
 
 
@@ -401,7 +402,7 @@ async def test_cancelling_run_hands_over_too(bus: Bus) -> None:
 
     async with running(plan_actor(bus, handle)):
         await eventually(lambda: bool(redelivered), seconds=2)
-    assert redelivered == [2]
+    assert redelivered == [1], "a stop uses up no try"
 
 
 async def test_goes_on_within_two_seconds_of_a_restart(bus: Bus, server: Nats, settings: Settings) -> None:
@@ -476,31 +477,53 @@ async def waiting_plan(bus: Bus) -> bool:
     return bool((await bus.consumer_info(subjects.WORK, PLAN))["num_waiting"])
 
 
-# ---- batches -----------------------------------------------------------------------------------------------
-async def test_a_batch_actor_gets_many_at_once_and_settles_each(bus: Bus) -> None:
-    sizes: list[int] = []
-    refused: list[str] = []
+# ---- tries -------------------------------------------------------------------------------------------------
+async def test_what_is_given_back_untried_uses_up_no_attempt(bus: Bus, settings: Settings) -> None:
+    """One worker cannot do it and says so, many times; the other tries and fails: only its tries count."""
+    other = await Bus.connect(settings, name="test-other")
+    given_back = 0
+    tried: list[int] = []
 
-    async def handle(deliveries: Sequence[Delivery]) -> list[Outcome]:
-        sizes.append(len(deliveries))
-        outcomes: list[Outcome] = []
-        for delivery in deliveries:
-            bad = delivery.data == b"bad" and delivery.attempt == 1
-            refused.extend([delivery.subject] if bad else [])
-            outcomes.append(Retry(delay_seconds=0.05) if bad else Ack())
-        return outcomes
+    async def unfit(delivery: Delivery) -> Outcome:
+        nonlocal given_back
+        given_back += 1
+        return Return(0.01, reason="MODEL_MISSING")
 
-    for index in range(300):
-        await bus.send(subjects.done_segment("a", 1, index), b"bad" if index % 100 == 0 else b"{}")
-    await eventually(lambda: full(bus, 300))
-    async with running(BatchActor(bus, subjects.DONE, "collector", handle, name="test", batch=256)):
-        await eventually(empty(bus, subjects.DONE))
-    assert sizes[0] == 256
-    assert len(refused) == 3
+    async def fit(delivery: Delivery) -> Outcome:
+        tried.append(delivery.attempt)
+        raise errors.error("REMOTE_FAILED", "no route")
+
+    await submit(bus, "a")
+    async with running(plan_actor(bus, unfit, max_attempts=2)):
+        await eventually(lambda: given_back >= 8)
+        assert await letters(bus) == []
+    async with running(plan_actor(other, fit, max_attempts=2)):
+        await eventually(empty(bus))
+    await other.drain()
+    assert tried == [1, 2]
+    (letter,) = await letters(bus)
+    assert (letter.attempts, letter.failure.details["cause"]["code"]) == (2, "REMOTE_FAILED")
 
 
-async def full(bus: Bus, messages: int) -> bool:
-    return (await bus.stream_info(subjects.DONE))["state"]["messages"] == messages
+async def test_what_killed_every_worker_is_buried_by_the_next_one(bus: Bus) -> None:
+    """Deliveries that ended in silence are tries: nobody else gets to try after the last."""
+    await shorten(bus, subjects.WORK, PLAN, ack_wait=200_000_000)
+    puller = Puller(bus, subjects.WORK, PLAN)
+    await puller.open()
+    await submit(bus, "a")
+    for _ in range(2):
+        assert await puller.wait(3.0)
+        await puller.take(1)  # and never heard of again
+    await puller.release()
+
+    async def handle(delivery: Delivery) -> Outcome:
+        raise AssertionError("it was to be buried untried")
+
+    async with running(plan_actor(bus, handle, max_attempts=2)):
+        await eventually(empty(bus))
+    (letter,) = await letters(bus)
+    assert (letter.failure.code, letter.attempts) == ("ATTEMPTS_EXHAUSTED", 2)
+    assert letter.failure.details["cause"]["code"] == "WORKER_LOST"
 
 
 @pytest.mark.parametrize(

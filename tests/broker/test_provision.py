@@ -18,7 +18,7 @@ FILES = sorted(provisioner.FOLDER.glob("*/*.json"))
 def test_every_stream_bucket_and_consumer_of_the_code_has_a_file() -> None:
     configuration = provisioner.load()
     streams = {getattr(subjects, name) for name in ("WORK", "CONVERT", "LIVE", "DONE", "EVENT", "DEAD", "ADVISORY")}
-    names = ("JOBS", "STATE", "SESSIONS", "WORKERS", "KEYS", "IDEMPOTENCY")
+    names = ("JOBS", "STATE", "SESSIONS", "WORKERS", "KEYS", "IDEMPOTENCY", "TRIES")
     buckets = {subjects.kv_stream(getattr(subjects, name)) for name in names}
     assert set(configuration.streams) == streams | buckets
     for kind in subjects.WORK_KINDS:
@@ -79,7 +79,7 @@ async def test_settings_reach_the_consumers(bus: Bus, settings: Settings) -> Non
     consumer = (await bus.consumer_info(subjects.CONVERT, "convert-lab-now"))["config"]
     assert consumer["filter_subject"] == subjects.convert_filter("lab", "now")
     assert consumer["ack_wait"] == 5_000_000_000
-    assert consumer["max_deliver"] == 11
+    assert consumer["max_deliver"] == 1009
     collector = (await bus.consumer_info(subjects.DONE, "collector"))["config"]
     assert (collector["ack_wait"], collector["max_deliver"]) == (30_000_000_000, -1)
     assert not (await broker.provision(bus, wanted)).changed

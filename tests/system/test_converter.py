@@ -15,13 +15,13 @@ import pytest
 from services import daemon, operations
 from services.context import Context
 from services.converter import MISSING_SECONDS, Converter, Report
-from stereospot import errors, keys, records, subjects
+from stereospot import errors, jobs, keys, records, subjects
 from stereospot.bus import Delivery
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
 from stereospot.messages import SegmentDone, SegmentEvent, SegmentTask, Worker
 from stereospot.options import Options
-from stereospot.outcome import Ack, Outcome, Reject, Retry
+from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 from tests.media import sources as films
 from tests.support import eventually
 from tests.system.rig import a_planned_job, announce_total, rig
@@ -154,7 +154,7 @@ async def test_a_worker_with_another_header_gives_the_segment_back_and_takes_no_
         await context.bus.bucket(subjects.STATE).put(subjects.state_key("J1", 1), state)
         for _ in range(2):
             outcome = await made.handle(task(0))
-            assert isinstance(outcome, Retry)
+            assert isinstance(outcome, Return)
             assert outcome.reason == "ENCODER_MISMATCH"
         assert made.decoders_opened == 1, "the second refusal costs nothing"
         assert [item async for item in context.store.list("jobs/J1/1/segments/")] == []
@@ -169,14 +169,18 @@ async def test_a_worker_that_lacks_the_engine_gives_the_job_back_and_looks_again
         await a_planned_job(context, films.path("h264_mp4"), engine="iw3")
         for index in (0, 1):
             outcome = await made.handle(task(index))
-            assert isinstance(outcome, Retry)
+            assert isinstance(outcome, Return), "it was not tried"
             assert outcome.delay_seconds == MISSING_SECONDS
             assert outcome.failure is not None
             assert (outcome.failure.code, outcome.failure.segment_index) == ("ENGINE_UNAVAILABLE", index)
         opened = made.decoders_opened
         assert opened <= 1, "the second return costs nothing"
+        found = await records.get_job(context.bus, "J1")
+        assert found is not None
+        assert [item.code for item in found[0].warnings] == ["ENGINE_UNAVAILABLE"], "the job says why it waits, once"
+        assert jobs.without_waits(found[0]).warnings == ()
         await records.change_job(context.bus, "J1", lambda job: job.model_copy(update={"attempt": 2}))
-        assert isinstance(await made.handle(task(0, attempt=2)), Retry)
+        assert isinstance(await made.handle(task(0, attempt=2)), Return)
         assert made.decoders_opened == opened + 1
 
     alone = tmp_path / "alone"

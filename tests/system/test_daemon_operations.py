@@ -12,10 +12,13 @@ from services import daemon, dead_letters, delete, operations, submit
 from services.context import Context
 from services.janitor import Janitor
 from stereospot import completion, errors, jobs, keys, records, subjects
+from stereospot.bus import Delivery
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
 from stereospot.messages import DeadLetter, Film, PlanWork, SegmentTask, SourceRef, Trigger
 from stereospot.options import Options
+from stereospot.outcome import Ack
+from stereospot.tries import Tries
 from tests.support import eventually
 from tests.system.rig import a_job, rig
 
@@ -204,6 +207,37 @@ async def test_a_message_that_kills_every_worker_is_buried_and_fails_its_job(tmp
         assert await dead_letters.letters(context.bus) == []
         with pytest.raises(errors.Permanent, match="no dead letter"):
             await dead_letters.retry(context.bus, letter.dead_id)
+
+
+@pytest.mark.parametrize("excused", [3, 1])
+async def test_a_message_that_was_given_back_too_often_starts_anew_unless_it_was_tried_enough(
+    tmp_path: Path, excused: int
+) -> None:
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job())
+        task = SegmentTask(job_id="J1", generation=1, attempt=1, index=4, part=0)
+        subject = subjects.convert("cpu", "normal", "J1", 1, 4)
+        sequence = await context.bus.publish(subject, task)
+        given = Delivery(subject=subject, data=task.body(), stream=subjects.CONVERT, stream_sequence=sequence)
+        for _ in range(excused):
+            await Tries(context.bus).excuse(given)
+        advisory = {
+            "type": "io.nats.jetstream.advisory.v1.max_deliver",
+            "stream": subjects.CONVERT,
+            "stream_seq": sequence,
+            "deliveries": 6,
+        }
+        outcome = await dead_letters.handle(context, Delivery(subject="$JS", data=json.dumps(advisory).encode()))
+        found = await context.bus.last(subjects.CONVERT, subject)
+        if excused == 3:
+            assert outcome == Ack("offered again")
+            assert found is not None
+            assert found.sequence > sequence
+            assert await messages(context, subjects.CONVERT) == 1
+            assert await phase_of(context, "J1") is Phase.CONVERTING
+        else:
+            assert found is None
+            assert await phase_of(context, "J1") is Phase.FAILED
 
 
 async def _empty(context: Context, stream: str) -> bool:

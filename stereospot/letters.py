@@ -1,0 +1,43 @@
+"""Dead letters as the actor writes them: what will not be tried again by itself, with its reason. Pure."""
+
+from __future__ import annotations
+
+import json
+
+from stereospot.bus import Delivery
+from stereospot.messages import DeadLetter, Failure
+
+
+def dead_letter(delivery: Delivery, failure: Failure, *, worker_id: str, at: float) -> DeadLetter:
+    """The letter for a delivery; its id is stable, so that burying twice leaves one."""
+    return DeadLetter(
+        dead_id=f"{delivery.stream}-{delivery.stream_sequence}",
+        kind=kind_of(delivery.subject),
+        subject=delivery.subject,
+        original=delivery.data.decode(errors="replace"),
+        headers=dict(delivery.headers),
+        failure=failure,
+        attempts=failure.attempts or delivery.attempt,
+        worker_id=worker_id,
+        job_id=_job_id(delivery.data),
+        at=at,
+    )
+
+
+def kind_of(subject: str) -> str:
+    """`work-plan`, `convert`, `done`, `live-open`, `trigger`, `advisory`: the token after `dead.`."""
+    parts = subject.split(".")
+    if parts[0] == "$KV":
+        return parts[2] if len(parts) > 2 else "kv"
+    if parts[0].startswith("$"):
+        return "advisory"
+    return "-".join(parts[1:3]) if parts[1:2] in (["work"], ["live"]) else ".".join(parts[1:2])
+
+
+def _job_id(data: bytes) -> str | None:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    found = value.get("job_id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None

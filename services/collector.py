@@ -27,7 +27,7 @@ from stereospot.bus.pull import Received
 from stereospot.completion import MAX_SEGMENTS, Completion
 from stereospot.jobs import Phase
 from stereospot.letters import dead_letter
-from stereospot.messages import AudioDone, Failure, PartDone, TotalDone, WindowDone
+from stereospot.messages import AudioDone, Failure, PartDone, TotalDone
 
 _log = log.get("collector")
 

@@ -35,6 +35,21 @@ def input_prefix(job_id: str) -> str:
     return f"input/{job_id}/"
 
 
+def upload_prefix(upload_id: str) -> str:
+    """What is kept of an upload beside its bytes."""
+    return f"uploads/{upload_id}/"
+
+
+def upload_record(upload_id: str) -> str:
+    """What was announced; written once, before the first byte."""
+    return f"uploads/{upload_id}/upload.json"
+
+
+def upload_result(upload_id: str) -> str:
+    """What arrived; written once all of it is stored and checked."""
+    return f"uploads/{upload_id}/stored.json"
+
+
 def job_prefix(job_id: str) -> str:
     return f"jobs/{job_id}/"
 
@@ -111,6 +126,15 @@ def film_alias(job_id: str) -> str:
 
 def poster(job_id: str, generation: int) -> str:
     return f"jobs/{job_id}/{generation}/poster.jpg"
+
+
+def storyboard(job_id: str, generation: int) -> str:
+    """The cues of the scrubber's small pictures; stored after all their sheets."""
+    return f"jobs/{job_id}/{generation}/storyboard/index.vtt"
+
+
+def storyboard_sheet(job_id: str, generation: int, number: int) -> str:
+    return f"jobs/{job_id}/{generation}/storyboard/{number}.jpg"
 
 
 def live_chunk(session_id: str, index: int) -> str:

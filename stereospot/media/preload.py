@@ -18,6 +18,7 @@ MODULES = (
     "stereospot.media.film_child",
     "stereospot.media.audio_child",
     "stereospot.media.subtitle_child",
+    "stereospot.media.storyboard",
 )
 _SKIPPED = ("av.__main__", "av.datasets")
 

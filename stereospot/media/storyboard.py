@@ -1,0 +1,216 @@
+"""Small pictures of a film at even distances, for a player's scrubber: keyframes only, so a long film takes seconds.
+
+    source ──jail: seek, decode one keyframe, shrink──> tiles ──> sheets (RGB) + WebVTT cues with #xywh=
+
+The untrusted bytes stay in the jail; what leaves it are tiles of a size that was fixed before. A place is shown by the
+keyframe at or before it, which is the picture that a seek to it would begin with in most players.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from av import VideoFrame
+from av.container import InputContainer
+from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from stereospot.errors import error
+from stereospot.jail import Cell, Jail
+from stereospot.jail.cell import SourceUnavailable
+from stereospot.media import opener
+from stereospot.media.decoding import BROKEN_END, SKIPPED_ERRORS, decode, flushed
+from stereospot.media.limits import Limits
+from stereospot.media.model import DecodeSpec, SourceInfo
+from stereospot.media.source import Source
+
+LONGER_SIDE = 192
+"""Pixels of a tile; sides are even."""
+
+COLUMNS, ROWS = 5, 5
+MOST_TILES = 100
+FEWEST_SECONDS = 2.0
+"""Between two tiles of a short film."""
+
+WALL_SECONDS = 120.0
+BACK_SECONDS = (0, 1, 4, 12)
+PACKETS_TRIED = 3_000
+"""Without a keyframe among so many packets a place has no picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A picture for the seconds of film from `start` to `end`: [h, w, 3] uint8 RGB."""
+
+    start: float
+    end: float
+    pixels: NDArray[np.uint8]
+
+
+def tile_size(info: SourceInfo) -> tuple[int, int]:
+    """(width, height) of a tile, at the film's display aspect."""
+    video = info.video
+    wide, high = float(video.width * video.sample_aspect), float(video.height)
+    scale = LONGER_SIDE / max(wide, high)
+    return max(2, round(wide * scale / 2) * 2), max(2, round(high * scale / 2) * 2)
+
+
+def places(duration_seconds: float) -> list[float]:
+    """Seconds of film at which tiles are taken: even distances, at most MOST_TILES."""
+    step = max(FEWEST_SECONDS, duration_seconds / MOST_TILES)
+    return [number * step for number in range(max(1, int(duration_seconds / step)))]
+
+
+def tiles(
+    source: Source,
+    info: SourceInfo,
+    spec: DecodeSpec,
+    *,
+    first_pts: int,
+    duration_seconds: float,
+    limits: Limits,
+    stop: threading.Event | None = None,
+) -> list[Tile]:
+    """One tile a place, in order; a place that does not decode shows the one before it. Blocking.
+
+    first_pts: where the film's zero lies. Raises what the jail raises; an empty list where nothing decodes.
+    """
+    wanted = places(duration_seconds)
+    width, height = tile_size(info)
+    base = info.video.time_base
+    targets = [first_pts + int(Fraction(seconds) / base) for seconds in wanted]
+    # Damaged films and those whose times are made up are not sought in: they have a picture of their beginning.
+    if spec.synthesised or spec.sequential:
+        del targets[1:]
+    request = {
+        **limits.request(),
+        "stream_index": spec.stream_index,
+        "targets": targets,
+        "width": width,
+        "height": height,
+        "turns": spec.rotation // 90 % 4,
+        "mirrored": spec.mirrored,
+    }
+    found: dict[int, NDArray[np.uint8]] = {}
+    bounds = limits.jail(wall_seconds=WALL_SECONDS)
+    with Jail("stereospot.media.storyboard:child", request, sources=[source], limits=bounds, stop=stop) as jail:
+        for message in jail.messages():
+            number = message.body.get("number")
+            if not isinstance(number, int) or not 0 <= number < len(wanted):
+                raise error("DECODER_CRASHED", "The child's picture makes no sense.")
+            if len(message.blob) != width * height * 3:
+                raise error("DECODER_CRASHED", "The child's picture has another size.")
+            found[number] = np.frombuffer(message.blob, np.uint8).reshape(height, width, 3)
+    ends = [*wanted[1:], duration_seconds]
+    result: list[Tile] = []
+    for number, (start, end) in enumerate(zip(wanted, ends, strict=True)):
+        pixels = found.get(number, result[-1].pixels if result else None)
+        if pixels is not None:
+            result.append(Tile(start, end, pixels))
+    return result
+
+
+def sheets(found: Sequence[Tile]) -> Iterator[NDArray[np.uint8]]:
+    """The tiles as sheets of COLUMNS x ROWS, [h, w, 3]; the last one is as high as it has to be."""
+    if not found:
+        return
+    height, width = found[0].pixels.shape[:2]
+    for first in range(0, len(found), COLUMNS * ROWS):
+        part = found[first : first + COLUMNS * ROWS]
+        sheet = np.zeros((-(-len(part) // COLUMNS) * height, COLUMNS * width, 3), np.uint8)
+        for number, tile in enumerate(part):
+            row, column = divmod(number, COLUMNS)
+            sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile.pixels
+        yield sheet
+
+
+def cues(found: Sequence[Tile], address: str = "storyboard/{}.jpg") -> str:
+    """WebVTT: where each tile lies on its sheet; `address` is relative to the text's own."""
+    lines = ["WEBVTT", ""]
+    for number, tile in enumerate(found):
+        height, width = tile.pixels.shape[:2]
+        sheet, place = divmod(number, COLUMNS * ROWS)
+        row, column = divmod(place, COLUMNS)
+        box = f"#xywh={column * width},{row * height},{width},{height}"
+        lines += [f"{_clock(tile.start)} --> {_clock(tile.end)}", address.format(sheet) + box, ""]
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds * 1000)
+    return f"{whole // 3_600_000:02}:{whole // 60_000 % 60:02}:{whole // 1000 % 60:02}.{whole % 1000:03}"
+
+
+# ---- inside the jail ----------------------------------------------------------------------------------------------
+
+
+def child(cell: Cell, request: dict[str, Any]) -> None:
+    """One message a place: its number, and the tile's RGB bytes; a place that has no keyframe is left out."""
+    with opener.opened(cell.source, request) as container:
+        stream = opener.video_stream(container, request["stream_index"])
+        opener.prepare(stream, request, "none", 1)
+        known: tuple[int | None, bytes] | None = None
+        for number, target in enumerate(request["targets"]):
+            frame = _keyframe(container, stream, target)
+            if frame is None:
+                continue
+            if known is None or frame.pts is None or known[0] != frame.pts:
+                known = (frame.pts, _shrunk(frame, request))
+            cell.send({"number": number}, known[1])
+
+
+def _keyframe(container: InputContainer, stream: VideoStream, target: int) -> VideoFrame | None:
+    """The keyframe at or before `target`; the first one behind it where there is none.
+
+    MPEG-TS has no index, so a seek may end behind its target: then it is repeated further back.
+    """
+    found: VideoFrame | None = None
+    second = round(1 / stream.time_base) if stream.time_base else 90_000
+    for back in BACK_SECONDS:
+        try:
+            container.seek(target - back * second, stream=stream, backward=True)
+            frame = _next_keyframe(container, stream)
+        except BROKEN_END as failure:
+            if isinstance(failure, (SourceUnavailable, MemoryError)):
+                raise
+            frame = None
+        if frame is None:
+            continue
+        found = frame
+        if frame.pts is None or frame.pts <= target:
+            break
+    return found
+
+
+def _next_keyframe(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    """The next picture that decodes from one packet alone."""
+    for tried, packet in enumerate(container.demux(stream)):
+        if packet.size and not packet.is_keyframe and tried < PACKETS_TRIED:
+            continue
+        # The decoder is emptied at once: a lone keyframe would wait in it for pictures to be put in order with.
+        frames: list[VideoFrame] = []
+        if packet.size:
+            with contextlib.suppress(*SKIPPED_ERRORS):
+                frames += decode(packet)
+            frames += flushed(stream.codec_context)
+        return frames[0] if frames else None
+    return None
+
+
+def _shrunk(frame: VideoFrame, request: dict[str, Any]) -> bytes:
+    """A tile's RGB bytes, upright."""
+    width, height = request["width"], request["height"]
+    if request["turns"] % 2:
+        width, height = height, width
+    small = frame.reformat(width=width, height=height, format="rgb24", interpolation=Interpolation.AREA)
+    pixels: NDArray[Any] = small.to_ndarray()
+    if request["mirrored"]:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(np.rot90(pixels, -request["turns"])).tobytes()

@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -40,6 +40,7 @@ from stereospot.outcome import Ack, Outcome, Reject
 _log = log.get("planner")
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 crash.declare(
     "planner.begun", "planner.head_stored", "planner.job_converting", "planner.audio_published",
@@ -63,7 +64,7 @@ class Planner:
         self._bus = context.bus
         self._store = context.store
         self._plans = plans.Plans(context.store)
-        self._threads = Threads(slots, "plan")
+        self._threads = Threads(2 * slots, "plan")
         self._limits = Limits.of(context.settings)
 
     def close(self) -> None:
@@ -133,10 +134,10 @@ class Planner:
                 cut: Cut | None = None
                 try:
                     async with aclosing(self._scan(planning.scan, source, info, stop, from_frames=redecode)) as scan:
-                        opening: list[planning.FrameBatch] = []
+                        opening: planning.FrameBatch | None = None
                         if head is None:
-                            opening = await _opening(scan, letterbox.look_frames(info))
-                            head = await self._head(job, info, source, opening, stop)
+                            # The scan is on its way while the head is settled.
+                            head, opening = await _both(self._head(job, info, source, stop), anext(scan, None))
                         # A plan from frames is told when it is whole: should the frames have no times either, it is
                         # dropped.
                         cut = Cut(self._context, job, head, whole=redecode)
@@ -146,17 +147,15 @@ class Planner:
                     if cut is not None and cut.parts:
                         await operations.replan(self._bus, job.job_id, job.generation, str(error))
                         return None
-                    head = planning.synthesised(head or await self._head(job, info, source, [], stop), str(error))
+                    head = planning.synthesised(head or await self._head(job, info, source, stop), str(error))
                     await plans.write_head(self._store, head)
             async with aclosing(self._scan(planning.decode_scan, source, info, stop)) as scan:
                 return head, await Cut(self._context, job, head).run(scan)
         finally:
             await asyncio.to_thread(source.close)
 
-    async def _head(
-        self, job: Job, info: SourceInfo, source: Source, opening: Sequence[planning.FrameBatch], stop: threading.Event
-    ) -> Plan:
-        """Settle every option, and store the head of the plan; `opening` is where bars are looked for."""
+    async def _head(self, job: Job, info: SourceInfo, source: Source, stop: threading.Event) -> Plan:
+        """Settle every option, look for bars, and store the head of the plan."""
         options = job.options
         engine = engines.resolve(options, self._context.settings)
         engines.check(options, engine)
@@ -179,11 +178,8 @@ class Planner:
             # The actor asks again, for a day if need be; those who watch learn why nothing happens.
             await operations.announce(self._bus, job, "waiting", code=error.code, detail=error.detail)
             raise
-        wanted = letterbox.places(opening, letterbox.look_frames(info)) if engine not in FLAT else []
-        if wanted:
-            bars = await self._threads.run(
-                letterbox.find, source, info, head.decode, wanted, limits=self._limits, stop=stop
-            )
+        if engine not in FLAT:
+            bars = await self._threads.run(letterbox.find, source, info, head.decode, limits=self._limits, stop=stop)
             head = head.model_copy(update={"stereo": head.stereo.model_copy(update={"bars": bars})})
         await plans.write_head(self._store, head)
         crash.point("planner.head_stored")
@@ -243,21 +239,20 @@ class Planner:
         await operations.announce(self._bus, found, "planned", segments=total.segments, frames=total.frames)
 
 
-async def _opening(scan: AsyncIterator[planning.FrameBatch], frames: int) -> list[planning.FrameBatch]:
-    """The first batches, until they hold `frames` frames or all there are."""
-    found: list[planning.FrameBatch] = []
-    count = 0
-    while count < frames and (batch := await anext(scan, None)) is not None:
-        found.append(batch)
-        count += len(batch.pts)
-    return found
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Both results; what fails is raised when the other has ended too, so that no step is broken off in its thread."""
+    found = await asyncio.gather(first, second, return_exceptions=True)
+    for item in found:
+        if isinstance(item, BaseException):
+            raise item
+    return cast(tuple[T, U], found)
 
 
 async def _chain(
-    first: Sequence[planning.FrameBatch], rest: AsyncIterator[planning.FrameBatch]
+    first: planning.FrameBatch | None, rest: AsyncIterator[planning.FrameBatch]
 ) -> AsyncGenerator[planning.FrameBatch, None]:
-    for batch in first:
-        yield batch
+    if first is not None:
+        yield first
     async for batch in rest:
         yield batch
 

@@ -15,6 +15,7 @@ MODULES = (
     "stereospot.media.inspect",
     "stereospot.media.scanning",
     "stereospot.media.frames",
+    "stereospot.media.keyframes",
     "stereospot.media.film_child",
     "stereospot.media.audio_child",
     "stereospot.media.subtitle_child",

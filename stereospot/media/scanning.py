@@ -34,7 +34,8 @@ AGREEING = 4
 """Frames that have to agree with the packets behind the last packet that gave none."""
 TAIL_FRAMES = 3_000
 """A last GOP longer than this is not decoded for the check."""
-BATCH_FRAMES = 4_096
+FIRST_FRAMES, BATCH_FRAMES = 48, 4_096
+"""Frames of a batch: each may be as large as all before it together, so the first segments need not wait for many."""
 BATCH_SECONDS = 0.1
 
 
@@ -88,7 +89,7 @@ class _Batches:
         self._pts.append(pts)
         self._keys.append(key)
         now = time.monotonic()
-        if len(self._pts) >= BATCH_FRAMES or now - self._clock > BATCH_SECONDS:
+        if len(self._pts) >= min(max(FIRST_FRAMES, self.sent), BATCH_FRAMES) or now - self._clock > BATCH_SECONDS:
             self.send()
 
     def send(self, **values: Any) -> None:

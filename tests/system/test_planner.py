@@ -259,7 +259,7 @@ def letterboxed(path: Path, bar: int, *, keyint: int = 12) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("bar", "suffix"), [(0, "mp4"), (24, "mp4"), (24, "mkv")])
+@pytest.mark.parametrize(("bar", "suffix"), [(0, "mp4"), (24, "mp4"), (24, "mkv"), (24, "ts"), (24, "flv"), (0, "ts")])
 async def test_black_bars_are_found_from_keyframes(tmp_path: Path, bar: int, suffix: str) -> None:
     film = letterboxed(tmp_path / f"film.{suffix}", bar)
     async with planning(tmp_path, film, engine="cues") as (context, made, job):

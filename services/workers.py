@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -55,7 +56,7 @@ def environment(settings: Settings) -> dict[str, str]:
         else:
             text = str(value)
         found[f"STEREOSPOT_{name.upper()}"] = text
-    for name in ("STEREOSPOT_CRASHPOINT",):
+    for name in (crash.VARIABLE, history.VARIABLE):
         if name in os.environ:
             found[name] = os.environ[name]
     return found
@@ -129,7 +130,7 @@ def main() -> None:
 
     settings = Settings()
     log.configure(settings.log_level, settings.log_format)
-    asyncio.run(daemon.run({"converter"}, settings, alone=ALONE in os.environ))
+    asyncio.run(daemon.run(sys.argv[1:], settings, alone=ALONE in os.environ))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import aioboto3
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stereospot import errors, keys
+from stereospot import errors, history, keys
 from stereospot.storage import multipart
 from stereospot.storage.base import ObjectInfo
 from stereospot.storage.multipart import PART_BYTES, Part, Upload
@@ -84,6 +84,13 @@ class S3Store:
     # ---- writing ----------------------------------------------------------------------------------------
     async def put(self, key: str, data: bytes | AsyncIterable[bytes], *, if_absent: bool = False) -> bool:
         if if_absent and await self.head(key) is not None:
+        stored = await self._put(key, data, if_absent)
+        if stored:
+            history.record("put", key=key)
+        return stored
+
+    async def _put(self, key: str, data: bytes | AsyncIterable[bytes], if_absent: bool) -> bool:
+        """In one request, or in parts when it is large."""
             return False
         if isinstance(data, bytes) and len(data) <= PART_BYTES:
             return await self._put_one(key, data, if_absent)
@@ -143,20 +150,21 @@ class S3Store:
             await flush()
         return count
 
-    async def sweep(self, older_than_seconds: float) -> int:
+    async def sweep(self, older_than_seconds: float, *, keep: frozenset[str] = frozenset()) -> int:
         count = 0
         limit = time.time() - older_than_seconds
         async with self._translated("") as client:
             pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
             async for page in pages:
                 for upload in page.get("Uploads", ()):
-                    if upload["Initiated"].timestamp() <= limit:
+                    if upload["Initiated"].timestamp() <= limit and upload["Key"] not in kept:
                         await client.abort_multipart_upload(
                             Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                         )
                         count += 1
         return count
 
+        kept = {self._name(key) for key in keep}
     # ---- reading ----------------------------------------------------------------------------------------
     async def get(self, key: str) -> bytes | None:
         try:

@@ -44,6 +44,18 @@ async def test_round_trip(store: ObjectStore) -> None:
     assert '"' not in info.etag
 
 
+async def test_history_hears_of_what_is_stored_and_only_of_that(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr("stereospot.history.record", lambda kind, key: told.append((kind, key)))
+    await store.put(KEY, b"abc")
+    assert await store.put(KEY, b"abc", if_absent=True) is False
+    (tmp_path / "film").write_bytes(b"x")
+    await store.put_file("jobs/j1/1/final.mp4", tmp_path / "film")
+    assert set(told) == {("put", KEY), ("put", "jobs/j1/1/final.mp4")}
+
+
 async def test_nothing_there(store: ObjectStore) -> None:
     assert await store.get(KEY) is None
     assert await store.head(KEY) is None

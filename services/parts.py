@@ -114,7 +114,7 @@ def _submit(context: Context, _: object) -> Part:
     from services import submit
 
     handler = functools.partial(submit.handle, context)
-    return _part(_actor(context, subjects.WORK, "work-submit", handler, "submit", slots=8))
+    return _part(_actor(context, subjects.WORK, ["work-submit", "work-ingest"], handler, "submit", slots=8))
 
 
 def _delete(context: Context, _: object) -> Part:

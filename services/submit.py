@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from services import operations, sources
 from services.context import Context
 from stereospot import errors, keys, log, records, subjects
-from stereospot.bus import Conflict, Delivery
+from stereospot.bus import Conflict, Delivery, Refused
 from stereospot.jobs import Job, Phase, Step
 from stereospot.messages import Failure, SourceRef, SubmitWork
 from stereospot.options import Options
@@ -48,6 +48,18 @@ def pool_of(options: Options, settings: Settings) -> str:
     return "gpu" if (options.engine or settings.engine) in _GPU_ENGINES else "cpu"
 
 
+async def check_pool(context: Context, pool: str) -> None:
+    """Raise INVALID_OPTIONS for a pool that has no queue: its segments would wait for ever."""
+    if not subjects.is_token(pool):
+        raise errors.error("INVALID_OPTIONS", "A pool is 1 to 64 of A-Z a-z 0-9 _ -.")
+    try:
+        await context.bus.consumer_info(subjects.CONVERT, subjects.convert_consumer(pool, "normal"))
+    except Refused as error:
+        raise errors.error(
+            "INVALID_OPTIONS", f"There is no pool {pool}: provision it with STEREOSPOT_POOL={pool}."
+        ) from error
+
+
 async def create(
     context: Context,
     source: SourceRef,
@@ -58,15 +70,19 @@ async def create(
     priority: int = 4,
     owner: str = "",
     passthrough: str = "",
+    pool: str | None = None,
 ) -> Job:
     """Record a job and publish its first work; raises Transient when the broker is away: then call again.
 
+    pool: a label of converters; None: by backend and engine. INVALID_OPTIONS for one that nobody provisioned.
     With a `job_id` that exists already, that job is returned unchanged.
     """
     if source.key is None and source.path is None:
         raise errors.error("NOT_AVAILABLE", "URLs are fetched by the ingest service, which this version has not.")
     if job_id is not None and not subjects.is_token(job_id):
         raise errors.error("INVALID_REQUEST", "A job id is 1 to 64 of A-Z a-z 0-9 _ -.")
+    if pool is not None:
+        await check_pool(context, pool)
     now = time.time()
     job = Job(
         job_id=job_id or new_id(now),
@@ -75,7 +91,7 @@ async def create(
         updated_at=now,
         source=source,
         options=options,
-        pool=pool_of(options, context.settings),
+        pool=pool or pool_of(options, context.settings),
         priority=priority,
         owner=owner,
         passthrough=passthrough,
@@ -127,8 +143,21 @@ async def source_of(context: Context, work: SubmitWork) -> SourceRef:
     return SourceRef(url=work.url, name=work.title)
 
 
+async def refuse_ingest(context: Context, delivery: Delivery) -> Outcome:
+    """`work.ingest.<job>`: nothing here fetches URLs, and whoever asked learns that at once."""
+    failure = Failure.of(
+        errors.error("NOT_AVAILABLE", "URLs are fetched by the ingest service, which this version has not.")
+    )
+    found = await records.get_job(context.bus, delivery.subject.split(".")[3])
+    if found is not None and found[0].phase in (Phase.CREATED, Phase.INGESTING):
+        await operations.fail(context.bus, found[0].job_id, found[0].generation, failure)
+    return Reject(failure)
+
+
 async def handle(context: Context, delivery: Delivery) -> Outcome:
     """`work.submit.<id>`: anyone who can publish JSON submits a job; the id becomes the job's."""
+    if delivery.subject.startswith(subjects.work("ingest", "x").removesuffix("x")):
+        return await refuse_ingest(context, delivery)
     job_id = delivery.subject.rsplit(".", 1)[-1]
     try:
         work = SubmitWork.model_validate_json(delivery.data)
@@ -137,5 +166,5 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
         where = ".".join(map(str, first["loc"]))
         return Reject(Failure.of(errors.error("INVALID_REQUEST", f"{where or 'body'}: {first['msg']}")))
     source = await source_of(context, work)
-    await create(context, source, work.options, job_id=job_id, title=work.title, priority=work.priority)
+    await create(context, source, work.options, job_id=job_id, title=work.title, priority=work.priority, pool=work.pool)
     return Ack()

@@ -92,6 +92,7 @@ class SubmitWork(Message):
     title: str = ""
     options: Options = Options()
     priority: int = Field(default=4, ge=0, le=9, description="9 first")
+    pool: str | None = Field(default=None, description="label of the converters to use; default: by backend and engine")
 
 
 class PlanWork(Message):
@@ -114,6 +115,7 @@ class AnalyseWork(Message):
 
     job_id: str
     generation: int
+    attempt: int = 1
     window: int
 
 

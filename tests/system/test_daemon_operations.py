@@ -76,7 +76,7 @@ async def test_anyone_who_speaks_nats_can_submit(tmp_path: Path) -> None:
 
         async with daemon.running(context.settings, {"submit"}):
             await send("good", {"path": str(root / "a.mp4"), "options": {"layout": "full-sbs"}, "priority": 7})
-            await send("stored", {"key": "input/up/source.mkv", "title": "Up"})
+            await send("stored", {"key": "input/up/source.mkv", "title": "Up", "pool": "gpu"})
             refused = {
                 "outside": ({"path": str(tmp_path / "outside.mp4")}, "SOURCE_MISSING"),
                 "linked": ({"path": str(root / "link.mp4")}, "SOURCE_MISSING"),
@@ -85,6 +85,7 @@ async def test_anyone_who_speaks_nats_can_submit(tmp_path: Path) -> None:
                 "gone": ({"key": "input/none/source.mp4"}, "SOURCE_MISSING"),
                 "url": ({"url": "https://example.org/a.mp4"}, "NOT_AVAILABLE"),
                 "text": (b"not json", "INVALID_REQUEST"),
+                "nopool": ({"key": "input/up/source.mkv", "pool": "nobody"}, "INVALID_OPTIONS"),
                 "option": ({"path": str(root / "a.mp4"), "options": {"crf": 99}}, "INVALID_REQUEST"),
             }
             for name, (body, _) in refused.items():
@@ -101,7 +102,24 @@ async def test_anyone_who_speaks_nats_can_submit(tmp_path: Path) -> None:
         }
         assert (good.options.layout, good.priority, good.source.size_bytes) == ("full-sbs", 7, 100)
         stored = await job_in(context, "stored", Phase.CREATED)
-        assert (stored.title, stored.source.key) == ("Up", "input/up/source.mkv")
+        assert (stored.title, stored.source.key, stored.pool) == ("Up", "input/up/source.mkv", "gpu")
+
+
+async def test_work_for_the_missing_ingest_service_is_answered_and_does_not_wait(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, jobs.advance(a_job(phase=Phase.CREATED), Phase.INGESTING, at=1.0))
+        async with daemon.running(context.settings, {"submit"}):
+            await context.bus.publish(subjects.work("ingest", "J1"), b'{"job_id": "J1"}')
+            failed = await job_in(context, "J1", Phase.FAILED)
+            await eventually(lambda: _no_work(context), what="the message gone")
+        assert failed.failure is not None
+        assert failed.failure.code == "NOT_AVAILABLE"
+        (letter,) = await dead_letters.letters(context.bus)
+        assert (letter.kind, letter.job_id) == ("work-ingest", "J1")
+
+
+async def _no_work(context: Context) -> bool:
+    return await messages(context, subjects.WORK) == 0
 
 
 # ---- operations ------------------------------------------------------------------------------------------

@@ -158,6 +158,22 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("what", ["no server", "no engine"])
+def test_what_is_missing_on_this_machine_leaves_nothing_behind(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if what == "no server":
+        monkeypatch.setenv("NATS_SERVER_BIN", str(tmp_path / "none"))
+    else:
+        monkeypatch.setenv("NUNIF_HOME", str(tmp_path / "none"))
+    data = tmp_path / "data"
+    words = ["convert", str(sources.path("h264_mp4")), "-o", str(tmp_path / "o.mp4"), "--json", "--data", str(data)]
+    assert main([*words, "--engine", "iw3"]) != 0
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] in ("BROKER_MISSING", "ENGINE_UNAVAILABLE")
+    assert not (data / "convert").exists() or not any((data / "convert").iterdir()), "no folder is left"
+
+
 @pytest.mark.parametrize(("name", "code"), sorted(REFUSED.items()))
 def test_bad_input_is_refused_with_its_code_and_leaves_nothing(
     name: str, code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

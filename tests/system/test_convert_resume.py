@@ -84,7 +84,11 @@ def test_a_killed_conversion_goes_on_where_it_stopped(tmp_path: Path) -> None:
     whole = read(source)
     film = read(out)
     assert (film.times, film.sound) == (whole.times, whole.sound)
-    assert json.loads(done.stdout)["frames"] == len(whole.times)
+    result = json.loads(done.stdout)
+    assert result["frames"] == len(whole.times)
+    assert result["frames_resumed"] > 0
+    made = result["frames"] - result["frames_resumed"]
+    assert result["fps"] == pytest.approx(made / result["seconds"], rel=0.01), "the rate is that of this run"
 
 
 @pytest.mark.timeout(180)

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from services.context import Context
 from services.parts import Part
-from stereospot import log
+from stereospot import crash, history, log
 from stereospot.settings import Settings
 
 _log = log.get("daemon")

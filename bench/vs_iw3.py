@@ -193,7 +193,7 @@ class Ours:
     """One engine of ours, loaded and warm; converts a film segment after segment, decoding in the jail."""
 
     def __init__(self, engine: str, **arguments: Any) -> None:
-        from inference import backends, depth
+        from inference import backends, curves, depth
         from inference.gpu import backend
         from stereospot.options import Options
 
@@ -201,7 +201,7 @@ class Ours:
         self.engine = engine
         self.options = Options(engine=engine)  # type: ignore[arg-type]
         self.divergence = depth.DEFAULT_DIVERGENCE[engine]
-        if engine in backend.ENGINES:
+        if engine in curves.ENGINES:
             self.backend: Any = backend.load(engine=engine, every=every, **arguments)
         else:
             self.backend = backends.load("local", engine=engine)

@@ -21,7 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stereospot.media.model import Model
+from stereospot.media.model import Model, Plan, Segment
+
+ENGINES = frozenset({"depth-anything", "iw3"})
+"""Engines whose raw depth has a scale of its own."""
+
+PADDING_FRAMES = 24
+"""Frames beyond a segment's ends that no conversion exceeds, whatever distance of keys its worker is set to."""
 
 CELL_SECONDS = Fraction(1, 2)
 SUPPORT_SECONDS = Fraction(3)
@@ -76,6 +82,20 @@ class Grid:
         first = (start - max(self.support, self.cell)) // (WINDOW_CELLS * self.cell)
         last = (end - 1 + self.support) // (WINDOW_CELLS * self.cell)
         return range(first, last + 1)
+
+
+def is_analysed(plan: Plan) -> bool:
+    """Whether windows are taken ahead for this plan; a remote takes the samples of its range itself."""
+    return plan.stereo.engine in ENGINES and plan.backend == "local"
+
+
+def span(plan: Plan, segment: Segment) -> tuple[int, int]:
+    """(first, last) window that a conversion of this segment may look at, with its padding."""
+    video = plan.source.video
+    padding = round(PADDING_FRAMES / (video.average_rate * video.time_base))
+    end = segment.end if segment.end is not None else segment.start + segment.duration
+    found = Grid.of(video.time_base).windows(segment.start - padding, end + padding)
+    return found[0], found[-1]
 
 
 def measure(pts: int, depth: NDArray[np.float32], *, starts: bool) -> Sample:

@@ -1,39 +1,46 @@
 """The analyser: near and far of a learned engine's depth, window by window, ahead of the converters.
 
-    work.analyse.<job>.<gen>.<window> ─> a few frames inferred ─> curves/<window>.json stored, if nobody has yet
+    work.analyse.<job>.<gen>.<window> ─> a few frames inferred (threads) ─> curves/<window>.json stored
+                                      ─> done.<job>.<gen>.window ─> ack
 
-A window's samples are a pure function of the film and the engine, so a repeated message stores the same again, and a
-converter that finds no window takes the samples itself: no segment waits for this service, it only saves work.
+The dispatcher asks for the windows that the next segments look at and sends a segment when all of its windows are
+stored, so every converter works by the same curve. A window's samples are a pure function of film and engine, the first
+stored one stays, and a repeated message of a stored window costs one look.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import TimeoutError as FutureTimeout
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from inference.curves import Grid, Window
-from inference.gpu import backend
-from services import plans, sources
+from inference import curves
+from inference.curves import Window
+from services import operations, plans, sources
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
-from stereospot import errors, keys, log, records, subjects
-from stereospot.bus import Bus, Delivery
-from stereospot.jobs import Phase
+from stereospot import crash, errors, keys, records, subjects
+from stereospot.bus import Delivery
+from stereospot.jobs import COMPUTING
 from stereospot.media.frames import Decoder
 from stereospot.media.limits import Limits
-from stereospot.media.model import Plan, Segment
+from stereospot.media.model import Plan
 from stereospot.media.source import Source
-from stereospot.messages import AnalyseWork, Failure
-from stereospot.outcome import Ack, Outcome, Reject
-from stereospot.storage.base import ObjectStore
+from stereospot.messages import AnalyseWork, Failure, WindowDone
+from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 
-_log = log.get("analyse")
+if TYPE_CHECKING:
+    from inference.gpu.backend import Learned
 
-PHASES = frozenset({Phase.PLANNING, Phase.CONVERTING})
-READ_SECONDS = 10.0
+crash.declare("analyse.begun", "analyse.measured", "analyse.window_stored", "analyse.done_published")
+
+MISSING_SECONDS = 10.0
+"""How long a window rests after an analyser without the model or engine: such a one is idle, and others need time."""
+
+SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
+"""Failures that may be this machine's doing and not the file's: they get a second attempt."""
 
 
 class Analyse:
@@ -43,88 +50,92 @@ class Analyse:
         self.slots = slots
         self._bus = context.bus
         self._store = context.store
+        self._alone = context.alone
         self._plans = plans.Plans(context.store)
         self._threads = Threads(slots, "analyse")
         self._limits = Limits.of(context.settings)
-        self._engines: dict[tuple[str, str | None], backend.Learned] = {}
+        self._engines: dict[tuple[str, str | None], Learned] = {}
 
     def close(self) -> None:
+        """Let engines and threads go."""
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
         self._threads.close()
 
     async def handle(self, delivery: Delivery) -> Outcome:
-        """Take and store one window's samples."""
+        """Take and store one window's samples, or find that they are stored or not wanted."""
         try:
             work = delivery.parse(AnalyseWork)
         except ValidationError as error:
             return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
         found = await records.get_job(self._bus, work.job_id)
         head = await self._plans.head(work.job_id, work.generation)
-        if found is None or head is None or not is_wanted(found[0], work.generation, PHASES):
+        if found is None or head is None or not is_wanted(found[0], work.generation, COMPUTING, work.attempt):
             return Ack("stale")
+        if not curves.is_analysed(head):
+            return Ack("no curve")
         key = keys.curve_window(work.job_id, work.generation, work.window)
-        if head.stereo.engine not in backend.ENGINES or await self._store.head(key) is not None:
-            return Ack("nothing to do")
-        async with watching(self._bus, work.job_id, work.generation, PHASES) as stop:
-            source = await sources.open_source(self._store, found[0].source)
-            try:
-                window = await self._threads.run(self._measure, head, source, work.window, stop)
-            except errors.StereoSpotError as error:
-                if error.code == "CANCELLED" or stop.is_set():
-                    return Ack("not wanted any more")
-                raise
-            finally:
-                await asyncio.to_thread(source.close)
+        if await self._store.head(key) is not None:
+            await self._publish(work)
+            return Ack("stored already")
+        crash.point("analyse.begun")
+        try:
+            async with watching(self._bus, work.job_id, work.generation, COMPUTING, attempt=work.attempt) as stop:
+                source = await sources.open_source(self._store, found[0].source)
+                try:
+                    window = await self._threads.run(self._measure, head, source, work.window, stop)
+                finally:
+                    await asyncio.to_thread(source.close)
+        except errors.StereoSpotError as error:
+            return self.failed(delivery, error)
+        crash.point("analyse.measured")
         await self._store.put(key, window.model_dump_json().encode(), if_absent=True)
+        crash.point("analyse.window_stored")
+        await self._publish(work)
         return Ack()
 
+    def failed(self, delivery: Delivery, error: errors.StereoSpotError) -> Outcome:
+        """What to do about a window that could not be taken; raises what the actor waits out."""
+        if error.code == "CANCELLED":
+            return Ack("cancelled")
+        failure = Failure.of(error, attempts=delivery.attempt)
+        if isinstance(error, errors.Misconfigured):
+            # What is missing on this machine may be there on another, if there is one.
+            return Reject(failure) if self._alone else Return(MISSING_SECONDS, reason=error.code, failure=failure)
+        if isinstance(error, errors.Permanent) and (error.code not in SECOND_LOOK or delivery.attempt > 1):
+            return Reject(failure)
+        if error.code in ("STORAGE_UNAVAILABLE", "STORAGE_FULL", "BROKER_UNAVAILABLE"):
+            raise error
+        return Retry(reason=str(error), failure=failure)
+
     async def reject(self, delivery: Delivery, failure: Failure) -> None:
-        """Nothing is lost: whoever converts there takes the samples, and fails with the same reason if it must."""
-        _log.warning("window not analysed", action="reject", subject=delivery.subject, code=failure.code)
+        """A window that cannot be taken fails its job: no segment that looks at it can be converted."""
+        try:
+            work = delivery.parse(AnalyseWork)
+        except ValidationError:
+            return
+        await operations.fail(self._bus, work.job_id, work.generation, failure, attempt=work.attempt)
+
+    async def _publish(self, work: AnalyseWork) -> None:
+        """Say that the window is stored: once an attempt, however often the message comes."""
+        done = WindowDone(job_id=work.job_id, generation=work.generation, window=work.window)
+        await self._bus.publish(
+            subjects.done_plan(work.job_id, work.generation, "window"),
+            done,
+            msg_id=f"window.{work.job_id}.{work.generation}.{work.window}.{work.attempt}",
+        )
+        crash.point("analyse.done_published")
 
     def _measure(self, head: Plan, source: Source, index: int, stop: threading.Event) -> Window:
-        """The blocking part."""
+        """The blocking part; what it needs is imported here, off the event loop."""
+        from inference.gpu import backend
+
         kind = (head.stereo.engine, head.stereo.model)
         if kind not in self._engines:
             self._engines[kind] = backend.configured(engine=kind[0], model=kind[1])
-        with Decoder(source, head.decode, head.source, limits=self._limits, stop=stop) as decoder:
-            return self._engines[kind].measure(decoder=decoder, plan=head, index=index, stop=stop)
-
-
-class StoredWindows:
-    """Windows that were stored, for converters; give `lookup` to `inference.gpu.backend.provide`. Thread-safe."""
-
-    def __init__(self, store: ObjectStore, loop: asyncio.AbstractEventLoop) -> None:
-        self._store, self._loop = store, loop
-
-    def lookup(self, plan: Plan) -> backend.Lookup:
-        """A function from a window's index to the stored window, None where there is none or storage is away."""
-
-        def read(index: int) -> Window | None:
-            key = keys.curve_window(plan.job_id, plan.generation, index)
-            future = asyncio.run_coroutine_threadsafe(self._store.get(key), self._loop)
-            try:
-                body = future.result(READ_SECONDS)
-                return None if body is None else Window.model_validate_json(body)
-            except (errors.StereoSpotError, FutureTimeout, ValidationError) as error:
-                future.cancel()
-                _log.warning("window not read", action="retry", key=key, reason=str(error))
-                return None
-
-        return read
-
-
-async def publish(bus: Bus, head: Plan, segments: tuple[Segment, ...]) -> int:
-    """Ask for the windows that these segments look at; returns how many. Nothing for engines without a curve."""
-    if head.stereo.engine not in backend.ENGINES or not segments:
-        return 0
-    last = segments[-1]
-    end = last.end if last.end is not None else last.start + last.duration
-    windows = Grid.of(head.source.video.time_base).windows(segments[0].start, end)
-    for index in windows:
-        work = AnalyseWork(job_id=head.job_id, generation=head.generation, window=index)
-        subject = subjects.work("analyse", head.job_id, head.generation, index)
-        await bus.publish(subject, work, msg_id=f"analyse.{head.job_id}.{head.generation}.{index}")
-    return len(windows)
+        try:
+            with Decoder(source, head.decode, head.source, limits=self._limits, stop=stop) as decoder:
+                return self._engines[kind].measure(decoder=decoder, plan=head, index=index, stop=stop)
+        except MemoryError as error:
+            raise errors.error("OUT_OF_MEMORY", str(error)) from error

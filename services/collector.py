@@ -27,7 +27,7 @@ from stereospot.bus.pull import Received
 from stereospot.completion import MAX_SEGMENTS, Completion
 from stereospot.jobs import Phase
 from stereospot.letters import dead_letter
-from stereospot.messages import AudioDone, Failure, PartDone, TotalDone
+from stereospot.messages import AudioDone, Failure, PartDone, TotalDone, WindowDone
 
 _log = log.get("collector")
 
@@ -42,17 +42,22 @@ class Group:
     parts: list[PartDone] = field(default_factory=list[PartDone])
     total: TotalDone | None = None
     audio: int = 0
+    windows: list[int] = field(default_factory=list[int])
     received: list[Received] = field(default_factory=list[Received])
 
     def apply(self, state: Completion) -> Completion:
         """The set after this batch; returns `state` itself when the batch holds nothing new."""
         for part in self.parts:
-            state = state.with_part(part.first, part.count, part.attempt, part.pool)
+            state = state.with_part(part.first, part.count, part.attempt, part.pool, part.spans)
         if self.total is not None:
             total = self.total
-            state = state.with_total(total.total, total.parts, total.attempt, total.pool, total.audio)
+            state = state.with_total(
+                total.total, total.parts, total.attempt, total.pool, total.audio, total.spans
+            )  # fmt: skip
         for init, bitmap in self.members.items():
             state = state.with_done_set(bitmap, init)
+        if self.windows:
+            state = state.with_windows(self.windows)
         return state.with_audio(self.audio)
 
 
@@ -71,6 +76,8 @@ def add(groups: dict[tuple[str, int], Group], received: Received) -> bool:
             group.parts.append(PartDone.model_validate_json(delivery.data))
         elif found.what == "total":
             group.total = TotalDone.model_validate_json(delivery.data)
+        elif found.what == "window":
+            group.windows.append(WindowDone.model_validate_json(delivery.data).window)
         elif found.what == "audio":
             group.audio = max(group.audio, AudioDone.model_validate_json(delivery.data).ready)
     except (ValidationError, ValueError, AttributeError, TypeError):

@@ -25,6 +25,7 @@ from services import engines, operations, plans, sources
 from services.context import Context
 from services.decoders import Decoders, Lease
 from services.watch import Threads, is_wanted, watching
+from services.windows import StoredWindows
 from stereospot import crash, errors, keys, log, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
@@ -74,7 +75,8 @@ class Converter:
         self._plans = plans.Plans(context.store)
         self._threads = Threads(slots + 1, "convert")
         self._decoders = Decoders(context, capacity=slots)
-        self._backends = backends.Backends(context.settings)
+        windows = StoredWindows(context.store, asyncio.get_running_loop())
+        self._backends = backends.Backends(context.settings, windows=windows.lookup)
         self._computing = asyncio.Semaphore(slots)
         self._unfit: dict[tuple[str, int, int], tuple[Failure, float]] = {}
         self.engines = engines.available()

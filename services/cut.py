@@ -12,9 +12,10 @@ from array import array
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+from inference import curves
 from services import plans
 from services.context import Context
-from stereospot import crash, subjects
+from stereospot import crash, spans, subjects
 from stereospot.jobs import Job
 from stereospot.media import plan as planning
 from stereospot.media.model import Plan, PlanTotal, Segment, SourceInfo
@@ -78,12 +79,18 @@ class Cut:
             pool=job.pool,
             first=part.first,
             count=len(segments),
+            spans=packed(self.head, segments),
         )
         await self.context.bus.publish(
             subjects.done_plan(job.job_id, job.generation, "part"), done, msg_id=f"part.{plan_id(job)}.{part.first}"
         )
         self.parts.append(part.first)
         crash.point("planner.part_published")
+
+
+def packed(head: Plan, segments: Sequence[Segment]) -> str:
+    """The windows that a part's segments need, as messages say it; nothing for engines without a curve."""
+    return spans.pack(curves.span(head, item) for item in segments) if curves.is_analysed(head) else ""
 
 
 def sampled(

@@ -37,7 +37,7 @@ Ready = Callable[[Context], Coroutine[Any, Any, None]]
 ALL = frozenset(parts.BUILDERS)
 """Every service that `run` knows."""
 
-_JAILED = frozenset({"planner", "converter", "audio", "assembler"})
+_JAILED = frozenset({"planner", "analyse", "converter", "audio", "assembler"})
 """Services that open untrusted bytes."""
 
 STOP_SECONDS = 8.0
@@ -55,7 +55,7 @@ async def running(
 ) -> AsyncGenerator[Context]:
     """Services at work around the block; what ends one of them ends the block with that error.
 
-    processes: so many converter processes of one slot each, instead of a converter in this one.
+    processes: so many converter processes of one slot each, instead of a converter in this one; analysers go along.
     provisioned: whether to create streams and consumers first; None: only on a broker of our own.
     alone: whether the broker serves one daemon only, of which this process is a part; implied by one of our own.
     """
@@ -84,10 +84,10 @@ async def running(
         context = Context(settings, bus, store, alone=own or alone)
         names = set(services)
         if processes:
-            names.discard("converter")
+            names -= workers.SERVICES
         chosen = [parts.BUILDERS[name](context, listener) for name in sorted(names)]
         if processes:
-            chosen.append(workers.supervised(context, processes))
+            chosen.append(workers.supervised(context, processes, workers.SERVICES & set(services)))
         async with _at_work(chosen, closed):
             yield context
 

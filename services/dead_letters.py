@@ -88,7 +88,7 @@ async def _offer_again(context: Context, found: Stored, stream: str, deliveries:
 
 async def _fail_job(bus: Bus, letter: DeadLetter) -> None:
     """The job fails, where losing this message means that it cannot be finished."""
-    if letter.kind not in ("convert", "work-plan", "trigger") or letter.job_id is None:
+    if letter.kind not in ("convert", "work-plan", "work-analyse", "trigger") or letter.job_id is None:
         return
     body = json.loads(letter.original)
     generation, attempt = body.get("generation"), body.get("attempt")

@@ -1,9 +1,12 @@
 """The dispatcher: keeps the queue of each pool shallow, and chooses anew at every tick what goes into it.
 
     tails of jobs, state, workers ─> View ─> schedule() ─> convert.<pool>.<lane>.<job>.<generation>.<index> ─> sent bits
+                                         ─> windows that segments wait for ─> work.analyse.<job>.<generation>.<window>
 
 Segments are published before they are recorded as sent: a crash between the two sends them again, and their ids and the
-workers' check for stored fragments make that harmless. Lives in the collector's process; two of them are safe.
+workers' check for stored fragments make that harmless. A segment of an engine with a curve is sent when its windows are
+stored; they are asked for a few at a time, in the order of playback, so that a seek or another job waits for few.
+Lives in the collector's process; two of them are safe.
 """
 
 from __future__ import annotations
@@ -16,19 +19,22 @@ from collections.abc import Awaitable, Callable, Iterable
 from pydantic import ValidationError
 
 from services.states import States
-from services.view import View
+from services.view import Lacking, View
 from stereospot import crash, errors, log, subjects
 from stereospot.bus import Bus, Stored
 from stereospot.jobs import Job
-from stereospot.messages import SegmentTask, Worker
+from stereospot.messages import AnalyseWork, SegmentTask, Worker
 from stereospot.schedule import Dispatch, schedule
 
 _log = log.get("dispatcher")
 
-crash.declare("dispatcher.before_send", "dispatcher.after_send", "dispatcher.after_record")
+crash.declare("dispatcher.before_send", "dispatcher.after_send", "dispatcher.after_record", "dispatcher.after_ask")
 
 PUBLISHING = 64
 """Publishes in flight: enough to hide the broker's fsync, few enough to leave it room for completions."""
+
+ASKED = 32
+"""Windows of one job that are asked for and not stored: work for a fleet of analysers, about two minutes of film."""
 
 
 class Dispatcher:
@@ -41,6 +47,7 @@ class Dispatcher:
         self._tick_seconds = tick_seconds
         self._wake = asyncio.Event()
         self._publishing = asyncio.Semaphore(PUBLISHING)
+        self._asked: dict[tuple[str, int, int], set[int]] = {}
 
     def wake(self) -> None:
         self._wake.set()
@@ -61,6 +68,7 @@ class Dispatcher:
             thinking = time.monotonic() - started
             try:
                 await _all(self._send(pool, items) for pool, items in chosen)
+                await _all(self._ask(item) for item in self._view.lacking())
             except errors.Transient as error:
                 _log.warning("tick failed", action="dispatch", code=error.code, detail=error.detail)
                 await asyncio.sleep(self._tick_seconds)
@@ -115,7 +123,28 @@ class Dispatcher:
         crash.point("dispatcher.after_record")
         _log.debug("sent", action="dispatch", job_id=first.job_id, generation=first.generation, segments=indices)
 
-    async def _publish(self, subject: str, task: SegmentTask, msg_id: str) -> None:
+    async def _ask(self, item: Lacking) -> None:
+        """Publish the next windows of one job that nobody has been asked for."""
+        job, state = item.job, item.state
+        key = (job.job_id, job.generation, job.attempt)
+        if key not in self._asked:
+            # What is remembered is a saving only: a window that is asked for twice is taken once.
+            self._asked = {known: asked for known, asked in self._asked.items() if self._view.is_at(*known)}
+        asked = self._asked.setdefault(key, set())
+        asked -= {window for window in asked if state.has_window(window)}
+        windows = [window for window in item.windows if window not in asked][: max(0, ASKED - len(asked))]
+        await _all(
+            self._publish(
+                subjects.work("analyse", job.job_id, job.generation, window),
+                AnalyseWork(job_id=job.job_id, generation=job.generation, attempt=job.attempt, window=window),
+                f"analyse.{job.job_id}.{job.generation}.{window}.{job.attempt}",
+            )
+            for window in windows
+        )
+        asked |= set(windows)
+        crash.point("dispatcher.after_ask")
+
+    async def _publish(self, subject: str, task: SegmentTask | AnalyseWork, msg_id: str) -> None:
         async with self._publishing:
             await self._bus.publish(subject, task, msg_id=msg_id)
 

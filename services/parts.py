@@ -92,6 +92,17 @@ def _audio(context: Context, _: object) -> Part:
     return _part(actor, audio.close)
 
 
+def _analyse(context: Context, _: object) -> Part:
+    from services.analyse import Analyse
+
+    analyse = Analyse(context)
+    actor = _actor(
+        context, subjects.WORK, "work-analyse", analyse.handle, "analyse", slots=analyse.slots,
+        on_reject=analyse.reject,
+    )  # fmt: skip
+    return _part(actor, analyse.close)
+
+
 def _assembler(context: Context, _: object) -> Part:
     from services.assembler import Assembler
 
@@ -205,6 +216,7 @@ def _host() -> str:
 
 
 BUILDERS: Mapping[str, Builder] = {
+    "analyse": _analyse,
     "assembler": _assembler,
     "audio": _audio,
     "collector": _collector,

@@ -20,10 +20,10 @@ from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
-from inference import geometry
+from inference import curves, geometry
 from services import engines, letterbox, operations, plans, sources, space
 from services.context import Context
-from services.cut import Cut, plan_id
+from services.cut import Cut, packed, plan_id
 from services.watch import Threads, is_wanted, watching
 from stereospot import crash, errors, jobs, log, records, subjects
 from stereospot.bus import Delivery
@@ -231,12 +231,20 @@ class Planner:
             total=total.segments,
             parts=total.parts,
             audio=bool(head.source.audio),
+            spans=await self._spans(head, total),
         )
         await self._bus.publish(
             subjects.done_plan(job.job_id, job.generation, "total"), done, msg_id=f"total.{plan_id(job)}"
         )
         crash.point("planner.total_published")
         await operations.announce(self._bus, found, "planned", segments=total.segments, frames=total.frames)
+
+    async def _spans(self, head: Plan, total: PlanTotal) -> dict[int, str]:
+        """The windows that every part's segments need: a set that was lost is begun anew by the total alone."""
+        if not curves.is_analysed(head):
+            return {}
+        parts = [await self._plans.part(head.job_id, head.generation, first) for first in total.parts]
+        return {part.first: packed(head, part.segments) for part in parts if part is not None}
 
 
 async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:

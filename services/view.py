@@ -25,6 +25,15 @@ class _Pool:
     in_flight: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Windows of its curve that a job needs next."""
+
+    job: Job
+    state: Completion
+    windows: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class _Share:
     """What one job adds to its pool's numbers."""
@@ -42,6 +51,7 @@ class View:
         self._states: dict[str, Completion] = {}
         self._pools: dict[str, _Pool] = {}
         self._shares: dict[str, _Share] = {}
+        self._lacking: dict[str, Lacking] = {}
         self._workers: dict[str, tuple[str, int, float]] = {}
 
     # ---- what the tails bring ---------------------------------------------------------------------------
@@ -102,6 +112,15 @@ class View:
             del self._workers[worker_id]
         return sum(slots for name, slots, _ in self._workers.values() if name == pool)
 
+    def is_at(self, job_id: str, generation: int, attempt: int) -> bool:
+        """Whether this is what is being worked on of a job."""
+        job = self._jobs.get(job_id)
+        return job is not None and (job.generation, job.attempt) == (generation, attempt)
+
+    def lacking(self) -> list[Lacking]:
+        """Jobs that wait for windows of their curve: the highest priority first, then the oldest."""
+        return sorted(self._lacking.values(), key=lambda item: (-item.job.priority, item.job.created_at))
+
     def state(self, job_id: str) -> Completion | None:
         return self._states.get(job_id)
 
@@ -116,6 +135,7 @@ class View:
             pool.in_flight -= before.in_flight
             pool.waiting.pop(job_id, None)
             pool.hurried.discard(job_id)
+        self._lacking.pop(job_id, None)
         job, state = self._jobs.get(job_id), self._states.get(job_id)
         if job is None or state is None or (state.generation, state.attempt) != (job.generation, job.attempt):
             return
@@ -123,7 +143,9 @@ class View:
         self._shares[job_id] = _Share(job.pool, in_flight)
         pool = self._pools.setdefault(job.pool, _Pool())
         pool.in_flight += in_flight
-        waiting = state.waiting()
+        waiting, windows = state.ahead(job.playhead or 0)
+        if windows:
+            self._lacking[job_id] = Lacking(job, state, windows)
         if waiting and (job.playhead is not None or job.options.samples is not None):
             pool.hurried.add(job_id)
         if waiting:

@@ -26,6 +26,9 @@ from stereospot.settings import Settings
 
 _log = log.get("daemon")
 
+SERVICES = frozenset({"converter", "analyse"})
+"""What such a process may run: both use the same engine, which is loaded once a process."""
+
 PARENT = "STEREOSPOT_PARENT"
 """Process id of the daemon that a child belongs to."""
 
@@ -62,8 +65,8 @@ def environment(settings: Settings) -> dict[str, str]:
     return found
 
 
-def supervised(context: Context, count: int) -> Part:
-    """`count` converter processes of one slot each, as one part of the daemon."""
+def supervised(context: Context, count: int, services: Collection[str]) -> Part:
+    """`count` processes with these services, one slot each, as one part of the daemon."""
     settings = context.settings.model_copy(update={"slots": 1})
     ours = {PARENT: str(os.getpid())} | ({ALONE: "1"} if context.alone else {})
     stopping = asyncio.Event()
@@ -71,18 +74,18 @@ def supervised(context: Context, count: int) -> Part:
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(count):
-                group.create_task(_keep(environment(settings) | ours, stopping))
+                group.create_task(_keep(sorted({"converter", *services}), environment(settings) | ours, stopping))
 
     return Part("workers", run, stopping.set)
 
 
-async def _keep(variables: dict[str, str], stopping: asyncio.Event) -> None:
+async def _keep(services: list[str], variables: dict[str, str], stopping: asyncio.Event) -> None:
     """One child, again and again, until `stopping`; then SIGTERM, and its end is waited for."""
     pause = BACKOFF_SECONDS
     while not stopping.is_set():
         started = time.monotonic()
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.workers",
+            sys.executable, "-m", "services.workers", *services,
             stdin=asyncio.subprocess.DEVNULL, env=variables,
         )  # fmt: skip
         try:
@@ -124,7 +127,7 @@ def die_with_parent() -> None:
 
 
 def main() -> None:
-    """The child: a converter and nothing else."""
+    """The child: the services that its arguments name."""
     die_with_parent()
     from services import daemon
 

@@ -8,11 +8,13 @@ Pure: the collector does the I/O.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from stereospot import spans as packing
 from stereospot.messages import Message
 
 
@@ -51,6 +53,10 @@ MAX_SEGMENTS = 200_000
 """An index beyond this is not a segment of ours; it bounds the value at 33 kB a bitmap."""
 
 
+AHEAD = 256
+"""Waiting segments of one job whose windows are looked at: more than any pool is sent at a time."""
+
+
 class Completion(Message):
     """What is planned, sent, done of one generation."""
 
@@ -67,6 +73,10 @@ class Completion(Message):
     audio: bool = Field(default=False, description="whether sound belongs to this job; known with `total`")
     audio_ready: int = Field(default=0, description="sound of segments 0 … audio_ready-1 is stored")
     resends: int = Field(default=0, description="how often a sent segment was offered again; it salts message ids")
+    spans: dict[int, str] = Field(
+        default={}, description="by a part's first index: windows that its segments need; empty: the engine needs none"
+    )
+    windows: Bitmap = Field(default=0, description="stored windows of the curve, counted from the plan's first")
 
     @property
     def count(self) -> int:
@@ -88,6 +98,44 @@ class Completion(Message):
     def waiting(self) -> int:
         """Bitmap of segments that are planned, not sent and not done."""
         return ((1 << self.planned) - 1) & ~(self.sent | self.done)
+
+    def ahead(self, start: int = 0, count: int = AHEAD) -> tuple[int, tuple[int, ...]]:
+        """What may be sent of the next `count` waiting segments, from `start` on and then from the beginning.
+
+        Returns their bitmap, and the windows that the others still lack, in the order in which they are needed.
+        Without a curve that is everything that waits, and none.
+        """
+        waiting = self.waiting()
+        if not self.spans or not waiting:
+            return waiting, ()
+        opened, base = 0, self._first_window
+        lacking: dict[int, None] = {}
+        rest = waiting >> start << start
+        for index in itertools.islice(itertools.chain(bits(rest), bits(waiting ^ rest)), count):
+            missing = self._missing(index, base)
+            if missing:
+                lacking.update(dict.fromkeys(missing))
+            elif missing is not None:
+                opened |= 1 << index
+        return opened, tuple(lacking)
+
+    def has_window(self, window: int) -> bool:
+        place = window - self._first_window
+        return place >= 0 and bool(self.windows >> place & 1)
+
+    def _missing(self, index: int, base: int) -> list[int] | None:
+        """Windows that a segment needs and that are not stored; None while nobody has said which it needs."""
+        part = self.part_of(index)
+        known = packing.unpack(self.spans.get(part, ""))
+        if not 0 <= index - part < len(known):
+            return None
+        first, last = known[index - part]
+        return [window for window in range(first, last + 1) if not self.windows >> max(0, window - base) & 1]
+
+    @property
+    def _first_window(self) -> int:
+        """What bit 0 of `windows` stands for: segments follow each other, so the first part's first one begins it."""
+        return packing.unpack(self.spans[min(self.spans)])[0][0] if self.spans else 0
 
     def part_of(self, index: int) -> int:
         """First index of the plan part that holds `index`."""
@@ -119,9 +167,9 @@ class Completion(Message):
             done=self.done | members, sent=self.sent | members, init=self.init if init is None else self.init or init
         )
 
-    def with_part(self, first: int, count: int, attempt: int, pool: str) -> Completion:
+    def with_part(self, first: int, count: int, attempt: int, pool: str, spans: str = "") -> Completion:
         """Open segments for dispatch; a higher attempt first forgets what was sent and not done."""
-        base = self.with_attempt(attempt)
+        base = self.with_attempt(attempt).with_spans({first: spans} if spans else {})
         if count <= 0 or first + count > MAX_SEGMENTS:
             return base
         parts = base.parts if first in base.parts else tuple(sorted((*base.parts, first)))
@@ -130,9 +178,12 @@ class Completion(Message):
             return base
         return base._with(parts=parts, planned=planned, pool=pool)
 
-    def with_total(self, total: int, parts: tuple[int, ...], attempt: int, pool: str, audio: bool) -> Completion:
+    def with_total(
+        self, total: int, parts: tuple[int, ...], attempt: int, pool: str, audio: bool,
+        spans: Mapping[int, str] | None = None,
+    ) -> Completion:  # fmt: skip
         """Fix the total; a repeated message changes nothing."""
-        base = self.with_attempt(attempt)
+        base = self.with_attempt(attempt).with_spans(spans or {})
         if not 0 < total <= MAX_SEGMENTS:
             return base
         merged = tuple(sorted({*base.parts, *parts}))
@@ -154,6 +205,26 @@ class Completion(Message):
         """Forget that these were sent, except those that are done: the dispatcher sends them once more."""
         lost = bitmap_of(indices) & self.sent & ~self.done
         return self._with(sent=self.sent & ~lost, resends=self.resends + 1) if lost else self
+
+    def with_spans(self, spans: Mapping[int, str]) -> Completion:
+        """Say which windows the segments of some parts need."""
+        merged = dict(sorted({**self.spans, **spans}.items()))
+        if merged == self.spans:
+            return self
+        after = self._with(spans=merged)
+        # A part that came before the first one has counted from its own first window.
+        moved = self._first_window - after._first_window if self.windows else 0
+        return after._with(windows=self.windows << moved) if moved > 0 else after
+
+    def with_windows(self, windows: Iterable[int]) -> Completion:
+        """Add stored windows; those that no segment needs do not count."""
+        if not self.spans:
+            return self
+        base = self._first_window
+        last = packing.unpack(self.spans[max(self.spans)])[-1][1]
+        known = [window - base for window in windows if base <= window <= last]
+        after = self.windows | bitmap_of(known)
+        return self if after == self.windows else self._with(windows=after)
 
     def with_audio(self, ready: int) -> Completion:
         return self if ready <= self.audio_ready else self._with(audio_ready=ready)

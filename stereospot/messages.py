@@ -157,6 +157,7 @@ class PartDone(Message):
     pool: str
     first: int
     count: int
+    spans: str = Field(default="", description="windows that each segment needs, packed; empty: no curve")
 
 
 class TotalDone(Message):
@@ -169,6 +170,7 @@ class TotalDone(Message):
     total: int
     parts: tuple[int, ...]
     audio: bool = Field(description="whether sound has to be ready before the film is assembled or played")
+    spans: dict[int, str] = Field(default={}, description="`PartDone.spans` of every part")
 
 
 class AudioDone(Message):
@@ -177,6 +179,14 @@ class AudioDone(Message):
     job_id: str
     generation: int
     ready: int
+
+
+class WindowDone(Message):
+    """`done.<job>.<generation>.window`: the samples of one window of the curve are stored."""
+
+    job_id: str
+    generation: int
+    window: int
 
 
 class Trigger(Message):

@@ -78,7 +78,7 @@ def convert_consumer(pool: str, lane: Lane) -> str:
 
 
 # ---- done ------------------------------------------------------------------------------------------------
-DoneKind = Literal["part", "total", "audio", "init"]
+DoneKind = Literal["part", "total", "audio", "init", "window"]
 
 
 def done_segment(job_id: str, generation: int, index: int) -> str:
@@ -87,7 +87,7 @@ def done_segment(job_id: str, generation: int, index: int) -> str:
 
 
 def done_plan(job_id: str, generation: int, kind: DoneKind) -> str:
-    """`stereospot.done.<job>.<generation>.part|total|audio`: what the planner and the audio service report."""
+    """`stereospot.done.<job>.<generation>.part|total|audio|window`: what planner, audio and analyser report."""
     return f"{PREFIX}.done.{_token(job_id)}.{generation}.{kind}"
 
 
@@ -105,7 +105,7 @@ def parse_done(subject: str) -> DoneSubject | None:
     generation = _number(parts[3])
     if generation is None:
         return None
-    if parts[4] in ("part", "total", "audio", "init"):
+    if parts[4] in ("part", "total", "audio", "init", "window"):
         return DoneSubject(parts[2], generation, parts[4])
     index = _number(parts[4])
     return None if index is None else DoneSubject(parts[2], generation, index)

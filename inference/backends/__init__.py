@@ -18,6 +18,7 @@ from stereospot.media.model import Plan, Segment
 
 if TYPE_CHECKING:
     from inference.contract import Converted, Frames
+    from inference.gpu.samples import Lookup
 
 __all__ = ["Backend", "Backends", "load", "name_of"]
 
@@ -63,8 +64,18 @@ def name_of(plan: Plan) -> str:
 class Backends:
     """The backends of one process: each is kept after use and lent to one thread at a time."""
 
-    def __init__(self, values: settings.Settings, *, backend: str | None = None) -> None:
-        """backend: use this one for every plan, whatever the plan says; a worker of the pool `stub` always stubs."""
+    def __init__(
+        self,
+        values: settings.Settings,
+        *,
+        backend: str | None = None,
+        windows: Callable[[Plan], Lookup] | None = None,
+    ) -> None:
+        """backend: use this one for every plan, whatever the plan says; a worker of the pool `stub` always stubs.
+
+        windows: where windows of a plan's curve are found that analysers have taken; None: backends take their own.
+        """
+        self._windows = windows
         self._forced = backend or ("stub" if values.pool == "stub" else None)
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str, str | None], list[Backend]] = {}
@@ -91,7 +102,8 @@ class Backends:
             idle = self._idle.get(key)
             found = idle.pop() if idle else None
         if found is None:
-            found = load(name, engine=plan.stereo.engine, model=plan.stereo.model)
+            more = {"windows": self._windows} if name == "local" else {}
+            found = load(name, engine=plan.stereo.engine, model=plan.stereo.model, **more)
         try:
             yield found
         except errors.StereoSpotError:

@@ -44,9 +44,6 @@ ORDER_REACH = 3
 ORDER_CODES = 4.0
 """Mean difference of luma codes under which two pictures count as the same: still scenes have no order to check."""
 
-CURVED = frozenset({"depth-anything", "iw3"})
-"""Engines whose depth a near/far curve brings to scale."""
-
 MOST_EVERY = 8
 """The widest distance of keys that a server may be set to."""
 
@@ -87,7 +84,7 @@ def padding(plan: Plan) -> int:
     """
     from inference import convert
 
-    if plan.stereo.engine not in CURVED:
+    if plan.stereo.engine not in curves.ENGINES:
         return convert.padding(plan)
     seconds = curves.SUPPORT_SECONDS + curves.CELL_SECONDS
     return math.ceil(seconds * plan.source.video.average_rate) + MOST_EVERY + 1 + 2 * convert.padding(plan)

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from inference import convert, depth
+from inference import convert, curves, depth
 from inference.contract import Converted, Frames
 from inference.recent import Recent
 from stereospot.media.model import Plan, Segment
 
 if TYPE_CHECKING:
     from inference.gpu.backend import Learned
+    from inference.gpu.samples import Lookup
 
 
 class Local:
@@ -46,12 +47,15 @@ class Local:
         self._engine.close()
 
 
-def load(*, engine: str, model: str | None = None) -> Local | Learned:
-    """Load the engine; raises ENGINE_UNAVAILABLE, and for learned engines MODEL_MISSING and MODEL_INVALID."""
-    if engine in ("depth-anything", "iw3"):
+def load(*, engine: str, model: str | None = None, windows: Callable[[Plan], Lookup] | None = None) -> Local | Learned:
+    """Load the engine; raises ENGINE_UNAVAILABLE, and for learned engines MODEL_MISSING and MODEL_INVALID.
+
+    windows: where a learned engine finds the windows of a plan's curve; None: it takes their samples itself.
+    """
+    if engine in curves.ENGINES:
         # They need curves and batches, and share one engine among the segments in flight.
         from inference.gpu import backend
 
-        return backend.configured(engine=engine, model=model)
+        return backend.configured(engine=engine, model=model, windows=windows)
     arguments = {} if model is None else {"model": model}
     return Local(depth.load(engine, **arguments))

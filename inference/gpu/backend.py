@@ -20,11 +20,7 @@ from inference.gpu.samples import Known, Lookup, Sampler
 from stereospot.media.model import Plan, Segment
 from stereospot.settings import Settings
 
-ENGINES = frozenset({"depth-anything", "iw3"})
-"""Engines that this backend runs; they need curves and batches."""
-
 _lock = threading.Lock()
-_provider: Callable[[Plan], Lookup] | None = None
 _engines: dict[tuple[Any, ...], tuple[Shared, int]] = {}
 """Loaded engines with how many backends use each."""
 
@@ -110,14 +106,11 @@ def _released(key: tuple[Any, ...]) -> None:
     found.close()
 
 
-def provide(lookup: Callable[[Plan], Lookup] | None) -> None:
-    """Where backends that are made from now on look for windows that others have taken; None: nowhere."""
-    global _provider
-    _provider = lookup
+def configured(*, engine: str, model: str | None = None, windows: Callable[[Plan], Lookup] | None = None) -> Learned:
+    """The backend with the settings of this process; licences were checked when the job was planned.
 
-
-def configured(*, engine: str, model: str | None = None) -> Learned:
-    """The backend with the settings of this process; licences were checked when the job was planned."""
+    windows: where windows of a plan's curve are found that others have taken.
+    """
     values = Settings()
     arguments: dict[str, Any] = {"accept_license": True}
     if engine == "depth-anything":
@@ -129,4 +122,4 @@ def configured(*, engine: str, model: str | None = None) -> Learned:
         }
     elif engine == "iw3" and values.device != "auto":
         arguments["gpu"] = -1 if values.device == "cpu" else int(values.device.partition(":")[2] or 0)
-    return load(engine=engine, model=model, every=values.depth_every, lookup=_provider, **arguments)
+    return load(engine=engine, model=model, every=values.depth_every, lookup=windows, **arguments)

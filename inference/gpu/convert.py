@@ -65,7 +65,7 @@ def convert_learned(
     kernel. Raises OUT_OF_MEMORY when half the batch does not fit.
     """
     began, before = time.perf_counter(), engine.seconds
-    curve = None
+    curve, taken = None, sampler.taken if sampler is not None else 0
     if engine.info.needs_curve:
         if sampler is None:
             raise errors.error("INTERNAL", f"The engine {engine.info.name} needs a curve.")
@@ -91,6 +91,7 @@ def convert_learned(
         "every": every,
         "device_memory_bytes": engine.memory_bytes(),
         "not_finite": depths.not_finite,
+        "windows_taken": sampler.taken - taken if sampler is not None else 0,
     }
     return Converted(fragment, work.report(engine).model_copy(update=more))
 

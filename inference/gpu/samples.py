@@ -1,6 +1,6 @@
 """Taking the samples of curves: windows of film decoded, shots found, a few frames inferred. Blocking.
 
-What `work.analyse.<job>.<gen>.<window>` does for a fleet, and what a converter does for itself where nobody has. The
+What `work.analyse.<job>.<gen>.<window>` does for a job, and what a remote endpoint does for the range it got. The
 samples of a window depend on its own frames and a few around it, so whoever takes them gets the same ones.
 """
 
@@ -17,8 +17,10 @@ from inference import curves, prepare, shots
 from inference.contract import Frames
 from inference.curves import Curve, Grid, Window
 from inference.depth import DepthEngine
-from stereospot import errors
+from stereospot import errors, log
 from stereospot.media.model import Plan, Segment
+
+_log = log.get("inference")
 
 KNOWN_FRAMES = 192
 KNOWN_WINDOWS = 64
@@ -47,13 +49,17 @@ class Known:
 
 
 class Sampler:
-    """The curve of one generation, window by window; remembers the last ones. One thread at a time."""
+    """The curve of one generation, window by window; remembers the last ones. One thread at a time.
+
+    `taken`: windows that `lookup` did not have, or that it was not given for.
+    """
 
     def __init__(self, plan: Plan, engine: DepthEngine, known: Known, lookup: Lookup | None = None) -> None:
         video = plan.source.video
         self.grid = Grid.of(video.time_base)
         self._engine, self._known, self._lookup = engine, known, lookup
         self._windows: OrderedDict[int, Window] = OrderedDict()
+        self.taken = 0
         self._preparer = prepare.Preparer(
             video.width, video.height, plan.decode.pixel_format, video.colour, plan.stereo.bars,
             engine.info.width, engine.info.height,
@@ -67,7 +73,12 @@ class Sampler:
         for index in wanted:
             if index not in self._windows:
                 given = self._lookup(index) if self._lookup is not None else None
-                self._windows[index] = given or self.measure(decoder, index, stop)
+                if given is None:
+                    if self._lookup is not None:
+                        _log.warning("window missing, taken here", action="retry", window=index)
+                    given = self.measure(decoder, index, stop)
+                    self.taken += 1
+                self._windows[index] = given
                 while len(self._windows) > KNOWN_WINDOWS:
                     self._windows.popitem(last=False)
             found.append(self._windows[index])

@@ -54,7 +54,7 @@ async def run(
     Parameters
     ----------
     service
-        planner, converter, audio, collector, assembler, submit, gateway, janitor, dead-letters, delete
+        planner, analyse, converter, audio, collector, assembler, submit, gateway, janitor, dead-letters, delete
     slots
         converter: segments at a time
     pool

@@ -53,6 +53,7 @@ def a_job(job_id: str = "a") -> Job:
     [
         ("planner", subjects.WORK, "work-plan", "stereospot.work.plan.a", "work-plan"),
         ("audio", subjects.WORK, "work-audio", "stereospot.work.audio.a.1", "work-audio"),
+        ("analyse", subjects.WORK, "work-analyse", "stereospot.work.analyse.a.1.-1", "work-analyse"),
         ("converter", subjects.CONVERT, "convert-cpu-now", "stereospot.convert.cpu.now.a.1.0", "convert"),
         ("collector", subjects.DONE, "collector", "stereospot.done.a.1.0", "done"),
         ("assembler", "KV_state", "assembler", "$KV.state.trigger.a.1", "trigger"),
@@ -83,7 +84,7 @@ async def test_a_service_fetches_acknowledges_and_buries_what_is_its_own(
     assert len(letters) == 1
 
 
-@pytest.mark.parametrize("role", ["planner", "audio", "converter", "assembler", "gateway"])
+@pytest.mark.parametrize("role", ["planner", "audio", "analyse", "converter", "assembler", "gateway"])
 async def test_services_that_change_jobs_can(node: list[Node], operator: Bus, role: str) -> None:
     await records.create_job(operator, a_job())
     async with connected(node, role) as bus:
@@ -97,6 +98,7 @@ async def test_the_collector_commits_dispatches_and_follows(node: list[Node], op
         pair = [Write("state", f"{kind}.a.1", b"{}", 0) for kind in ("state", "trigger")]
         await bus.commit(pair)
         await bus.publish(subjects.convert("cpu", "now", "a", 1, 0), b"{}", patience_seconds=1)
+        await bus.publish(subjects.work("analyse", "a", 1, -1), b"{}", patience_seconds=1)
         for bucket in (subjects.JOBS, subjects.STATE, subjects.WORKERS):
             async with bus.tail(subjects.kv_stream(bucket), start="last"):
                 pass
@@ -136,6 +138,7 @@ async def test_a_submitter_hands_in_and_listens(node: list[Node], operator: Bus)
         ("converter", "stereospot.dead.work-plan.a"),
         ("planner", "$KV.state.state.a.1"),
         ("audio", "stereospot.done.a.1.0"),
+        ("analyse", "stereospot.done.a.1.0"),
         ("assembler", "stereospot.done.a.1.0"),
         ("submitter", "stereospot.work.plan.a"),
         ("viewer", "stereospot.event.job.a.created"),

@@ -398,7 +398,7 @@ async def test_r14_every_consumer_has_a_service_and_up_runs_them_all(tmp_path: P
         wanted = {
             (stream, name)
             for stream, name in provisioner.load().consumers
-            if name not in ("work-ingest", "work-analyse") and stream not in (subjects.CONVERT, subjects.LIVE)
+            if name != "work-ingest" and stream not in (subjects.CONVERT, subjects.LIVE)
         }
 
         async def unread() -> set[tuple[str, str]]:

@@ -1,4 +1,5 @@
-"""The analyser: windows stored once, as a converter would have measured them, and read back from its threads."""
+"""The analyser with the real architecture: windows stored once, as a converter would have measured them, and read back
+from its threads; whole jobs by two workers and by one. Everything else about it: `test_curved_jobs.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import pytest
 from inference import geometry
 from inference.gpu import backend
 from services import plans
-from services.analyse import Analyse, StoredWindows, publish
+from services.analyse import Analyse
+from services.windows import StoredWindows
 from stereospot import keys, records
 from stereospot.bus import Delivery
 from stereospot.media import frames, probe
@@ -23,7 +25,7 @@ from stereospot.options import Layout, Options
 from stereospot.outcome import Ack, Reject
 from tests.media import sources
 from tests.system.rig import a_job, rig
-from tests.unit import clips, tiny_depth
+from tests.unit import tiny_depth
 
 LIMITS = Limits(sandbox="off")
 
@@ -60,7 +62,7 @@ async def test_a_window_is_stored_once(tmp_path: Path, monkeypatch: pytest.Monke
         key = keys.curve_window("J1", 1, 0)
         body = await context.store.get(key)
         assert body is not None
-        assert await service.handle(asked(0)) == Ack("nothing to do")
+        assert await service.handle(asked(0)) == Ack("stored already")
         assert await service.handle(asked(-1)) == Ack()
         assert isinstance(await service.handle(Delivery(subject="s", data=b"{}")), Reject)
 
@@ -82,15 +84,3 @@ async def test_a_window_is_stored_once(tmp_path: Path, monkeypatch: pytest.Monke
         assert stored is not None
         assert len(stored.samples) >= 7
         service.close()
-
-
-async def test_windows_are_asked_for_once(tmp_path: Path) -> None:
-    plan = clips.plan(160, 90, engine="depth-anything")
-    segments = (clips.segment(0, 0, 96), clips.segment(1, 96, 200))
-    async with rig(tmp_path) as context:
-        assert await publish(context.bus, clips.plan(160, 90), segments) == 0
-        count = await publish(context.bus, plan, segments)
-        assert count == 4
-        assert await publish(context.bus, plan, segments) == count
-        info = await context.bus.nc.jetstream().stream_info("WORK")
-        assert info.state.messages == count

@@ -266,9 +266,9 @@ class Converter:
                 return Ack("replanned")
         if error.code == "ENCODER_MISMATCH":
             self._unfit[_work_of(task)] = Failure.of(errors.error(error.code)), UNFIT_SECONDS
+            await self._explain(task, self._unfit[_work_of(task)][0])
             return self._give_back(task)
         failure = Failure.of(error, segment_index=task.index, attempts=delivery.attempt)
-            await self._explain(task, self._unfit[_work_of(task)][0])
         again = error.code in SECOND_LOOK and delivery.attempt < 2
         # What is missing on this machine may be there on another, if there is one.
         final = errors.Permanent if not self._context.alone else (errors.Permanent, errors.Misconfigured)
@@ -277,9 +277,9 @@ class Converter:
         await self._event(task, "retrying", attempt=delivery.attempt, failure=failure)
         if isinstance(error, errors.Misconfigured):
             self._unfit[_work_of(task)] = failure, MISSING_SECONDS
+            await self._explain(task, failure)
             return self._give_back(task)
         return Retry(reason=str(error), failure=failure)
-            await self._explain(task, failure)
 
     def _give_back(self, task: SegmentTask) -> Return:
         """Leave this segment to others, without another look; it was not tried."""

@@ -147,9 +147,9 @@ async def _run(
     from services.cli.progress import Bar
     from stereospot import records
     from stereospot.jobs import Phase
-    resumed: int | None = None
 
     started = time.monotonic()
+    resumed: int | None = None
     hopeless = False
     try:
         async with daemon.running(settings, SERVICES) as context:
@@ -160,9 +160,9 @@ async def _run(
                 await submit.create(context, source, options, job_id=job_id, title=target.stem)
             bar = Bar(target.name, quiet=quiet)
             try:
-                    resumed = snapshot.done if resumed is None else resumed
                 async for snapshot in follow.follow(context, job_id):
                     bar.show(snapshot)
+                    resumed = snapshot.done if resumed is None else resumed
                     job = snapshot.job
                     if not job.is_active:
                         break
@@ -175,23 +175,23 @@ async def _run(
                 hopeless = failure is not None and errors.entry(failure.code).kind == "permanent"
                 raise Failed(failure) if failure else errors.error("CANCELLED")
             film = context.store.local_path(job.film.key)
+            assert film is not None, "a private store is local"
+            await asyncio.to_thread(_deliver, film, target)
     except (errors.Misconfigured, Failed) as error:
         # What is missing here can be mended, and then finished segments are worth having; a folder without one is not.
         ours = isinstance(error, Failed) or error.code != "ALREADY_RUNNING"
         if ours and not await asyncio.to_thread(_holds_segments, settings.storage_dir):
             hopeless = True
         raise
-            assert film is not None, "a private store is local"
-            await asyncio.to_thread(_deliver, film, target)
     finally:
         if hopeless:
-    made = job.film.frames - (resumed or 0)
             await asyncio.to_thread(shutil.rmtree, settings.data_dir, ignore_errors=True)
     seconds = time.monotonic() - started
+    made = job.film.frames - (resumed or 0)
     return {
-        "frames_resumed": job.film.frames - made,
         "output": str(target),
         "frames": job.film.frames,
+        "frames_resumed": job.film.frames - made,
         "seconds": round(seconds, 3),
         "fps": round(made / seconds, 3),
         "duration_seconds": job.film.duration_seconds,
@@ -202,11 +202,11 @@ async def _run(
         "warnings": [{"code": item.code, "text": item.text} for item in job.warnings],
         "report": job.report,
     }
+
+
 def _holds_segments(storage: Path) -> bool:
     """Whether any segment was finished."""
     return next(storage.glob("jobs/*/*/segments/*"), None) is not None
-
-
 
 
 def _options(values: dict[str, Any]) -> Options:

@@ -83,7 +83,6 @@ class S3Store:
 
     # ---- writing ----------------------------------------------------------------------------------------
     async def put(self, key: str, data: bytes | AsyncIterable[bytes], *, if_absent: bool = False) -> bool:
-        if if_absent and await self.head(key) is not None:
         stored = await self._put(key, data, if_absent)
         if stored:
             history.record("put", key=key)
@@ -91,6 +90,7 @@ class S3Store:
 
     async def _put(self, key: str, data: bytes | AsyncIterable[bytes], if_absent: bool) -> bool:
         """In one request, or in parts when it is large."""
+        if if_absent and await self.head(key) is not None:
             return False
         if isinstance(data, bytes) and len(data) <= PART_BYTES:
             return await self._put_one(key, data, if_absent)
@@ -152,6 +152,7 @@ class S3Store:
 
     async def sweep(self, older_than_seconds: float, *, keep: frozenset[str] = frozenset()) -> int:
         count = 0
+        kept = {self._name(key) for key in keep}
         limit = time.time() - older_than_seconds
         async with self._translated("") as client:
             pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
@@ -164,7 +165,6 @@ class S3Store:
                         count += 1
         return count
 
-        kept = {self._name(key) for key in keep}
     # ---- reading ----------------------------------------------------------------------------------------
     async def get(self, key: str) -> bytes | None:
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services import submit, workers
+from services import submit
 from services.context import Context
 from stereospot import crash, records, subjects
 from stereospot import history as recorder
@@ -31,10 +30,9 @@ from stereospot.storage import open_store
 from streams_config import provision as provisioner
 from tests.faults import history
 from tests.faults.history import Death, History, Verdict
+from tests.faults.launch import Child, launcher
 from tests.media import sources as films
 from tests.support import Nats, eventually, nats_server
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PIPELINE = frozenset({"planner", "converter", "audio", "collector", "assembler"})
 """Services that a job needs."""
@@ -42,15 +40,6 @@ PIPELINE = frozenset({"planner", "converter", "audio", "collector", "assembler"}
 FILM = "h264_mp4_silent"
 
 POOL = "stub"
-
-LAUNCH = """
-import runpy, sys
-from services import workers
-workers.die_with_parent()
-del sys.argv[0]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-"""
-"""`python -m`, in a process that ends with the test's, however that ends."""
 
 
 def stretched(seconds: float) -> float:
@@ -63,7 +52,7 @@ class Service:
     """One process of the fleet."""
 
     names: tuple[str, ...]
-    process: asyncio.subprocess.Process
+    process: Child
     log: Path
 
     @property
@@ -121,13 +110,8 @@ class Fleet:
         environment |= {f"STEREOSPOT_{name.upper()}": str(value) for name, value in settings.items()}
         if point is not None:
             environment[crash.VARIABLE] = point
-        environment[workers.PARENT] = str(os.getpid())
-        command = [sys.executable, "-c", LAUNCH, *(program or ("services.cli", "run", *names))]
         path = self.folder / f"{len(self.services)}-{'-'.join(names)[:40]}.log"
-        with path.open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *command, cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        process = launcher().start(program or ("services.cli", "run", *names), environment, path)
         service = Service(names, process, path)
         self.services.append(service)
         return service
@@ -229,7 +213,7 @@ async def fleet(
     with nats_server(tmp_path / "broker", config=config) as server:
         given = Settings(data_dir=tmp_path / "data", nats_url=server.url, sandbox="off")
         bus = await Bus.connect(given, name="test")
-        await provisioner.provision(bus.nc, pools=(POOL,), ack_wait_seconds=ack_wait)
+        await provisioner.provision(bus.nc, pools=(POOL, "gpu"), ack_wait_seconds=ack_wait)
         await shorten(bus, ack_wait)
         await history.keep_everything(bus)
         store = open_store(given)

@@ -21,9 +21,9 @@ from stereospot.jobs import Phase
 from stereospot.messages import SegmentDone
 from stereospot.options import Options
 from tests.faults import history
-from tests.faults.conftest import Tell
 from tests.faults.fleet import PIPELINE, shorten, stretched
 from tests.faults.proxy import proxy
+from tests.faults.table import Tell
 from tests.media import sources as films
 from tests.support import eventually
 from tests.system.rig import a_job, announce_total, rig

@@ -21,8 +21,8 @@ import pytest
 from services import dead_letters
 from stereospot import subjects
 from stereospot.jobs import Phase
-from tests.faults.conftest import Tell
 from tests.faults.fleet import FILM, PIPELINE, Fleet, fleet, stretched
+from tests.faults.table import Tell
 from tests.support import eventually
 
 SLOW = pytest.mark.slow

@@ -14,9 +14,9 @@ from services import operations
 from services.gateway.tokens import Tokens
 from stereospot.jobs import Phase
 from tests.faults import history
-from tests.faults.conftest import Tell
 from tests.faults.fleet import PIPELINE, Fleet, fleet, shorten, stretched
 from tests.faults.history import Playlist
+from tests.faults.table import Tell
 from tests.support import eventually
 from tests.system.gateway import Served, served
 

@@ -2,6 +2,7 @@
 
 Each check compares what is recorded with what is stored or queued, and acts only on a contradiction that no order of
 events in a running system explains: it reads the record, then the queue, then the record once more. Two are safe.
+A ledger keeps what the last sweep saw, so a sweep costs what changed and what is suspect, not what there is.
 Retention is here too, and is counted apart: it mends nothing.
 """
 
@@ -9,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services import alias, operations
+from services import alias, intake, operations
 from services.context import Context
+from services.ledger import Ledger, Queued
 from services.states import States
 from stereospot import completion, errors, keys, log, records, subjects
 from stereospot.bus import Conflict
@@ -68,6 +70,7 @@ class Janitor:
         self._settled = settled_seconds
         self._stale = stale_seconds
         self._states = States(context.bus)
+        self._ledger = Ledger(context.bus)
 
     async def run(self) -> None:
         """Sweep until cancelled; what fails is tried again at the next sweep."""
@@ -86,31 +89,54 @@ class Janitor:
         """Records against queues and completion sets; returns what was mended."""
         findings = Findings()
         now = time.time()
-        found = await records.list_jobs(self._bus)
-        if not found:
-            return findings
-        planned = await self._queued_jobs("plan")
-        deleted = await self._queued_jobs("delete")
-        for job, revision in found:
-            if job.updated_at > now - self._settled:
-                continue
-            if job.phase in (Phase.CREATED, Phase.PLANNING) and job.job_id not in planned:
-                await self._mend_plan(findings, job, revision)
-            elif job.phase in (Phase.CONVERTING, Phase.ASSEMBLING):
-                await self._mend_state(findings, job, revision, job.job_id in planned)
-            elif job.phase is Phase.DELETED and job.job_id not in deleted:
-                await self._bus.publish(subjects.work("delete", job.job_id), DeleteWork(job_id=job.job_id))
-                findings.add("delete", job.job_id)
-            elif job.phase is Phase.COMPLETED:
-                await self._mend_alias(findings, job)
-                await self._expire(findings, job, now)
+        await self._ledger.read()
+        before = now - self._settled
+        suspects = list(self._ledger.suspects(await self._queued(), before)) if self._ledger.open else []
+        for job_id in suspects:
+            await self._mend(findings, job_id, before)
+        for job_id, at in [(name, at) for name, at in self._ledger.finished.items() if at <= before]:
+            if at > now - STALE_SECONDS:
+                await self._mend_alias(findings, job_id)
+            self._ledger.finished.pop(job_id, None)
+        expiry = now - self._context.settings.keep_fragments_days * 86400
+        for job_id in self._ledger.expired(expiry - 2 * 86400, expiry):
+            await self._expire(findings, job_id, now)
+        self._ledger.forget_finished()
         return findings
 
     # ---- records and queues -----------------------------------------------------------------------------
-    async def _queued_jobs(self, kind: subjects.WorkKind) -> set[str]:
-        """Jobs that have work of this kind in the queue or in hand: a work queue keeps what is not acknowledged."""
-        pattern = f"{subjects.PREFIX}.work.{kind}.>"
-        return {subject.split(".")[3] for subject in await self._subjects(subjects.WORK, pattern)}
+    async def _queued(self) -> Queued:
+        """What the work queues hold, in four requests: a queue keeps what is not acknowledged."""
+        prefix = subjects.PREFIX
+        work = [subject.split(".") for subject in await self._subjects(subjects.WORK, f"{prefix}.work.>")]
+        done = [subject.split(".") for subject in await self._subjects(subjects.DONE, f"{prefix}.done.>")]
+        sent = [subject.split(".")[4:] for subject in await self._subjects(subjects.CONVERT, f"{prefix}.convert.>")]
+        info = await self._bus.consumer_info(subjects.kv_stream(subjects.STATE), "assembler")
+        return Queued(
+            planned=frozenset(parts[3] for parts in work if parts[2] == "plan"),
+            deleted=frozenset(parts[3] for parts in work if parts[2] == "delete"),
+            reported=frozenset(parts[2] for parts in done),
+            sent=_bitmaps(sent),
+            done=_bitmaps(parts[2:] for parts in done),
+            assembled=int(info["ack_floor"]["stream_seq"]),
+        )
+
+    async def _mend(self, findings: Findings, job_id: str, before: float) -> None:
+        """Look at one job again, from its record on, and mend what is wrong."""
+        found = await records.get_job(self._bus, job_id)
+        if found is None or found[0].updated_at > before:
+            return
+        job, revision = found
+        if job.phase in (Phase.CREATED, Phase.PLANNING) and not await self._is_queued("plan", job_id):
+            await self._mend_plan(findings, job, revision)
+        elif job.phase in (Phase.CONVERTING, Phase.ASSEMBLING):
+            await self._mend_state(findings, job, revision, await self._is_queued("plan", job_id))
+        elif job.phase is Phase.DELETED and not await self._is_queued("delete", job_id):
+            await self._bus.publish(subjects.work("delete", job_id), DeleteWork(job_id=job_id))
+            findings.add("delete", job_id)
+
+    async def _is_queued(self, kind: subjects.WorkKind, job_id: str) -> bool:
+        return bool(await self._subjects(subjects.WORK, subjects.work(kind, job_id)))
 
     async def _subjects(self, stream: str, pattern: str) -> dict[str, int]:
         info = await self._bus.stream_info(stream, subjects_filter=pattern)
@@ -175,8 +201,11 @@ class Janitor:
         findings.add(kind, f"{job.job_id}.{job.generation}")
 
     # ---- storage ----------------------------------------------------------------------------------------
-    async def _mend_alias(self, findings: Findings, job: Job) -> None:
-        if job.film is None or job.film.container != "mp4" or job.updated_at < time.time() - STALE_SECONDS:
+    async def _mend_alias(self, findings: Findings, job_id: str) -> None:
+        """Once a film, soon after its end: the alias that readers expect who know only the job's id."""
+        found = await records.get_job(self._bus, job_id)
+        job = found[0] if found else None
+        if job is None or job.phase is not Phase.COMPLETED or job.film is None or job.film.container != "mp4":
             return
         present = await self._store.head(keys.film_alias(job.job_id))
         if present is not None and present.size == job.film.size_bytes:
@@ -187,11 +216,15 @@ class Janitor:
         await alias.write_alias(self._context, job)
         findings.add("alias", job.job_id)
 
-    async def _expire(self, findings: Findings, job: Job, now: float) -> None:
+    async def _expire(self, findings: Findings, job_id: str, now: float) -> None:
         """Fragments of films that were finished long ago; playback then uses the film."""
         days = self._context.settings.keep_fragments_days
-        if job.updated_at > now - days * 86400 or job.updated_at < now - (days + 2) * 86400:
+        found = await records.get_job(self._bus, job_id)
+        job = found[0] if found else None
+        if job is None or job.phase is not Phase.COMPLETED:
             return
+        if job.updated_at > now - days * 86400:
+            return  # renewed in the meantime
         prefix = keys.generation_prefix(job.job_id, job.generation)
         for folder in ("segments/", "audio/"):
             removed = await self._store.delete_prefix(prefix + folder)
@@ -200,12 +233,15 @@ class Janitor:
     async def sweep_storage(self) -> Findings:
         """Temporary files of dead writers, and objects whose job is gone; both only when they are old."""
         findings = Findings()
-        removed = await self._store.sweep(self._stale)
+        uploads, growing = await intake.sweep(self._store, self._stale)
+        findings.expired["uploads"] = uploads
+        removed = await self._store.sweep(self._stale, keep=growing)
         removed += await asyncio.to_thread(_remove_old, self._context.settings.data_dir / "scratch", self._stale)
         if removed:
             findings.add("temporary", str(removed))
         before = time.time() - self._stale
-        known = {job.job_id for job, _ in await records.list_jobs(self._bus)}
+        await self._ledger.read()
+        known = self._ledger.known
         orphans: set[str] = set()
         for top in ("input", "jobs"):
             async for prefix, modified in self._folders(top):
@@ -232,6 +268,16 @@ class Janitor:
             present = (prefix, max(item.modified, present[1] if present else 0.0))
         if present is not None:
             yield present
+
+
+def _bitmaps(places: Iterable[Sequence[str]]) -> dict[tuple[str, int], int]:
+    """Segments by (job, generation) from [job, generation, index] tokens; what is no segment is left out."""
+    found: dict[tuple[str, int], int] = {}
+    for parts in places:
+        if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
+            place = (parts[0], int(parts[1]))
+            found[place] = found.get(place, 0) | 1 << int(parts[2])
+    return found
 
 
 def _remove_old(folder: Path, older_than_seconds: float) -> int:

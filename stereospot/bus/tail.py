@@ -159,6 +159,11 @@ class Tail:
                 self._pending = message.pending
                 return message
 
+    @property
+    def pending(self) -> int:
+        """How many messages are still to come, as far as the server has said; 0 before the first look."""
+        return self._pending or 0
+
     async def close(self) -> None:
         """Give the consumer back; safe to call twice."""
         self._unlisten()

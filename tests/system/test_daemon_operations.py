@@ -11,11 +11,12 @@ import pytest
 from services import daemon, dead_letters, delete, operations, submit
 from services.context import Context
 from services.janitor import Janitor
+from services.ledger import Ledger
 from stereospot import completion, errors, jobs, keys, records, subjects
 from stereospot.bus import Delivery
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
-from stereospot.messages import DeadLetter, Film, PlanWork, SegmentTask, SourceRef, Trigger
+from stereospot.messages import DeadLetter, Failure, Film, PlanWork, SegmentTask, SourceRef, Trigger
 from stereospot.options import Options
 from stereospot.outcome import Ack
 from stereospot.tries import Tries
@@ -266,6 +267,23 @@ async def _empty(context: Context, stream: str) -> bool:
 # ---- the janitor -----------------------------------------------------------------------------------------
 async def put_state(context: Context, state: Completion) -> None:
     await context.bus.bucket(subjects.STATE).put(subjects.state_key(state.job_id, state.generation), state)
+
+
+async def test_a_sweep_reads_what_changed_and_not_what_there_is(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        for number in range(50):
+            await records.create_job(context.bus, a_job(f"J{number}", phase=Phase.PLANNING))
+        ledger = Ledger(context.bus)
+        assert await ledger.read() == 50
+        assert await ledger.read() == 0
+        failure = Failure(code="INTERNAL", sentence="s", advice="a")
+        await operations.fail(context.bus, "J7", 1, failure)
+        await put_state(context, Completion(job_id="J8", generation=1, total=2, planned=2, sent=0b11))
+        assert await ledger.read() == 2
+        assert set(ledger.open) == {f"J{number}" for number in range(50)} - {"J7"}, "who failed waits for a person"
+        await records.delete_job(context.bus, "J9")
+        assert await ledger.read() == 1
+        assert "J9" not in ledger.known
 
 
 async def test_the_janitor_mends_each_thing_that_a_crash_can_leave(tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""What the janitor knows of every job, kept from one sweep to the next: a sweep reads only what changed.
+
+    KV_jobs, KV_state ─(from the last sequence seen)─> Ledger ─> suspects, aliases to look at, fragments to expire
+
+With 100,000 jobs, nearly all of them finished, a sweep costs what happened since the one before. What is kept is a few
+numbers a job; whoever acts on a suspicion reads the record again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from stereospot import completion, log, subjects
+from stereospot.bus import Bus, Stored
+from stereospot.completion import Completion
+from stereospot.jobs import ACTIVE, Job, Phase
+from stereospot.messages import Trigger
+
+_log = log.get("janitor")
+
+BREATH = 256
+"""Records that are read before the event loop gets a turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A job that is not at rest: active, or deleted and not yet gone."""
+
+    phase: Phase
+    generation: int
+    attempt: int
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What the work queues hold at one moment: job ids, and segments by (job, generation)."""
+
+    planned: frozenset[str]
+    deleted: frozenset[str]
+    reported: frozenset[str]
+    sent: dict[tuple[str, int], int]
+    done: dict[tuple[str, int], int]
+    assembled: int
+    """Sequence up to which every trigger was followed."""
+
+
+class Ledger:
+    """Jobs and completion sets in short; one reader."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._seen = {subjects.JOBS: 0, subjects.STATE: 0}
+        self.known: set[str] = set()
+        """Every job that has a record."""
+        self.open: dict[str, Open] = {}
+        self.finished: dict[str, float] = {}
+        """Completed jobs whose alias was not looked at yet, with the time of their end."""
+        self._expiring: list[tuple[float, str]] = []
+        self._states: dict[tuple[str, int], Completion] = {}
+        self._triggers: dict[tuple[str, int], tuple[int, int]] = {}
+
+    async def read(self) -> int:
+        """Take over what changed since the last time; returns how many values that were."""
+        return await self._read(subjects.JOBS, self._on_job) + await self._read(subjects.STATE, self._on_state)
+
+    async def _read(self, bucket: str, take: Callable[[str, Stored], None]) -> int:
+        stream, prefix = subjects.kv_stream(bucket), subjects.kv_subject(bucket, "")
+        seen = self._seen[bucket]
+        count = 0
+        async with self._bus.tail(stream, f"{prefix}>", start=seen + 1 if seen else "last") as tail:
+            while tail.pending:
+                message = await anext(tail)
+                try:
+                    take(message.subject.removeprefix(prefix), message)
+                except ValidationError as problem:
+                    _log.error("unreadable record", action="refuse", subject=message.subject, reason=str(problem))
+                self._seen[bucket] = message.sequence
+                count += 1
+                if count % BREATH == 0:
+                    await asyncio.sleep(0)
+        return count
+
+    def _on_job(self, job_id: str, message: Stored) -> None:
+        self.open.pop(job_id, None)
+        self.finished.pop(job_id, None)
+        if message.is_marker:
+            self.known.discard(job_id)
+            return
+        self.known.add(job_id)
+        job = Job.model_validate_json(message.data)
+        if job.phase in ACTIVE or job.phase is Phase.DELETED:
+            self.open[job_id] = Open(job.phase, job.generation, job.attempt, job.updated_at)
+        elif job.phase is Phase.COMPLETED:
+            self.finished[job_id] = job.updated_at
+            heapq.heappush(self._expiring, (job.updated_at, job_id))
+
+    def _on_state(self, key: str, message: Stored) -> None:
+        parsed = subjects.parse_state_key(key)
+        if parsed is None:
+            return
+        kind, job_id, generation = parsed
+        place = (job_id, generation)
+        if message.is_marker:
+            (self._states if kind == "state" else self._triggers).pop(place, None)
+        elif kind == "trigger":
+            self._triggers[place] = (Trigger.model_validate_json(message.data).attempt, message.sequence)
+        else:
+            self._states[place] = completion.decode(message.data)
+
+    # ---- what a sweep asks ------------------------------------------------------------------------------
+    def expired(self, after: float, before: float) -> Iterator[str]:
+        """Jobs that were completed between these times, each once; those from before `after` are forgotten."""
+        while self._expiring and self._expiring[0][0] <= before:
+            at, job_id = heapq.heappop(self._expiring)
+            if at > after:
+                yield job_id
+
+    def forget_finished(self) -> None:
+        """Drop the sets of jobs that are at rest."""
+        for known in (self._states, self._triggers):
+            for place in [place for place in known if place[0] not in self.open]:
+                del known[place]
+
+    def suspects(self, queued: Queued, before: float) -> Iterator[str]:
+        """Jobs that were left alone since `before` and whose record, set and queues contradict each other."""
+        for job_id, job in self.open.items():
+            if job.updated_at <= before and self._is_suspect(job_id, job, queued):
+                yield job_id
+
+    def _is_suspect(self, job_id: str, job: Open, queued: Queued) -> bool:
+        if job.phase is Phase.DELETED:
+            return job_id not in queued.deleted
+        if job.phase in (Phase.CREATED, Phase.PLANNING):
+            return job_id not in queued.planned
+        if job.phase not in (Phase.CONVERTING, Phase.ASSEMBLING):
+            return False
+        place = (job_id, job.generation)
+        state = self._states.get(place)
+        if state is None or state.total is None or state.attempt != job.attempt:
+            return job_id not in queued.planned and job_id not in queued.reported
+        if state.is_complete:
+            attempt, sequence = self._triggers.get(place, (0, 0))
+            return attempt != state.attempt or sequence <= queued.assembled
+        return bool(state.sent & ~state.done & ~queued.sent.get(place, 0) & ~queued.done.get(place, 0))

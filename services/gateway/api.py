@@ -13,7 +13,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 import stereospot
 from services import dead_letters, operations
-from services.gateway import resources, uploads
+from services.gateway import resources, tus, uploads
 from services.gateway.requests import JobChanges, NewJob, Seek, create
 from services.gateway.state import Gateway, Given
 from services.gateway.strip import segments_of
@@ -249,20 +249,18 @@ async def upload(
     sha256: Annotated[
         str | None, QueryParameter(pattern="^[0-9a-fA-F]{64}$", description="compared with what came")
     ] = None,
-) -> Response[dict[str, Any]]:
-    """Store the request's body as it is; answers with the key to make jobs of."""
+) -> Response[Any]:
+    """Store the request's body as it is; answers with the id to make jobs of.
+
+    With `Tus-Resumable: 1.0.0` a POST begins a resumable upload instead (see `Location`).
+    """
+    if request.method == "POST" and tus.is_tus(request):
+        return await tus.create(request, gateway)
     stored = await uploads.store_raw(request, gateway, uploads.display_name(name))
     if sha256 is not None and sha256.lower() != stored.sha256:
-        await gateway.context.store.delete(stored.key)
+        await uploads.drop(gateway, stored)
         raise errors.error("CHECKSUM_MISMATCH", f"The bytes that came have {stored.sha256}.")
-    body = {
-        "upload": stored.key,
-        "upload_id": stored.upload_id,
-        "name": stored.name,
-        "size_bytes": stored.size_bytes,
-        "sha256": stored.sha256,
-    }
-    return Response(body, status_code=201)
+    return Response(tus.whole(stored), status_code=201, headers={"Location": f"/api/v1/uploads/{stored.upload_id}"})
 
 
 # ---- workers, dead letters, numbers ----------------------------------------------------------------------

@@ -18,12 +18,13 @@ from litestar.types import ASGIApp
 
 import stereospot
 from services.context import Context
-from services.gateway import api, assets, events, health, pages, pictures, playback, problems, roots
+from services.gateway import api, assets, events, health, pages, pictures, playback, problems, roots, tus
 from services.gateway.guard import Guard
 from services.gateway.index import Index
 from services.gateway.metrics import Metrics
 from services.gateway.state import Gateway
 from services.gateway.tokens import Tokens, load_secret
+from services.intake import Intake
 from services.plans import Plans
 from stereospot import errors, log
 
@@ -42,7 +43,7 @@ def create_app(context: Context) -> Litestar:
     """
     secret = load_secret(context.settings.data_dir / "gateway.secret")
     metrics = Metrics()
-    gateway = Gateway(context, Index(context.bus), Plans(context.store), Tokens(secret), metrics)
+    gateway = Gateway(context, Index(context.bus), Plans(context.store), Tokens(secret), metrics, Intake(context))
     snapshots = events.Snapshots(gateway)
     player = playback.Player(gateway)
     darkroom = pictures.Darkroom(gateway)
@@ -63,7 +64,7 @@ def create_app(context: Context) -> Litestar:
 
     app = Litestar(
         route_handlers=[
-            Router("/api/v1", route_handlers=list(api.HANDLERS)),
+            Router("/api/v1", route_handlers=[*tus.HANDLERS, *api.HANDLERS]),
             *events.HANDLERS,
             *roots.HANDLERS,
             *playback.HANDLERS,

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services import submit
 from services.gateway.state import Gateway
-from services.gateway.uploads import Stored
+from services.intake import Arrived
 from stereospot import errors, keys, records, subjects
 from stereospot.bus import Conflict
 from stereospot.jobs import Job
-from stereospot.messages import SourceRef, Submission, SubmitWork
+from stereospot.messages import Submission, SubmitWork
 from stereospot.options import Layout, Options
 
 MODES = {"sbs": Layout.FULL_SBS, "anaglyph": Layout.ANAGLYPH}
@@ -27,11 +27,14 @@ class _Request(BaseModel):
 
 
 class NewJob(_Request):
-    """Exactly one input: `upload` (what an upload answered as `key`), `path` under a configured root, or `url`."""
+    """Exactly one input: `upload` (the id of an upload, or its key), `path` under a configured root, or `url`."""
 
-    upload: str | None = Field(default=None, max_length=512, examples=["input/01JD0000000000000000000000/source.mp4"])
+    upload: str | None = Field(default=None, max_length=512, examples=["01JD0000000000000000000000"])
     path: str | None = Field(default=None, max_length=4096, examples=["/films/holiday.mp4"])
     url: str | None = Field(default=None, max_length=4096)
+    sha256: str | None = Field(
+        default=None, pattern="^[0-9a-fA-F]{64}$", description="of the upload, compared with what is stored"
+    )
     title: str = Field(default="", max_length=500)
     filename: str = Field(default="", max_length=200, description="what an uploaded file is called, for display")
     options: Options = Options()
@@ -92,11 +95,17 @@ async def _create(gateway: Gateway, wanted: NewJob, job_id: str | None) -> Job:
             return found[0]
     if wanted.url is not None and wanted.upload is None and wanted.path is None:
         raise errors.error("NOT_AVAILABLE", "Jobs from URLs come with the ingest service.")
-    work = SubmitWork(
-        key=wanted.upload, url=wanted.url, path=wanted.path, title=wanted.title, options=wanted.options,
-        priority=wanted.priority,
-    )  # fmt: skip
-    source = await submit.source_of(gateway.context, work)
+    arrived = await _arrived(gateway, wanted)
+    if arrived is not None:
+        source = arrived.source()
+        if await gateway.context.store.head(arrived.key) is None:
+            raise errors.error("SOURCE_MISSING", arrived.key)
+    else:
+        work = SubmitWork(
+            key=wanted.upload, url=wanted.url, path=wanted.path, title=wanted.title, options=wanted.options,
+            priority=wanted.priority,
+        )  # fmt: skip
+        source = await submit.source_of(gateway.context, work)
     if wanted.filename and source.key is not None:
         source = source.model_copy(update={"name": wanted.filename})
     if job_id is None and source.key is not None:
@@ -106,10 +115,36 @@ async def _create(gateway: Gateway, wanted: NewJob, job_id: str | None) -> Job:
         source,
         wanted.options,
         job_id=job_id,
-        title=wanted.title,
+        title=wanted.title or (PurePath(source.name).stem if arrived is not None else ""),
         priority=wanted.priority,
         passthrough=wanted.passthrough,
     )
+
+
+async def _arrived(gateway: Gateway, wanted: NewJob) -> Arrived | None:
+    """The checked upload that a request names by id or key; None for a key that did not come by an upload.
+
+    Raises UPLOAD_INCOMPLETE before all of it is there, CHECKSUM_MISMATCH where the request says another sha256.
+    """
+    if wanted.upload is None or wanted.path is not None or wanted.url is not None:
+        return None
+    parsed = keys.parse_source(wanted.upload)
+    upload_id = wanted.upload if parsed is None else parsed.job_id
+    if not subjects.is_token(upload_id):
+        raise errors.error("INVALID_REQUEST", f"{wanted.upload[:80]!r} is neither an upload's id nor its key.")
+    arrived = await gateway.intake.arrived(upload_id)
+    if arrived is None:
+        try:
+            upload = await gateway.intake.find(upload_id)
+        except errors.Permanent:
+            if parsed is None:
+                raise
+            return None
+        async with gateway.intake.turn(upload_id):
+            arrived = await gateway.intake.finish(upload)
+    if wanted.sha256 is not None and wanted.sha256.lower() != arrived.sha256:
+        raise errors.error("CHECKSUM_MISMATCH", f"The upload has {arrived.sha256}.")
+    return arrived
 
 
 async def _own_id(gateway: Gateway, key: str) -> str | None:
@@ -121,13 +156,12 @@ async def _own_id(gateway: Gateway, key: str) -> str | None:
 
 
 async def create_from_upload(
-    gateway: Gateway, stored: Stored, *, options: Options, title: str = "", priority: int = 4
+    gateway: Gateway, stored: Arrived, *, options: Options, title: str = "", priority: int = 4
 ) -> Job:
     """The job of an upload that has just been stored."""
-    source = SourceRef(key=stored.key, name=stored.name, size_bytes=stored.size_bytes, digest=stored.digest)
     return await submit.create(
         gateway.context,
-        source,
+        stored.source(),
         options,
         job_id=stored.upload_id,
         title=title or PurePath(stored.name).stem,

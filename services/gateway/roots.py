@@ -35,7 +35,7 @@ async def upload(request: Request[Any, Any, Any], gateway: Given) -> dict[str, A
     try:
         options = options_of(form.fields)
     except BaseException:
-        await gateway.context.store.delete(form.stored.key)
+        await uploads.drop(gateway, form.stored)
         raise
     job = await create_from_upload(gateway, form.stored, options=options, title=form.fields.get("title", "")[:500])
     return {
@@ -57,7 +57,7 @@ async def post_job(request: Request[Any, Any, Any], gateway: Given) -> Redirect:
     try:
         options = options_of(form.fields)
     except BaseException:
-        await gateway.context.store.delete(form.stored.key)
+        await uploads.drop(gateway, form.stored)
         raise
     job = await create_from_upload(gateway, form.stored, options=options)
     return Redirect(f"/jobs/{job.job_id}", status_code=303)

@@ -12,6 +12,7 @@ from services.gateway.index import Index
 from services.gateway.metrics import Metrics
 from services.gateway.table import Row
 from services.gateway.tokens import Tokens
+from services.intake import Intake
 from services.plans import Plans
 
 
@@ -24,6 +25,7 @@ class Gateway:
     plans: Plans
     tokens: Tokens
     metrics: Metrics
+    intake: Intake
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     store_good_until: float = 0.0
 

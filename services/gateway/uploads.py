@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +19,11 @@ from litestar import Request
 from litestar.exceptions import HTTPException
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from services import submit
+from services import contents, submit
 from services.gateway.state import Gateway
-from stereospot import errors, keys, log
+from services.intake import Arrived, Turn
+from stereospot import errors, keys
 from stereospot.storage.base import ObjectStore
-
-_log = log.get("gateway")
 
 IDLE_SECONDS = 60.0
 """A sender that is silent for so long has gone."""
@@ -34,45 +34,50 @@ RESERVE_BYTES = 256 << 20
 """Kept free beside an upload: the broker's store and the film's fragments need room, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An upload that is complete: its id names a job that may be made of it."""
-
-    upload_id: str
-    key: str
-    name: str
-    size_bytes: int
-    sha256: str
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self.sha256}"
-
-
 @dataclass(slots=True)
 class Form:
     """A multipart body: its fields, and the file that was stored on the way (None if it held none)."""
 
     fields: dict[str, str] = field(default_factory=dict[str, str])
-    stored: Stored | None = None
+    stored: Arrived | None = None
     complete: bool = False
 
 
-async def body(request: Request[Any, Any, Any], limit: int) -> AsyncGenerator[bytes]:
-    """The request's body as it comes; raises UPLOAD_INCOMPLETE, or TOO_LARGE beyond `limit` bytes."""
+async def body(request: Request[Any, Any, Any], limit: int, turn: Turn | None = None) -> AsyncGenerator[bytes]:
+    """The request's body as it comes; raises UPLOAD_INCOMPLETE, or TOO_LARGE beyond `limit` bytes.
+
+    With a `turn`, whoever wants the next one ends this body: its sender has come back.
+    """
     announced = request.headers.get("content-length")
     if announced is not None and announced.isdigit() and int(announced) > limit:
         raise errors.error("TOO_LARGE", f"{int(announced)} bytes; the limit is {limit}.")
     blocks = request.stream()
     size = 0
+    ended = False
+    waiting: asyncio.Timeout | None = None
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+        if waiting is not None:
+            waiting.reschedule(0)
+
+    if turn is not None:
+        turn.end = end
     while True:
+        if ended:
+            raise errors.error("UPLOAD_INCOMPLETE", "The sender goes on by another connection.")
         try:
-            async with asyncio.timeout(IDLE_SECONDS):
+            async with asyncio.timeout(IDLE_SECONDS) as waiting:
                 block = await anext(blocks, None)
         except TimeoutError:
+            if ended:
+                continue
             raise errors.error("UPLOAD_INCOMPLETE", f"Nothing came for {IDLE_SECONDS:.0f} s.") from None
         except HTTPException as problem:
             raise errors.error("UPLOAD_INCOMPLETE", "The connection ended.") from problem
+        finally:
+            waiting = None
         if block is None:
             return
         size += len(block)
@@ -81,25 +86,30 @@ async def body(request: Request[Any, Any, Any], limit: int) -> AsyncGenerator[by
         yield block
 
 
-async def check_space(store: ObjectStore, request: Request[Any, Any, Any]) -> None:
-    """Refuse before the first byte what cannot fit; raises STORAGE_FULL."""
+async def check_space(store: ObjectStore, request: Request[Any, Any, Any], size: int | None = None) -> None:
+    """Refuse before the first byte what cannot fit: `size`, or what the request announces; raises STORAGE_FULL."""
     free = await store.free_bytes()
     announced = request.headers.get("content-length", "")
-    wanted = int(announced) if announced.isdigit() else 0
+    wanted = size if size is not None else int(announced) if announced.isdigit() else 0
     if free is not None and wanted + RESERVE_BYTES > free:
         raise errors.error("STORAGE_FULL", f"{wanted} bytes are announced, {max(0, free - RESERVE_BYTES)} are free.")
 
 
-async def store_stream(gateway: Gateway, name: str, blocks: AsyncIterator[bytes]) -> Stored:
+async def store_stream(gateway: Gateway, name: str, blocks: AsyncIterator[bytes]) -> Arrived:
     """Store one file's bytes under a new upload id; raises EMPTY_INPUT for none."""
     upload_id = submit.new_id()
     key = keys.source(upload_id, name.rpartition(".")[2] if "." in name else "")
     digest = hashlib.sha256()
     size = 0
+    head = b""
 
     async def hashed() -> AsyncIterator[bytes]:
-        nonlocal size
+        nonlocal size, head
         async for block in blocks:
+            if size == 0:
+                head = block[: contents.LOOK_BYTES]
+                if (what := contents.refusal(head)) is not None:
+                    raise errors.error("UNSUPPORTED_CONTAINER", f"The bytes of {name} are {what}.")
             # Hashing 64 KiB takes 40 us with the CPU's own instructions: not worth a thread's way there and back.
             digest.update(block)
             size += len(block)
@@ -114,11 +124,21 @@ async def store_stream(gateway: Gateway, name: str, blocks: AsyncIterator[bytes]
         raise
     gateway.metrics.uploads.labels("stored").inc()
     gateway.metrics.upload_bytes.inc(size)
-    _log.info("upload stored", action="store", upload_id=upload_id, size_bytes=size)
-    return Stored(upload_id, key, name, size, digest.hexdigest())
+    arrived = Arrived(
+        upload_id=upload_id, key=key, name=name, size_bytes=size, sha256=digest.hexdigest(),
+        container=contents.container(head), at=time.time(),
+    )  # fmt: skip
+    await gateway.intake.note(arrived)
+    return arrived
 
 
-async def store_raw(request: Request[Any, Any, Any], gateway: Gateway, name: str) -> Stored:
+async def drop(gateway: Gateway, arrived: Arrived) -> None:
+    """Remove what was stored for a request that is refused after all."""
+    await gateway.context.store.delete(arrived.key)
+    await gateway.context.store.delete_prefix(keys.upload_prefix(arrived.upload_id))
+
+
+async def store_raw(request: Request[Any, Any, Any], gateway: Gateway, name: str) -> Arrived:
     """The whole body is the file."""
     await check_space(gateway.context.store, request)
     blocks = body(request, gateway.context.settings.max_upload_bytes)
@@ -144,7 +164,7 @@ async def store_form(request: Request[Any, Any, Any], gateway: Gateway) -> Form:
     finally:
         await events.aclose()
         if not form.complete and form.stored is not None:
-            await gateway.context.store.delete(form.stored.key)
+            await drop(gateway, form.stored)
     return form
 
 

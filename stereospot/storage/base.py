@@ -24,6 +24,52 @@ class ObjectInfo:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of a partial is durable, when bytes last came, and whether it is an object already."""
+
+    size: int
+    modified: float
+    finished: bool = False
+
+
+class Partial(Protocol):
+    """An object that comes in pieces, over hours, through any process; nothing of it lives in a process alone.
+
+    Bytes that `append` has taken and `progress` has told survive whatever dies. The key names nothing before `finish`.
+    """
+
+    part_bytes: int | None
+    """The size of all parts but the last, where clients may PUT parts straight to the store."""
+
+    async def progress(self) -> Progress:
+        """What is there; raises SOURCE_MISSING where there is neither a partial nor its object."""
+        ...
+
+    async def append(self, offset: int, data: AsyncIterable[bytes]) -> int:
+        """Add bytes behind `offset`; returns the new size, all of it durable. Raises CONFLICT at another offset.
+
+        Where `data` raises, what came before may have been kept: `progress` tells.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """Make it the object, at once and whole; again is no error. Raises UPLOAD_INCOMPLETE before all is there."""
+        ...
+
+    async def discard(self) -> None:
+        """Remove all of it, the object too; nothing there is no error."""
+        ...
+
+    async def parts(self) -> dict[int, int]:
+        """Sizes of the parts that clients have PUT, by number from 1 on."""
+        ...
+
+    async def presign(self, number: int, *, seconds: int = 3600) -> str | None:
+        """A URL for the PUT of one part, or None where the store has no such thing."""
+        ...
+
+
 class ObjectStore(Protocol):
     """A store of immutable objects under the keys of `stereospot.keys`."""
 
@@ -74,12 +120,26 @@ class ObjectStore(Protocol):
         """A URL under which anyone can GET the object for a while, or None where the store has no such thing."""
         ...
 
+    async def begin(self, key: str, scratch: str) -> str:
+        """Begin an object that comes in pieces; returns the handle that `partial` needs: record it.
+
+        `scratch` is a prefix that ends in `/` and belongs to this object alone until it is finished.
+        """
+        ...
+
+    def partial(self, key: str, scratch: str, handle: str, size: int) -> Partial:
+        """The object that was begun, `size` bytes in the end."""
+        ...
+
     async def free_bytes(self) -> int | None:
         """Free space, or None where that is not known."""
         ...
 
-    async def sweep(self, older_than_seconds: float) -> int:
-        """Remove temporary files and unfinished multipart uploads of dead writers; returns how many."""
+    async def sweep(self, older_than_seconds: float, *, keep: frozenset[str] = frozenset()) -> int:
+        """Remove temporary files and unfinished multipart uploads of dead writers; returns how many.
+
+        Keys in `keep` are partials that still grow.
+        """
         ...
 
     def local_path(self, key: str) -> Path | None:

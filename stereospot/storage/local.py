@@ -9,26 +9,30 @@ system has them. All file work runs in threads.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
-from stereospot import errors, history, keys
+from stereospot import history, keys
 from stereospot.storage.base import ObjectInfo
+from stereospot.storage.files import (
+    CHUNK_BYTES,
+    NO_FILE,
+    blocks,
+    make_folder,
+    sync_folder,
+    thread,
+    translated,
+    write_all,
+)
+from stereospot.storage.local_partial import PART, LocalPartial
 
-T = TypeVar("T")
-
-CHUNK_BYTES = 1 << 20
 TEMPORARY = ".put-"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES})
 
 
@@ -41,18 +45,18 @@ class LocalStore:
     # ---- writing ----------------------------------------------------------------------------------------
     async def put(self, key: str, data: bytes | AsyncIterable[bytes], *, if_absent: bool = False) -> bool:
         target = self._path(key)
-        if if_absent and await _thread(target.exists):
+        if if_absent and await thread(target.exists):
             return False
         writer = _Writer(target)
-        with _translated(key):
+        with translated(key):
             try:
-                await _thread(writer.open)
+                await thread(writer.open)
                 if isinstance(data, bytes):
-                    await _thread(writer.write, data)
+                    await thread(writer.write, data)
                 else:
-                    async for block in _blocks(data):
-                        await _thread(writer.write, block)
-                stored = await _thread(writer.publish, if_absent)
+                    async for block in blocks(data):
+                        await thread(writer.write, block)
+                stored = await thread(writer.publish, if_absent)
             finally:
                 writer.close()
         if stored:
@@ -61,17 +65,28 @@ class LocalStore:
 
     async def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
         target = self._path(key)
-        with _translated(key, missing=str(path.name)):
-            await _thread(_take if move else _copy_in, path, target)
+        with translated(key, missing=str(path.name)):
+            await thread(_take if move else _copy_in, path, target)
         history.record("put", key=key)
 
     async def copy(self, source: str, target: str) -> None:
-        with _translated(source, missing=source):
-            await _thread(_link_or_copy, self._path(source), self._path(target))
+        with translated(source, missing=source):
+            await thread(_link_or_copy, self._path(source), self._path(target))
+
+    async def begin(self, key: str, scratch: str) -> str:
+        partial = self.partial(key, scratch, "", 0)
+        with translated(key):
+            await thread(partial.create)
+        return ""
+
+    def partial(self, key: str, scratch: str, handle: str, size: int) -> LocalPartial:
+        if not keys.is_key(f"{scratch}x"):
+            raise ValueError(f"not a folder's prefix: {scratch!r}")
+        return LocalPartial(key, self._path(key), self.root / scratch / PART, size)
 
     async def delete(self, key: str) -> None:
-        with _translated(key):
-            await _thread(self._remove, self._path(key))
+        with translated(key):
+            await thread(self._remove, self._path(key))
 
     async def delete_prefix(self, prefix: str) -> int:
         if not prefix.endswith("/"):
@@ -83,10 +98,10 @@ class LocalStore:
                 self._remove(self._path(info.key))
             return len(found)
 
-        with _translated(prefix):
-            return await _thread(remove)
+        with translated(prefix):
+            return await thread(remove)
 
-    async def sweep(self, older_than_seconds: float) -> int:
+    async def sweep(self, older_than_seconds: float, *, keep: frozenset[str] = frozenset()) -> int:
         def remove() -> int:
             count = 0
             limit = time.time() - older_than_seconds
@@ -94,21 +109,21 @@ class LocalStore:
                 for name in names:
                     path = Path(folder, name)
                     with contextlib.suppress(FileNotFoundError):
-                        if name.startswith(TEMPORARY) and path.stat().st_mtime <= limit:
+                        if name.startswith((TEMPORARY, PART)) and path.stat().st_mtime <= limit:
                             path.unlink()
                             count += 1
             return count
 
-        with _translated(""):
-            return await _thread(remove)
+        with translated(""):
+            return await thread(remove)
 
     # ---- reading ----------------------------------------------------------------------------------------
     async def get(self, key: str) -> bytes | None:
         path = self._path(key)
-        with _translated(key):
+        with translated(key):
             try:
-                return await _thread(path.read_bytes)
-            except _NO_FILE:
+                return await thread(path.read_bytes)
+            except NO_FILE:
                 return None
 
     async def read(self, key: str, offset: int, length: int) -> bytes:
@@ -121,19 +136,19 @@ class LocalStore:
             finally:
                 os.close(descriptor)
 
-        with _translated(key, missing=key):
-            return await _thread(read)
+        with translated(key, missing=key):
+            return await thread(read)
 
     async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         path = self._path(key)
         opened: list[int] = []
         try:
-            with _translated(key, missing=key):
-                await _thread(lambda: opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
+            with translated(key, missing=key):
+                await thread(lambda: opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
             while end is None or start < end:
                 length = CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - start)
-                with _translated(key, missing=key):
-                    block = await _thread(_pread, opened[0], start, length)
+                with translated(key, missing=key):
+                    block = await thread(_pread, opened[0], start, length)
                 if not block:
                     return
                 start += len(block)
@@ -144,12 +159,12 @@ class LocalStore:
 
     async def head(self, key: str) -> ObjectInfo | None:
         path = self._path(key)
-        with _translated(key):
-            return await _thread(_info, path, key)
+        with translated(key):
+            return await thread(_info, path, key)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        with _translated(prefix):
-            found = await _thread(self._walk, prefix)
+        with translated(prefix):
+            found = await thread(self._walk, prefix)
         for info in found:
             yield info
 
@@ -163,8 +178,8 @@ class LocalStore:
                 folder = folder.parent
             return shutil.disk_usage(folder).free
 
-        with _translated(""):
-            return await _thread(free)
+        with translated(""):
+            return await thread(free)
 
     def local_path(self, key: str) -> Path | None:
         return self._path(key)
@@ -195,7 +210,7 @@ class LocalStore:
 
     def _remove(self, path: Path) -> None:
         """Unlink, and drop the folders that this leaves empty."""
-        with contextlib.suppress(*_NO_FILE):
+        with contextlib.suppress(*NO_FILE):
             path.unlink()
         for folder in path.parents:
             if folder == self.root:
@@ -206,44 +221,6 @@ class LocalStore:
                 continue
             except OSError:
                 return
-
-
-@contextlib.contextmanager
-def _translated(key: str, *, missing: str | None = None) -> Generator[None]:
-    """File system errors in the catalogue's words; `missing` names what a missing file is."""
-    try:
-        yield
-    except OSError as error:
-        if missing is not None and isinstance(error, _NO_FILE):
-            raise errors.error("SOURCE_MISSING", f"There is no {missing}.", key=key) from error
-        code = "STORAGE_FULL" if error.errno in _FULL else "STORAGE_UNAVAILABLE"
-        raise errors.error(code, f"{error.strerror or error}.", key=key) from error
-
-
-async def _thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Run in a thread and, when cancelled, still wait for its end: it works on a descriptor that is then closed."""
-    future = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        while not future.done():
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await asyncio.shield(future)
-        raise
-
-
-async def _blocks(data: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in blocks of at least 1 MiB, so that small network reads cost no thread switch each."""
-    waiting: list[bytes] = []
-    size = 0
-    async for piece in data:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= CHUNK_BYTES:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    if size:
-        yield b"".join(waiting)
 
 
 def _pread(descriptor: int, offset: int, length: int) -> bytes:
@@ -258,30 +235,12 @@ def _pread(descriptor: int, offset: int, length: int) -> bytes:
 def _info(path: Path, key: str) -> ObjectInfo | None:
     try:
         status = path.stat()
-    except _NO_FILE:
+    except NO_FILE:
         return None
     if not path.is_file():
         return None
     # Objects appear by rename, so inode and time change whenever the bytes do.
     return ObjectInfo(key, status.st_size, status.st_mtime, f"{status.st_mtime_ns:x}-{status.st_size:x}")
-
-
-def _make_folder(folder: Path) -> None:
-    """mkdir -p, each new entry made durable in its parent."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir()
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Writer:
@@ -304,7 +263,7 @@ class _Writer:
         for attempt in range(16):
             path = self.target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
             try:
-                _make_folder(self.target.parent)
+                make_folder(self.target.parent)
                 self.descriptor = make(path)
                 self.temporary = path
                 return
@@ -315,9 +274,7 @@ class _Writer:
 
     def write(self, data: bytes) -> None:
         assert self.descriptor is not None
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self.descriptor, rest) :]
+        write_all(self.descriptor, data)
 
     def publish(self, if_absent: bool) -> bool:
         """Sync the bytes and give them their name; False if `if_absent` and the name is taken."""
@@ -331,7 +288,7 @@ class _Writer:
                 return False
         else:
             os.replace(self.temporary, self.target)
-        _sync_folder(self.target.parent)
+        sync_folder(self.target.parent)
         return True
 
     def close(self) -> None:
@@ -363,9 +320,9 @@ def _take(path: Path, target: Path) -> None:
     finally:
         os.close(descriptor)
     try:
-        _make_folder(target.parent)
+        make_folder(target.parent)
         os.replace(path, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         if error.errno not in _NO_LINK and not isinstance(error, FileNotFoundError):
             raise

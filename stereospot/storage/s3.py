@@ -26,6 +26,7 @@ from stereospot import errors, history, keys
 from stereospot.storage import multipart
 from stereospot.storage.base import ObjectInfo
 from stereospot.storage.multipart import PART_BYTES, Part, Upload
+from stereospot.storage.s3_partial import Names, S3Partial
 
 CHUNK_BYTES = 1 << 20
 COPY_LIMIT_BYTES = 5 << 30
@@ -123,6 +124,17 @@ class S3Store:
             else:
                 await multipart.copy(client, origin, {"Bucket": self.bucket, "Key": self._name(target)}, info.size)
         await self._verify(target, info.size)
+
+    async def begin(self, key: str, scratch: str) -> str:
+        async with self._translated(key) as client:
+            answer = await client.create_multipart_upload(Bucket=self.bucket, Key=self._name(key))
+            return str(answer["UploadId"])
+
+    def partial(self, key: str, scratch: str, handle: str, size: int) -> S3Partial:
+        if not keys.is_key(f"{scratch}x"):
+            raise ValueError(f"not a folder's prefix: {scratch!r}")
+        names = Names(self.bucket, self._name(key), self.prefix + scratch)
+        return S3Partial(key, names, self._translated, handle, size)
 
     async def delete(self, key: str) -> None:
         async with self._translated(key) as client:

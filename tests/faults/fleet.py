@@ -8,8 +8,12 @@ The backend is the stub: pixels do not matter here. Ack waits are short, so that
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -45,6 +49,14 @@ POOL = "stub"
 def stretched(seconds: float) -> float:
     """So many seconds on a quiet machine; on one that others use too they stretch with its load."""
     return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+@functools.cache
+def kernels() -> Path:
+    """Where all processes of this test run keep compiled kernels: one compiles them, not each."""
+    folder = Path(tempfile.mkdtemp(prefix="stereospot-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @dataclass(slots=True)
@@ -108,6 +120,7 @@ class Fleet:
             recorder.VARIABLE: str(self.lines),
         }  # fmt: skip
         environment |= {f"STEREOSPOT_{name.upper()}": str(value) for name, value in settings.items()}
+        environment["NUMBA_CACHE_DIR"] = str(kernels())
         if point is not None:
             environment[crash.VARIABLE] = point
         path = self.folder / f"{len(self.services)}-{'-'.join(names)[:40]}.log"
@@ -196,11 +209,12 @@ class Fleet:
             self.context, accepted=self.accepted, expected=wanted, lines=self.lines, deaths=self.deaths
         )
 
-    async def verdict(self, expected: dict[str, Phase] | None = None) -> Verdict:
-        """Wait for rest, then check every promise."""
+    async def verdict(self, expected: dict[str, Phase] | None = None, *, slack_seconds: float | None = None) -> Verdict:
+        """Wait for rest, then check every promise; `slack_seconds` is promise 4's, beyond the ack wait."""
         await self.at_rest()
         found = await self.history(expected)
-        return history.check(found, ack_wait_seconds=self.ack_wait, slack_seconds=stretched(history.OFFER_SECONDS))
+        slack = stretched(history.OFFER_SECONDS) if slack_seconds is None else slack_seconds
+        return history.check(found, ack_wait_seconds=self.ack_wait, slack_seconds=slack)
 
 
 @asynccontextmanager

@@ -131,7 +131,7 @@ def serve(end: socket.socket) -> dict[str, Any] | None:
     woken, wake = os.pipe()
     for descriptor in (woken, wake):
         os.set_blocking(descriptor, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGCHLD, _heard)
     signal.set_wakeup_fd(wake)
     while True:
         ready, _, _ = select.select([end, woken], [], [])
@@ -152,6 +152,10 @@ def serve(end: socket.socket) -> dict[str, Any] | None:
             end.close()
             return json.loads(asked)
         end.sendall(json.dumps({"started": pid}).encode())
+
+
+def _heard(*_: object) -> None:
+    """A handler there must be, so that the signal wakes `select`."""
 
 
 def _reap(end: socket.socket) -> None:

@@ -1,13 +1,10 @@
-"""F2, F3, F4, F10 and F11 of the fault matrix: killed, ended, cut off, frozen and poisoned services, real processes.
-
-Elsewhere: F4b and F5 `tests/broker/test_durability.py`, F6 `tests/system/test_converter.py` (storage) and
-`tests/broker/test_broker.py` (the broker's disk), F7 `tests/storage/test_s3.py`, F13 `tests/broker/test_cluster.py`.
-"""
+"""F2, F3, F4, F10 and F11 of the fault matrix: killed, ended, cut off, frozen and poisoned services, real processes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import signal
 import time
@@ -48,42 +45,42 @@ async def supervised(made: Fleet, *names: str, program: tuple[str, ...] = (), **
 
 # ---- F2 --------------------------------------------------------------------------------------------------
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
-@pytest.mark.parametrize(("workers", "jobs", "seconds"), [(2, 12, 40.0), (4, 60, 240.0)])
-async def test_f2_random_kills(tmp_path: Path, tell: Tell, workers: int, jobs: int, seconds: float) -> None:
-    """A process of the fleet, any but the broker, is killed every two seconds while jobs run."""
+@pytest.mark.timeout(1700)
+@pytest.mark.parametrize(("workers", "jobs"), [(2, 10), (8, 200)])
+async def test_f2_random_kills(tmp_path: Path, tell: Tell, workers: int, jobs: int) -> None:
+    """A process of the fleet, any but the broker, is killed every two seconds until all jobs are done."""
     dice = random.Random(7)
-    async with fleet(tmp_path) as made:
+    names = [f"J{number}" for number in range(jobs)]
+    async with fleet(tmp_path) as made, asyncio.TaskGroup() as group:
 
-        async def keep(*names: str) -> None:
+        async def keep(*services: str) -> None:
             while True:
-                await (await made.start(*names, stub_seconds=0.4)).process.wait()
+                await (await made.start(*services)).process.wait()
 
         async def kill_one() -> None:
             while True:
-                await asyncio.sleep(max(2.0, stretched(2.0) / 4))  # a process has to come up in between
+                await asyncio.sleep(2.0)
                 alive = [service for service in made.services if service.is_alive]
-                if alive:
-                    with contextlib.suppress(ProcessLookupError):
-                        await made.kill(dice.choice(alive))
+                with contextlib.suppress(ProcessLookupError):
+                    await made.kill(dice.choice(alive))
 
-        async with asyncio.TaskGroup() as group:
-            keepers = [group.create_task(keep("converter")) for _ in range(workers)]
-            keepers += [group.create_task(keep(name)) for name in sorted(PIPELINE - {"converter"})]
-            keepers.append(group.create_task(keep("janitor", "dead-letters")))
-            names = [f"J{number}" for number in range(jobs)]
-            await made.submit(*names)
-            killer = group.create_task(kill_one())
-            await asyncio.sleep(seconds)
-            killer.cancel()
-            await made.ended(*names, seconds=600)
-            await made.at_rest(120)
-            for task in keepers:
-                task.cancel()
-        verdict = await made.verdict()
+        keepers = [group.create_task(keep("converter")) for _ in range(workers)]
+        keepers += [group.create_task(keep(name)) for name in sorted(PIPELINE - {"converter"})]
+        keepers.append(group.create_task(keep("janitor", "dead-letters")))
+        await made.submit(*names, segment_seconds=0.2)
+        killer = group.create_task(kill_one())
+        await made.ended(*names, seconds=750)
+        killer.cancel()
+        await made.at_rest(60)
+        for keeper in keepers:
+            keeper.cancel()
+        # A segment that comes back has its turn behind those that wait: offered again is not begun again here.
+        verdict = await made.verdict(slack_seconds=math.inf)
         tell("F2 random kill -9 every 2 s", verdict)
+        print(f"{workers} workers, {jobs} jobs: {len(made.deaths)} killed")
+        assert {(await made.job(name)).segments for name in names} == {20}
         assert len(made.deaths) >= 5
-        assert {item for item in verdict.promises() if item != 4} == set(), verdict
+        assert verdict.violations == (), verdict
 
 
 # ---- F3 --------------------------------------------------------------------------------------------------
@@ -179,8 +176,7 @@ async def test_f10_an_assembler_that_slept_through_its_lease(tmp_path: Path, tel
         await made.ended("J1")
         recorded = (await made.job("J1")).film
         sleeper.signal(signal.SIGCONT)
-        verdict = await made.verdict()
-        await asyncio.sleep(3.0)  # what an awakened one would do it does now
+        await eventually(lambda: made.settled(sleeper), seconds=stretched(20), what="the sleeper's own end of it")
         verdict = await made.verdict()
         tell("F10 frozen beyond the lease", verdict)
         assert verdict.violations == (), verdict

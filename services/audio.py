@@ -1,6 +1,7 @@
 """The audio service: sound and subtitles for playback while the pictures are still being converted.
 
-    work.audio.<job>.<gen> ─> per track, cut at the segments' boundaries ─> init, fragments, WebVTT stored
+    work.audio.<job>.<gen> ─> per track, cut at the boundaries of the plan's parts as they come
+                           ─> init, fragments, WebVTT stored
                            ─> done.<job>.<gen>.audio with how far every track has come
 
 What it makes is for players only; the film takes its sound from the source. So sound that cannot be cut is a warning on
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from pydantic import ValidationError
 
@@ -39,6 +40,10 @@ REPORT_EVERY = 4
 """Segments between two reports; the first one is reported by itself, since somebody may be waiting to hear it."""
 
 
+LONGEST_PAUSE = 1.0
+"""Seconds between two looks for the next part of a plan whose scan is still going on."""
+
+
 class Audio:
     """Handles `work.audio`; one job a slot."""
 
@@ -63,16 +68,14 @@ class Audio:
         if found is None or not is_wanted(found[0], work.generation, PHASES):
             return Ack("stale")
         head = await self._plans.head(work.job_id, work.generation)
-        total = await self._plans.total(work.job_id, work.generation)
-        segments = total and await self._plans.segments(work.job_id, work.generation, total)
-        if head is None or segments is None:
+        if head is None:
             return Retry(reason="the plan is not readable yet")
         crash.point("audio.begun")
         async with watching(self._bus, work.job_id, work.generation, PHASES) as stop:
             try:
                 source = await sources.open_source(self._store, found[0].source)
                 try:
-                    await self._cut(found[0], head, segments, source, stop)
+                    await self._cut(found[0], head, source, stop)
                     await self._subtitles(head, source, stop)
                 finally:
                     await asyncio.to_thread(source.close)
@@ -96,11 +99,10 @@ class Audio:
         if await records.get_job(self._bus, work.job_id) is not None:
             await records.change_job(self._bus, work.job_id, warn)
 
-    async def _cut(
-        self, job: Job, head: Plan, segments: Sequence[Segment], source: Source, stop: threading.Event
-    ) -> None:
+    async def _cut(self, job: Job, head: Plan, source: Source, stop: threading.Event) -> None:
         """Store every track's fragments and report how far all of them are."""
-        chunks = cutting.cut(source, head.source, head, segments, limits=self._limits, stop=stop)
+        parts = self._parts(job, stop, asyncio.get_running_loop())
+        chunks = cutting.cut(source, head.source, head, parts, limits=self._limits, stop=stop)
         ready = [0] * len(head.source.audio)
         told = 0
         while (chunk := await self._threads.run(_next, chunks)) is not None:
@@ -114,9 +116,32 @@ class Audio:
             if chunk.index is not None:
                 ready[chunk.track] = chunk.index + 1
             least = min(ready)
-            if least > told and (told == 0 or least - told >= REPORT_EVERY or least == len(segments)):
+            if least > told and (told == 0 or least - told >= REPORT_EVERY):
                 told = least
                 await self._tell(job, told)
+        if ready and min(ready) > told:
+            await self._tell(job, min(ready))
+
+    def _parts(self, job: Job, stop: threading.Event, loop: asyncio.AbstractEventLoop) -> Generator[Sequence[Segment]]:
+        """The plan's parts as the scan stores them, for a thread that waits for each."""
+        first = 0
+        while part := asyncio.run_coroutine_threadsafe(self._part(job, first, stop), loop).result():
+            yield part
+            first += len(part)
+
+    async def _part(self, job: Job, first: int, stop: threading.Event) -> Sequence[Segment]:
+        """The part that begins with segment `first`, once it is stored; nothing behind the last."""
+        pause = 0.05
+        while not stop.is_set():
+            total = await self._plans.total(job.job_id, job.generation)
+            part = await self._plans.part(job.job_id, job.generation, first)
+            if part is not None:
+                return part.segments
+            if total is not None:
+                return ()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        raise errors.error("CANCELLED")
 
     async def _subtitles(self, head: Plan, source: Source, stop: threading.Event) -> None:
         """Store each text track as WebVTT for the page's player, and as ASS with every cue once for each eye."""

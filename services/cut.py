@@ -19,9 +19,11 @@ from stereospot import crash, spans, subjects
 from stereospot.jobs import Job
 from stereospot.media import plan as planning
 from stereospot.media.model import Plan, PlanTotal, Segment, SourceInfo
-from stereospot.messages import PartDone
+from stereospot.messages import AudioWork, PartDone
 
-crash.declare("planner.part_stored", "planner.part_published", "planner.total_stored")
+crash.declare(
+    "planner.part_stored", "planner.part_published", "planner.audio_published", "planner.total_stored",
+)  # fmt: skip
 
 PART_SIZES = (1, 3, 12, 48)
 """Segments in the first parts; all later ones hold the last number. By count, never by time: a repeated scan must
@@ -86,6 +88,17 @@ class Cut:
         )
         self.parts.append(part.first)
         crash.point("planner.part_published")
+        if len(self.parts) == 1:
+            await publish_audio(self.context, job, self.head)
+
+
+async def publish_audio(context: Context, job: Job, head: Plan) -> None:
+    """Have the sound cut; it follows the parts as they are stored. May be repeated."""
+    if head.source.audio or head.source.subtitles:
+        work = AudioWork(job_id=job.job_id, generation=job.generation, attempt=job.attempt)
+        subject = subjects.work("audio", job.job_id, job.generation)
+        await context.bus.publish(subject, work, msg_id=f"audio.{plan_id(job)}")
+    crash.point("planner.audio_published")
 
 
 def packed(head: Plan, segments: Sequence[Segment]) -> str:

@@ -1,7 +1,8 @@
 """The planner: what is in the source, where it is cut, and everything that makes the result reproducible.
 
     work.plan.<job> ─> probe ─> plan.json ─> scan ─> plan/<first>.json + done…part ─> plan/total.json
-                    ─> job converting ─> work.audio.<job>.<generation> ─> done…total
+                    │                 └> work.audio.<job>.<generation>
+                    └> job converting ─> done…total
 
 Segments are dispatched as the scan passes them; the total comes last, after the record says `converting`, so a trigger
 never meets a job that is still being planned. What is stored decides where a repeated message goes on: with a total
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from inference import curves, geometry
 from services import engines, letterbox, operations, plans, sources, space
 from services.context import Context
-from services.cut import Cut, packed, plan_id
+from services.cut import Cut, packed, plan_id, publish_audio
 from services.watch import Threads, is_wanted, watching
 from stereospot import crash, errors, jobs, log, records, subjects
 from stereospot.bus import Delivery
@@ -34,7 +35,7 @@ from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal, SourceInfo
 from stereospot.media.scan import FROM_FRAMES
 from stereospot.media.source import Source
-from stereospot.messages import AudioWork, Failure, PlanWork, TotalDone
+from stereospot.messages import Failure, PlanWork, TotalDone
 from stereospot.outcome import Ack, Outcome, Reject
 
 _log = log.get("planner")
@@ -43,8 +44,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 crash.declare(
-    "planner.begun", "planner.head_stored", "planner.job_converting", "planner.audio_published",
-    "planner.total_published",
+    "planner.begun", "planner.head_stored", "planner.job_converting", "planner.total_published",
 )  # fmt: skip
 
 Scan = Callable[..., Iterator[planning.FrameBatch]]
@@ -82,7 +82,10 @@ class Planner:
         crash.point("planner.begun")
         head = await self._plans.head(job.job_id, job.generation)
         total = await self._plans.total(job.job_id, job.generation)
-        if head is None or total is None:
+        if head is not None and total is not None:
+            # Planned before: a retry may be one for the sake of the sound.
+            await publish_audio(self._context, job, head)
+        else:
             async with watching(self._bus, job.job_id, job.generation, PHASES, attempt=job.attempt) as stop:
                 try:
                     planned = await self._plan(job, head, work.redecode or job.redecoded, stop)
@@ -216,13 +219,6 @@ class Planner:
         crash.point("planner.job_converting")
         if not is_wanted(found, job.generation, {Phase.CONVERTING}, job.attempt):
             return
-        audio = bool(head.source.audio or head.source.subtitles)
-        if audio:
-            work = AudioWork(job_id=job.job_id, generation=job.generation, attempt=job.attempt)
-            await self._bus.publish(
-                subjects.work("audio", job.job_id, job.generation), work, msg_id=f"audio.{plan_id(job)}"
-            )
-        crash.point("planner.audio_published")
         done = TotalDone(
             job_id=job.job_id,
             generation=job.generation,

@@ -10,7 +10,7 @@ time. The film itself takes its sound from the source (`assemble`), not from her
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from stereospot import errors
@@ -34,37 +34,53 @@ def cut(
     source: Source,
     info: SourceInfo,
     plan: Plan,
-    segments: Sequence[Segment],
+    parts: Iterable[Sequence[Segment]],
     *,
     limits: Limits | None = None,
     stop: threading.Event | None = None,
 ) -> Iterator[AudioChunk]:
-    """The sound of `segments`, as it is read: per track first the init, then one chunk a segment in order; blocking.
+    """The sound of segments, as it is read: per track first the init, then one chunk a segment in order; blocking.
+
+    parts: the film's segments in order, some at a time; the next ones are taken when they are needed.
 
     A track that cannot be decoded is silent. Raises what the source raises, CANCELLED, DECODER_CRASHED, DECODE_STALLED,
     CORRUPT_INPUT.
     """
+    waiting = iter(parts)
+    segments = list(next(waiting, ()))
     if not info.audio or not segments:
         return
     limits = limits or Limits()
-    time_base = plan.encode.time_base
     request = limits.request() | {
         "audio": [track.stream_index for track in info.audio],
-        "time_base": str(time_base),
-        "starts": [segment.start for segment in segments],
-        "ends": [segment.start + segment.duration for segment in segments],
+        "time_base": str(plan.encode.time_base),
+        **_ranges(segments),
     }
     following = [-1] * len(info.audio)
+    whole = False
     with Jail("stereospot.media.audio_child:cut", request, sources=[source], limits=limits.jail(), stop=stop) as jail:
         for message in jail.messages():
+            if "more" in message.body and not whole:
+                part = next((part for part in waiting if part), ())
+                whole = not part
+                segments += part
+                jail.send(_ranges(part))
+                continue
             track, index = message.body.get("track"), message.body.get("index")
             expected = following[track] if isinstance(track, int) and 0 <= track < len(following) else None
             kinds = [box.kind for box in boxes.walk(message.blob)]
             wanted = [b"ftyp", b"moov"] if index == -1 else [b"moof", b"mdat"]
-            if expected is None or index != expected or kinds != wanted:
+            if expected is None or index != expected or kinds != wanted or expected >= len(segments):
                 raise errors.error("CORRUPT_INPUT", "The sound came out in no order.")
             assert isinstance(track, int)
             following[track] += 1
             yield AudioChunk(track, None if index == -1 else segments[expected].index, message.blob)
     if any(count != len(segments) for count in following):
         raise errors.error("CORRUPT_INPUT", "The sound does not reach the end of the film.")
+
+
+def _ranges(segments: Sequence[Segment]) -> dict[str, list[int]]:
+    return {
+        "starts": [segment.start for segment in segments],
+        "ends": [segment.start + segment.duration for segment in segments],
+    }

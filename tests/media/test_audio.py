@@ -29,10 +29,12 @@ def segments(job: films.Job, frames: int = 24) -> list[Segment]:
     ]
 
 
-def cut(job: films.Job, wanted: list[Segment], **more: Any) -> list[AudioChunk]:
+def cut(job: films.Job, wanted: list[Segment], *, part: int = 2, **more: Any) -> list[AudioChunk]:
+    """The chunks of segments that become known `part` at a time."""
+    parts = [wanted[first : first + part] for first in range(0, len(wanted), part)]
     source = FileSource(job.path)
     try:
-        return list(audio.cut(source, job.plan.source, job.plan, wanted, **more))
+        return list(audio.cut(source, job.plan.source, job.plan, parts, **more))
     finally:
         source.close()
 
@@ -46,6 +48,14 @@ def played(chunks: list[AudioChunk], track: int = 0) -> tuple[Any, int, Fraction
     assert frames[0].time_base is not None
     start = frames[0].pts * frames[0].time_base
     return np.concatenate([frame.to_ndarray() for frame in frames], axis=1), frames[0].sample_rate, start
+
+
+@pytest.mark.parametrize("kind", ["h264_mp4", "mpeg4_avi"])
+def test_chunks_do_not_depend_on_when_their_segments_are_known(kind: str) -> None:
+    job = films.job(sources.path_of(kind))
+    wanted = segments(job)
+    assert len(wanted) > 3
+    assert cut(job, wanted, part=1) == cut(job, wanted, part=len(wanted))
 
 
 KINDS = ["h264_mp4", "h264_open_gop_mkv", "h264_ts", "mpeg4_avi", "delayed_mp4", "prores_mov", "mpeg2_ts", "h264_flv"]

@@ -1,0 +1,297 @@
+"""A track of sound as AAC frames on one grid: passed on as they are, or decoded and encoded anew. Runs in the jail.
+
+AAC that browsers play is passed on, snapped to its own grid; the rest is decoded, brought to 48 kHz stereo and encoded
+by one encoder from beginning to end, its priming dropped. Holes become silence.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from fractions import Fraction
+from typing import Any, Protocol
+
+import av
+import av.error
+import numpy as np
+
+from stereospot.media import boxes, padding
+from stereospot.media.carried import known_layout, name_of
+from stereospot.media.opener import CODEC_WHITELIST
+
+RATE = 48000
+BIT_RATE = 128_000
+_COPIED_PROFILES = frozenset(("LC", "HE-AAC", "HE-AACv2"))
+_MUXER = {
+    "movflags": "empty_moov+default_base_moof+delay_moov",
+    "use_editlist": "0",
+    "fflags": "+bitexact",
+    "avoid_negative_ts": "disabled",
+}
+_SLACK = RATE // 25
+"""Differences of the source's clock that are its own jitter, in samples."""
+
+_LARGEST_HOLE_FRAMES = 24 * 3600 * 50
+"""Times that jump by more than a day are damage, not a pause."""
+
+
+class Frames(Protocol):
+    """A track as AAC: the frame at place n on the grid lasts from `anchor + n * size` on, in samples of `rate`."""
+
+    rate: int
+    size: int
+    anchor: int
+
+    def take(self, packet: Any) -> list[bytes]:
+        """The frames that this packet completes, in order."""
+        ...
+
+    def finish(self, frames: int) -> list[bytes]:
+        """What is left, with silence up to `frames` in total."""
+        ...
+
+    def init(self, first: bytes) -> bytes:
+        """The init segment; `first` is the first frame."""
+        ...
+
+
+def track(stream: Any, start: Fraction) -> Frames:
+    """The frames of a stream from the film's beginning at `start` seconds on; no stream is silence."""
+    context = stream.codec_context if stream is not None else None
+    if context is not None and name_of(stream) == "aac" and context.profile in _COPIED_PROFILES:
+        size = context.frame_size or 1024
+        if context.sample_rate and context.channels in (1, 2, 6) and size in (1024, 2048):
+            return Passed(stream, start, size)
+    return Encoded(stream, start)
+
+
+class Passed:
+    """AAC as it is. Its grid is anchored at its first frame; holes are filled with silent frames of the same form."""
+
+    def __init__(self, stream: Any, start: Fraction, size: int) -> None:
+        self.size = size
+        self.rate: int = stream.codec_context.sample_rate
+        self.anchor = math.floor(start * self.rate)
+        self._stream = stream
+        self._start = self.anchor
+        self._count = 0
+        self._anchored = False
+        self._silence: bytes | None = None
+        self._filter: Any = None
+        self._first: Any = None
+
+    def take(self, packet: Any) -> list[bytes]:
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        time = None if ticks is None else round(ticks * packet.time_base * self.rate)
+        data = self._bare(packet)
+        if not data:
+            return []
+        if not self._anchored:
+            if time is None or time + self.size <= self._start:
+                return []  # before the first picture
+            self._anchored = True
+            self._first = packet
+            if time > self._start:  # a late sound: whole frames of silence before it, from the film's start at least
+                before = math.ceil((time - self._start) / self.size)
+                if before > _LARGEST_HOLE_FRAMES:
+                    return []
+                self.anchor = time - before * self.size
+                return self._emit([*self._silent(before), data])
+            self.anchor = time
+            return self._emit([data])
+        hole = 0
+        if time is not None:
+            hole = round((time - self.anchor) / self.size) - self._count
+        if hole < 0 or hole > _LARGEST_HOLE_FRAMES:
+            return [] if hole < 0 else self._emit([data])
+        return self._emit([*self._silent(hole), data])
+
+    def _emit(self, frames: list[bytes]) -> list[bytes]:
+        self._count += len(frames)
+        return frames
+
+    def _bare(self, packet: Any) -> bytes:
+        data = bytes(packet)
+        if len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
+            if self._filter is None:
+                self._filter = av.BitStreamFilterContext("aac_adtstoasc", self._stream)
+            try:
+                data = b"".join(bytes(part) for part in self._filter.filter(av.Packet(data)))
+            except av.error.InvalidDataError:
+                return b""
+        return data
+
+    def _silent(self, count: int) -> list[bytes]:
+        if count and self._silence is None:
+            context = self._stream.codec_context
+            rate = self.rate * 1024 // self.size  # the core of HE-AAC runs at half the rate
+            encoder = _encoder(rate, known_layout(context.layout))
+            frames = _silence(encoder, rate, known_layout(context.layout), 4)
+            self._silence = frames[-1]
+        return [self._silence or b""] * count
+
+    def finish(self, frames: int) -> list[bytes]:
+        return self._emit(self._silent(max(0, frames - self._count)))
+
+    def init(self, first: bytes) -> bytes:
+        if self._filter is None:
+            return self._init(self._stream, first)
+        with padding.template(self._stream, self._first, 0) as described:  # ADTS: the header comes from a packet
+            return self._init(described, first)
+
+    def _init(self, template: Any, first: bytes) -> bytes:
+        file = io.BytesIO()
+        with av.open(file, "w", format="mp4", options=dict(_MUXER)) as output:
+            stream = output.add_stream_from_template(template, opaque=True)
+            stream.codec_context.layout = known_layout(self._stream.codec_context.layout)
+            copy = av.Packet(first)
+            copy.pts = copy.dts = 0
+            copy.duration = self.size
+            copy.time_base = Fraction(1, self.rate)
+            copy.stream = stream
+            output.mux(copy)
+        return boxes.split(file.getvalue())[0]
+
+
+class Encoded:
+    """Any sound as AAC, 48 kHz stereo, by one encoder from the film's first instant on; also no sound at all."""
+
+    def __init__(self, stream: Any, start: Fraction) -> None:
+        self.rate, self.size = RATE, 1024
+        self.anchor = math.floor(start * RATE)
+        self._stream = stream
+        self._encoder = _encoder(RATE, "stereo")
+        self._resampler: Any = None
+        self._fed = 0
+        """Samples given to the encoder, from the anchor on."""
+        self._rest = np.zeros((2, 0), np.float32)
+        self._silence = 0
+        """Samples of silence that are due before the next sound."""
+        if stream is not None and stream.codec_context is not None:
+            stream.codec_context.options = {"codec_whitelist": CODEC_WHITELIST}
+
+    def take(self, packet: Any) -> list[bytes]:
+        try:
+            decoded = packet.decode()
+        except (av.error.FFmpegError, ValueError):
+            return []  # the hole is filled when the next time is known
+        frames: list[bytes] = []
+        for frame in decoded:
+            frames += self._add(frame)
+        return frames
+
+    def _add(self, frame: Any) -> list[bytes]:
+        time = None
+        if frame.pts is not None and frame.time_base:
+            time = round(frame.pts * frame.time_base * RATE) - self.anchor
+        samples = self._resampled(frame)
+        if not samples.size:
+            return []
+        if time is not None:
+            samples = self._placed(samples, time)
+        return self._feed(samples)
+
+    def _resampled(self, frame: Any) -> Any:
+        """[2, n] float32; a new resampler where the source changes its form on the way."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or self._resampler[0] != form:
+            self._resampler = (form, av.AudioResampler(format="fltp", layout="stereo", rate=RATE))
+        frame.pts = None
+        parts = [part.to_ndarray() for part in self._resampler[1].resample(frame)]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((2, 0), np.float32)
+
+    def _placed(self, samples: Any, time: int) -> Any:
+        """Silence before, or less at the front, where the source's clock differs by more than a resampler's delay."""
+        done = self._fed + self._rest.shape[1]
+        ahead = time - done
+        if (done and abs(ahead) <= _SLACK) or ahead > _LARGEST_HOLE_FRAMES * 1024:
+            return samples
+        if ahead > 0:
+            self._silence = ahead
+            return samples
+        return samples[:, -ahead:]
+
+    def _feed(self, samples: Any) -> list[bytes]:
+        frames: list[bytes] = []
+        while self._silence:  # in pieces, so that hours of nothing take no memory
+            step = min(self._silence, RATE)
+            self._silence -= step
+            frames += self._encode(np.zeros((2, step), np.float32))
+        return frames + self._encode(samples)
+
+    def _encode(self, samples: Any) -> list[bytes]:
+        joined = np.concatenate([self._rest, samples.astype(np.float32, copy=False)], axis=1)
+        whole = joined.shape[1] // 1024
+        frames: list[bytes] = []
+        for number in range(whole):
+            block = np.ascontiguousarray(joined[:, number * 1024 : (number + 1) * 1024])
+            frames += self._encode_block(block)
+        self._rest = joined[:, whole * 1024 :]
+        return frames
+
+    def _encode_block(self, block: Any) -> list[bytes]:
+        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
+        frame.sample_rate = RATE
+        frame.pts = self._fed
+        frame.time_base = Fraction(1, RATE)
+        self._fed += 1024
+        return self._heard(self._encoder.encode(frame))
+
+    def _heard(self, packets: list[Any]) -> list[bytes]:
+        """Without the encoder's priming, whose times are negative."""
+        return [bytes(packet) for packet in packets if packet.size and packet.pts is not None and packet.pts >= 0]
+
+    def finish(self, frames: int) -> list[bytes]:
+        found: list[bytes] = []
+        if self._stream is not None:
+            try:
+                for frame in self._stream.codec_context.decode(None):
+                    found += self._add(frame)
+                if self._resampler is not None:
+                    for part in self._resampler[1].resample(None):
+                        found += self._feed(part.to_ndarray())
+            except (av.error.FFmpegError, ValueError):
+                pass
+        missing = max(0, (frames + 2) * 1024 - self._fed - self._rest.shape[1])
+        self._silence = missing
+        found += self._feed(np.zeros((2, 0), np.float32))
+        return found + self._heard(self._encoder.encode(None))
+
+    def init(self, first: bytes) -> bytes:
+        file = io.BytesIO()
+        with av.open(file, "w", format="mp4", options=dict(_MUXER)) as output:
+            stream: Any = output.add_stream("aac", rate=RATE)
+            stream.codec_context.layout = "stereo"
+            stream.bit_rate = BIT_RATE
+            copy = av.Packet(first)
+            output.start_encoding()
+            copy.pts = copy.dts = 0
+            copy.duration = 1024
+            copy.time_base = Fraction(1, RATE)
+            copy.stream = stream
+            output.mux(copy)
+        return boxes.split(file.getvalue())[0]
+
+
+def _encoder(rate: int, layout: str) -> Any:
+    context: Any = av.CodecContext.create("aac", "w")
+    context.sample_rate = rate
+    context.layout = layout
+    context.format = "fltp"
+    context.bit_rate = BIT_RATE
+    context.time_base = Fraction(1, rate)
+    context.open()
+    return context
+
+
+def _silence(encoder: Any, rate: int, layout: str, count: int) -> list[bytes]:
+    """`count` and some more frames of nothing, the last ones alike."""
+    channels = av.AudioLayout(layout).nb_channels
+    frames: list[bytes] = []
+    for number in range(count + 2):
+        frame = av.AudioFrame.from_ndarray(np.zeros((channels, 1024), np.float32), format="fltp", layout=layout)
+        frame.sample_rate = rate
+        frame.pts = number * 1024
+        frame.time_base = Fraction(1, rate)
+        frames += [bytes(packet) for packet in encoder.encode(frame)]
+    return frames

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import itertools
+import json
+import os
 import random
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +63,11 @@ def stored_on(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """Settings of the store that the gateway writes to."""
     if request.param == "local":
         return {}
-    settings = s3_settings(request.getfixturevalue("s3_server"), tmp_path)
+    return s3_values(request.getfixturevalue("s3_server"), tmp_path)
+
+
+def s3_values(server: Seaweed, folder: Path) -> dict[str, Any]:
+    settings = s3_settings(server, folder)
     return settings.model_dump(include={name for name in type(settings).model_fields if name.startswith("s3_")}) | {
         "storage": "s3"
     }
@@ -237,9 +245,9 @@ async def test_what_is_no_film_is_refused_with_its_first_bytes(gateway: Served) 
 
 
 # ---- connections and processes that die ------------------------------------------------------------------
-async def broken(gateway: Served, location: str, offset: int, data: bytes, announced: int) -> asyncio.StreamWriter:
+async def broken(url: str, location: str, offset: int, data: bytes, announced: int) -> asyncio.StreamWriter:
     """A PATCH that sends `data` of `announced` bytes and is then silent."""
-    _, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(gateway.url).port)
+    _, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
     head = (
         f"PATCH {location} HTTP/1.1\r\nHost: 127.0.0.1\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: {offset}\r\n"
         f"Content-Type: application/offset+octet-stream\r\nContent-Length: {announced}\r\n\r\n"
@@ -255,7 +263,7 @@ async def test_what_came_before_a_broken_connection_counts(
     data = film(2 * MIB)
     async with served(server, tmp_path / "data", **stored_on) as gateway:
         location = await begin(gateway, len(data))
-        writer = await broken(gateway, location, 0, data[: MIB + 5], len(data))
+        writer = await broken(gateway.url, location, 0, data[: MIB + 5], len(data))
 
         async def arrived() -> bool:
             writer.transport.abort()
@@ -271,7 +279,7 @@ async def test_what_came_before_a_broken_connection_counts(
 async def test_who_comes_back_takes_the_turn_of_a_silent_connection(gateway: Served, tmp_path: Path) -> None:
     data = film(2 * MIB)
     location = await begin(gateway, len(data))
-    silent = await broken(gateway, location, 0, data[:MIB], len(data))
+    silent = await broken(gateway.url, location, 0, data[:MIB], len(data))
     part = tmp_path / "data" / "storage" / keys.upload_prefix(location.rpartition("/")[2]) / ".part"
     await eventually(lambda: part.stat().st_size == MIB, what="the first half")
     async with asyncio.timeout(10):
@@ -279,6 +287,84 @@ async def test_who_comes_back_takes_the_turn_of_a_silent_connection(gateway: Ser
         assert (await send(gateway, location, MIB, data[MIB:])).status_code == 204
     silent.close()
     assert (await gateway.client.get(location)).json()["stored"]
+
+
+async def test_offsets_are_exact_after_kill_9(tmp_path: Path) -> None:
+    """The daemon dies with a PATCH in its hands; the next one tells what is on disk, and the whole is right."""
+    data = film(3 * MIB)
+    environment = os.environ | {"STEREOSPOT_NATS_PORT": "0"}
+    command = [sys.executable, "-m", "services.cli", "up", "--json", "--data", str(tmp_path), "--port", "0"]
+    location = ""
+    for attempt in range(2):
+        daemon = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            assert daemon.stdout is not None
+            async with asyncio.timeout(60):
+                url = str(json.loads(await daemon.stdout.readline())["url"])
+            async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+                if attempt == 0:
+                    headers = TUS | {"Upload-Length": str(len(data))}
+                    location = (await client.post("/api/v1/uploads", headers=headers)).headers["location"]
+                    first = await client.patch(location, headers=BYTES | {"Upload-Offset": "0"}, content=data[:1000])
+                    assert first.headers["upload-offset"] == "1000"
+                    writer = await broken(url, location, 1000, data[1000 : 2 * MIB], len(data) - 1000)
+                    part = tmp_path / "storage" / keys.upload_prefix(location.rpartition("/")[2]) / ".part"
+                    await eventually(lambda part=part: part.stat().st_size > MIB, what="a second part of it")
+                    daemon.kill()
+                    writer.close()
+                else:
+                    offset = int((await client.head(location, headers=TUS)).headers["upload-offset"])
+                    assert MIB < offset <= 2 * MIB
+                    named = BYTES | {"Upload-Offset": str(offset)}
+                    assert (await client.patch(location, headers=named, content=data[offset:])).status_code == 204
+                    resource = (await client.get(location)).json()
+                    assert resource["sha256"] == hashlib.sha256(data).hexdigest()
+        finally:
+            if daemon.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    daemon.terminate()
+            await daemon.wait()
+
+
+# ---- straight to the store -------------------------------------------------------------------------------
+async def test_parts_straight_to_s3(server: Nats, s3_server: Seaweed, tmp_path: Path) -> None:
+    data = film(11 * MIB + 5)
+    sha256 = hashlib.sha256(data).hexdigest()
+    async with served(server, tmp_path / "data", **s3_values(s3_server, tmp_path)) as gateway:
+        client = gateway.client
+        wanted = {"name": "Film.mkv", "size_bytes": len(data), "sha256": sha256}
+        begun = await client.post("/api/v1/uploads/direct", json=wanted)
+        assert begun.status_code == 201, begun.text
+        location, body = begun.headers["location"], begun.json()
+        assert (body["part_bytes"], body["part_count"]) == (5 * MIB, 3)
+        early = await client.post(f"{location}/complete")
+        assert early.json()["code"] == "UPLOAD_INCOMPLETE"
+        signed = (await client.post(f"{location}/parts", json={"numbers": [1, 2, 3]})).json()["parts"]
+        async with httpx.AsyncClient(trust_env=False) as away:
+            for item in signed:
+                start = (item["number"] - 1) * body["part_bytes"]
+                answer = await away.put(item["url"], content=data[start : start + body["part_bytes"]])
+                assert answer.status_code == 200
+                there = (await client.get(f"{location}/parts")).json()["parts"]
+                assert [part["number"] for part in there] == list(range(1, item["number"] + 1))
+        for number in ([0], [4], []):
+            refused = await client.post(f"{location}/parts", json={"numbers": number})
+            assert refused.json()["code"] == "INVALID_REQUEST"
+        for _ in range(2):
+            done = await client.post(f"{location}/complete")
+            assert (done.status_code, done.json()["sha256"]) == (200, sha256), done.text
+        made = await client.post("/api/v1/jobs", json={"upload": body["upload_id"]})
+        assert made.json()["source"]["digest"] == f"sha256:{sha256}"
+        assert await gateway.context.store.get(keys.source(body["upload_id"], "mkv")) == data
+        by_patch = await send(gateway, location, 0, data)
+        assert by_patch.json()["code"] == "CONFLICT"
+
+
+async def test_a_local_store_offers_no_direct_uploads(gateway: Served) -> None:
+    answer = await gateway.client.post("/api/v1/uploads/direct", json={"size_bytes": 5})
+    assert (answer.status_code, answer.json()["code"]) == (501, "NOT_AVAILABLE")
 
 
 # ---- the end ---------------------------------------------------------------------------------------------
@@ -333,7 +419,7 @@ async def test_a_hundred_at_once_with_broken_connections(gateway: Served) -> Non
             if chance.random() < 0.2:
                 breaks += 1
                 writer = await broken(
-                    gateway, location, offset, piece[: chance.randrange(1, len(piece) + 1)], len(data)
+                    gateway.url, location, offset, piece[: chance.randrange(1, len(piece) + 1)], len(data)
                 )
                 writer.transport.abort()
                 offset = await offset_of(gateway, location)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from bench import stereo_set
 from bench.stereo_set import HEIGHT, PARALLAX, WIDTH, Floats, View
-from inference import depth, geometry, layouts, prepare, shots, temporal, upsample, warp, window
+from inference import depth, geometry, layouts, prepare, shots, temporal, upsample, window
 from stereospot.media.model import Bars, Colour, StereoSpec
 from stereospot.options import Layout
 
@@ -56,7 +56,7 @@ def score(rights: Sequence[NDArray[np.uint8]], truth: Sequence[View]) -> Score:
     errors: list[Floats] = []
     for right, view in zip(rights, truth, strict=True):
         found, true, left = (picture[:, crop].astype(np.float64) for picture in (right, view.right, view.left))
-        wrong.append(10 * np.log10(255**2 / max(((found - true) ** 2).mean(), 1e-9)))
+        wrong.append(psnr(right, view.right))
         alike.append(_ssim(found, true))
         edges = _overlap(_edges(found), _edges(true))
         overlap.append(0.75 * edges + 0.25 * _overlap(np.abs(found - left) > 5, np.abs(true - left) > 5))
@@ -67,6 +67,13 @@ def score(rights: Sequence[NDArray[np.uint8]], truth: Sequence[View]) -> Score:
         if one.shot == other.shot
     ]
     return Score(*(float(np.mean(values)) for values in (wrong, alike, overlap, changes)))
+
+
+def psnr(found: NDArray[np.uint8], true: NDArray[np.uint8]) -> float:
+    """Decibels of luma codes, without the left and right border."""
+    crop = slice(MARGIN, WIDTH - MARGIN)
+    wrong = found[:, crop].astype(np.float64) - true[:, crop]
+    return float(10 * np.log10(255**2 / max((wrong**2).mean(), 1e-9)))
 
 
 def _overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
@@ -98,10 +105,10 @@ def _ssim(a: Floats, b: Floats) -> float:
 class Ours:
     """The stages of a conversion on luma alone (chroma neutral): depth, window, upsampling, warp of the right eye."""
 
-    def __init__(self, engine_width: int, engine_height: int) -> None:
+    def __init__(self, engine_width: int, engine_height: int, grid_step: int | None = None) -> None:
         stereo = StereoSpec(
             engine="bench", layout=Layout.FULL_SBS, divergence=DIVERGENCE, convergence=stereo_set.CONVERGENCE,
-            synthesise="right",
+            synthesise="right", grid_step=grid_step,
         )  # fmt: skip
         self.compositor = layouts.Compositor(WIDTH, HEIGHT, "yuv420p", stereo, Colour())
         self.preparer = prepare.Preparer(WIDTH, HEIGHT, "yuv420p", Colour(), Bars(), engine_width, engine_height)
@@ -130,13 +137,9 @@ class Ours:
 
 
 def oracle_grid(view: View) -> NDArray[np.float32]:
-    """True depth on the disparity grid, grown as the upsampling grows what is near."""
+    """True depth on the disparity grid."""
     grid = geometry.grid(WIDTH, HEIGHT)
-    step = grid.step
-    cells = view.depth.reshape(grid.rows, step, grid.columns, step).max((1, 3))
-    reach = warp.knot(step) // step
-    wide = np.pad(cells, ((0, 0), (reach, reach)), mode="edge")
-    return np.max([wide[:, x : x + grid.columns] for x in range(2 * reach + 1)], axis=0).astype(np.float32)
+    return view.depth.reshape(grid.rows, grid.step, grid.columns, grid.step).max((1, 3)).astype(np.float32)
 
 
 def small_oracle(view: View, width: int, height: int) -> NDArray[np.float32]:
@@ -177,20 +180,25 @@ def iw3_methods(checkout: str) -> dict[str, Callable[[View], NDArray[np.uint8]]]
     return {
         f"iw3 `backward`, true depth at {size}": lambda view: run(backward.apply_divergence_grid_sample, coarse(view)),
         f"iw3 `forward_fill`, true depth at {size}": lambda view: run(fill, coarse(view)),
-        "iw3 `backward`, true depth": lambda view: run(backward.apply_divergence_grid_sample, view),
-        "iw3 `forward_fill`, true depth": lambda view: run(fill, view),
+        "iw3 `backward`, true depth of every pixel": lambda view: run(backward.apply_divergence_grid_sample, view),
+        "iw3 `forward_fill`, true depth of every pixel": lambda view: run(fill, view),
     }
 
 
 # ---- tables -------------------------------------------------------------------------------------------------------
 def view_table(truth: Sequence[View], engines: Sequence[str], checkout: str | None) -> str:
     rows: list[tuple[str, Score]] = [("identity (left for both)", score([view.left for view in truth], truth))]
-    full = Ours(*COARSE)
-    rows.append(("ours, true depth", score([full.right(view, oracle_grid(view)) for view in truth], truth)))
+    fine, full = Ours(*COARSE, grid_step=1), Ours(*COARSE)
+    exact = [view.depth.astype(np.float32) for view in truth]
     coarse = full.grids(truth, lambda view, _: small_oracle(view, *COARSE))
-    rows.append(
-        ("ours, true depth at 192x112", score([full.right(v, g) for v, g in zip(truth, coarse, strict=True)], truth))
-    )
+    grids = [oracle_grid(view) for view in truth]
+    for name, made, depths in (
+        ("ours, true depth of every pixel", fine, exact),
+        ("ours, true depth on the grid", full, grids),
+        (f"ours, true depth at {COARSE[0]}x{COARSE[1]}", full, coarse),
+    ):
+        rights = [made.right(view, found) for view, found in zip(truth, depths, strict=True)]
+        rows.append((name, score(rights, truth)))
     for name in engines:
         engine = depth.load(name)
         made = Ours(engine.info.width, engine.info.height)

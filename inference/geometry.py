@@ -92,11 +92,15 @@ def arrange(
     )  # fmt: skip
 
 
-def grid(width: int, height: int) -> Grid:
-    """The disparity grid of a source: the step is the smallest power of two that keeps it within `GRID_CELLS`."""
-    step = 1
-    while -(-max(width, height) // step) > GRID_CELLS:
-        step *= 2
+def grid(width: int, height: int, step: int | None = None) -> Grid:
+    """The disparity grid of a source: the step is the smallest power of two that keeps it within `GRID_CELLS`.
+
+    step: that of depth which comes with a grid of its own, a power of two; 1 is depth of every pixel.
+    """
+    if step is None:
+        step = 1
+        while -(-max(width, height) // step) > GRID_CELLS:
+            step *= 2
     return Grid(step, -(-width // step), -(-height // step))
 
 

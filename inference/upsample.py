@@ -1,8 +1,7 @@
 """From the engine's small depth map to the disparity grid, with the picture's own edges.
 
 A guided filter is fitted at the engine's size and applied to the luma of the grid, so depth edges follow the outlines
-that the engine was too coarse to see. Then what is near grows by about a knot of the warp: where the warp has to
-stretch to fill a gap, it stretches what lies behind and leaves the thing in front whole.
+that the engine was too coarse to see.
 """
 
 # pyright: reportMissingParameterType=false
@@ -12,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from inference import filters, geometry, warp
-from inference.jit import F32, F64, I64, U8, VOID, array, compiled, view
+from inference import filters, geometry
+from inference.jit import F32, F64, U8, VOID, array, compiled, view
 from stereospot.media.model import Bars
 
 EPSILON = 2e-3
@@ -54,21 +53,6 @@ def _apply(slope, offset, guide, x_scale, x_low, y_scale, y_low, out):
             out[y, x] = min(max(value, np.float32(0)), np.float32(1))
 
 
-@compiled(VOID(view(F32, 2), I64, array(F32, 2)))
-def _grow(depth, across, out):
-    """Running maximum over (2 across + 1) columns; parallax is horizontal, so rows need none."""
-    rows, columns = depth.shape
-    for y in range(rows):
-        line, target = depth[y], out[y]
-        for x in range(columns):
-            target[x] = line[x]
-        for dx in range(1, min(across, columns - 1) + 1):
-            for x in range(columns - dx):
-                target[x] = max(target[x], line[x + dx])
-            for x in range(dx, columns):
-                target[x] = max(target[x], line[x - dx])
-
-
 class Upsampler:
     """Brings depth of one engine size to the grid of one source. Not thread-safe."""
 
@@ -84,15 +68,12 @@ class Upsampler:
             (step / 2 - bars.top) * engine_height / inner_height - 0.5,
         )
         self._radius = max(1, round(engine_width / ENGINE_PIXELS))
-        self._across = max(1, warp.knot(step) // step)
 
     def upsample(
         self, depth: NDArray[np.float32], luma: NDArray[np.uint8], grid: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
         """[rows, columns] float32 0…1 on the grid; depth and luma at the engine's size, grid: luma on the grid."""
         slope, offset = filters.guided(luma, depth, self._radius, EPSILON)
-        fine = np.empty((self.grid.rows, self.grid.columns), np.float32)
-        _apply(slope, offset, grid, *self._place, fine)
-        out = np.empty_like(fine)
-        _grow(fine, self._across, out)
+        out = np.empty((self.grid.rows, self.grid.columns), np.float32)
+        _apply(slope, offset, grid, *self._place, out)
         return out

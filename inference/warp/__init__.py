@@ -1,18 +1,19 @@
 """The warp: one definition, an exact CPU kernel, a torch kernel with the same integers, and a slow reference.
 
-Disparity `p(x)` is the total parallax in source pixels, positive in front of the screen: divergence percent of the
-picture's width times (depth - convergence). The left eye shows a source pixel at `x + s p(x)`, the right at
-`x - t p(x)`, `s + t = 1`, never moved vertically. Between the centres of the disparity grid's cells `p` is linear, and
-at the left and right border it fades to nothing within twice the largest parallax, so that no border lacks a picture.
+Depth has 16 bits, and what is near covers one cell more on each side: where the warp has to stretch to fill a gap, it
+stretches what lies behind and leaves the edge of the thing in front whole. Disparity `p(x)` is the total parallax in
+source pixels, positive in front of the screen: divergence percent of the picture's width times (depth - convergence).
+The left eye shows a source pixel at `x + s p(x)`, the right at `x - t p(x)`, `s + t = 1`, never moved vertically.
+Between the centres of the disparity grid's cells `p` is linear, and at the left and right border it fades to nothing
+within twice the largest shift of an eye, so that no border lacks a picture.
 
 Seen from the output, position X shows the first source position that lands there, looking from the side where nearer
 things cover farther ones (the running maximum along the row from the left for the left eye, mirrored for the right):
 near hides far, nothing folds, and what the other eye alone could see is stretched from its surroundings. This inverse
-is taken at the knots of a grid row (see `knot`), smoothed 1-6-1, kept as a displacement in 1/65536 pixel and
-interpolated linearly in both directions; the picture is sampled there linearly with weights in 1/256. Where an eye
-is squeezed, the mean of two pixels is what is sampled. So without divergence a full layout is the source, bit for bit,
-and a half layout its area downscale. The running maximum is the idea of nunif's `monobw` (nagadomi, 2026); the code is
-ours.
+is taken at the knots of a grid row (see `knot`), kept as a displacement in 1/65536 pixel and interpolated linearly in
+both directions; the picture is sampled there linearly with weights in 1/256. Where an eye is squeezed, the mean of two
+pixels is what is sampled. So without divergence a full layout is the source, bit for bit, and a half layout its area
+downscale. The running maximum is the idea of nunif's `monobw` (nagadomi, 2026); the code is ours.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def eyes(stereo: StereoSpec) -> Eyes:
 
 def knot(step: int) -> int:
     """Distance of the knots of a displacement row in source pixels, for grid cells of `step`."""
-    return min(max(step, 2), 8)
+    return min(step, 8)
 
 
 def knots(padded_width: int, step: int) -> int:
@@ -68,7 +69,8 @@ class Field:
     def of(cls, width: int, height: int, stereo: StereoSpec) -> Field:
         """The field of a displayed source of this size."""
         parallax = stereo.divergence / 100.0 * width
-        taper = max(1, min(round(2 * parallax), max(1, width // 4)))
-        return cls(
-            width, height, geometry.grid(width, height), stereo.bars, parallax * 65536.0, stereo.convergence, taper
-        )
+        share = max(abs(eyes(stereo).left), abs(eyes(stereo).right)) / 256.0
+        largest = parallax * share * max(stereo.convergence, 1 - stereo.convergence)
+        taper = max(1, min(round(2 * largest), max(1, width // 4)))
+        grid = geometry.grid(width, height, stereo.grid_step)
+        return cls(width, height, grid, stereo.bars, parallax * 65536.0, stereo.convergence, taper)

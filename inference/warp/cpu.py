@@ -31,7 +31,7 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
     last = (width - 1) << 16
     place = np.empty(points, np.int64)
     moved = np.empty(points, np.int64)
-    found = np.empty(knots + 2, np.int64)
+    found = np.empty(knots, np.int64)
     place[0] = 0
     place[points - 1] = last
     for k in range(columns):
@@ -55,8 +55,8 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
             # for the left eye, whose near things move right; so what is near hides what is far.
             if share > 0:
                 k = 0
-                for i in range(knots + 2):
-                    target = (i - 1) * stride
+                for i in range(knots):
+                    target = i * stride
                     if target <= 0:
                         found[i] = 0
                         continue
@@ -69,8 +69,8 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
                     found[i] = place[k] + np.int64(ratio * np.float64(place[k + 1] - place[k]))
             else:
                 k = points - 2
-                for i in range(knots + 1, -1, -1):
-                    target = (i - 1) * stride
+                for i in range(knots - 1, -1, -1):
+                    target = i * stride
                     if target <= 0:
                         found[i] = 0
                         continue
@@ -82,18 +82,12 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
                     ratio = np.float64(target - moved[k]) / np.float64(moved[k + 1] - moved[k])
                     found[i] = place[k] + np.int64(ratio * np.float64(place[k + 1] - place[k]))
             # Beyond the borders the nominal position goes on, so that its displacement is that of the border.
-            for i in range(knots + 2):
-                target = (i - 1) * stride
-                if target < 0 or target > last:
-                    found[i] = target
-            # A light 1-6-1 mean keeps slanted edges smooth; a mean of rising positions rises too.
-            previous = np.int64(0)
-            for i in range(knots):
-                value = (found[i] + 6 * found[i + 1] + found[i + 2]) >> 3
-                displacement[eye, y, i] = value - i * stride
-                if i > 0:
-                    tally[0] += 1 if value - previous < (stride >> 1) else 0
-                previous = value
+            displacement[eye, y, 0] = found[0]
+            for i in range(1, knots):
+                if i * stride > last:
+                    found[i] = i * stride
+                displacement[eye, y, i] = found[i] - i * stride
+                tally[0] += 1 if found[i] - found[i - 1] < (stride >> 1) else 0
             tally[1] += knots - 1
 
 

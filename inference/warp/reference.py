@@ -37,12 +37,11 @@ def source_positions_from_left(place: Floats, moved: Floats, outputs: Floats) ->
 def displacement(disparity: Floats, step: int, width: int, knot: int, share: float, knots: int) -> Floats:
     """[rows, knots]: what is to be added to the output position of each knot; disparity [rows, columns] in pixels."""
     last = float(width - 1)
-    nominal = np.asarray(knot * np.arange(-1, knots + 1), np.float64)
+    nominal = np.asarray(knot * np.arange(knots), np.float64)
     out = np.empty((len(disparity), knots))
     for y, row in enumerate(disparity):
         found = source_positions(row, step, width, share, nominal)
-        found = np.where((nominal < 0) | (nominal > last), nominal, found)
-        out[y] = (found[:-2] + 6 * found[1:-1] + found[2:]) / 8 - float(knot) * np.arange(knots)
+        out[y] = np.where(nominal > last, nominal, found) - nominal
     return out
 
 

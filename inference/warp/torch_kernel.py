@@ -30,9 +30,8 @@ def invert(
     centres = ((2 * cells * step + step - 1) << 15).clamp(0, last)
     ends = torch.tensor([0, last], device=device, dtype=torch.int64)
     place = torch.cat([ends[:1], centres, ends[1:]])
-    target = torch.arange(-1, knots + 1, device=device, dtype=torch.int64) * stride
+    target = torch.arange(knots, device=device, dtype=torch.int64) * stride
     inside = (target > 0) & (target < last)
-    nominal = torch.arange(knots, device=device, dtype=torch.int64) * stride
     out = torch.zeros((count, 2, rows, knots), device=device, dtype=torch.int32)
     for eye, share in enumerate((share_left, share_right)):
         if share == 0:
@@ -53,9 +52,8 @@ def invert(
         span = (place[first + 1] - place[first]).to(torch.float64)
         found = place[first] + (ratio * span).to(torch.int64)
         found = torch.where(inside, found, target.expand_as(found))
-        mean = (found[..., :-2] + 6 * found[..., 1:-1] + found[..., 2:]) >> 3
         still = (shift == 0).all(-1, keepdim=True)
-        out[:, eye] = torch.where(still, torch.zeros_like(mean), mean - nominal).to(torch.int32)
+        out[:, eye] = torch.where(still, torch.zeros_like(found), found - target).to(torch.int32)
     return out
 
 

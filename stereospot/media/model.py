@@ -214,6 +214,9 @@ class StereoSpec(Model):
     synthesise: Literal["both", "left", "right"] = "both"
     swap_eyes: bool = False
     bars: Bars = Bars()
+    grid_step: int | None = Field(
+        default=None, ge=1, description="luma pixels of a cell of the disparity grid; None: by the picture's size"
+    )
 
 
 class Plan(Model):

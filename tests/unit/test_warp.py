@@ -38,9 +38,12 @@ def depth_steps(grid: geometry.Grid, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(64, 36), (2, 2), (3, 5), (131, 77), (1030, 22)])
 @pytest.mark.parametrize("ten_bit", [False, True])
 @pytest.mark.parametrize("synthesise", ["both", "left", "right"])
-def test_kernel_follows_the_reference(layout: Layout, size: tuple[int, int], ten_bit: bool, synthesise: str) -> None:
+@pytest.mark.parametrize("grid_step", [None, 1])
+def test_kernel_follows_the_reference(
+    layout: Layout, size: tuple[int, int], ten_bit: bool, synthesise: str, grid_step: int | None
+) -> None:
     width, height = size
-    stereo = spec(layout=layout, divergence=6.0, synthesise=synthesise)
+    stereo = spec(layout=layout, divergence=6.0, synthesise=synthesise, grid_step=grid_step)
     field = warp.Field.of(width, height, stereo)
     place = geometry.arrange(width, height, layout)
     plane = scene(height, width, ten_bit, 1)
@@ -121,8 +124,39 @@ def test_bars_and_borders_have_no_disparity() -> None:
     assert not moved[:20].any()
     assert not moved[158:].any()
     assert not moved[:, :8].any()
-    assert moved[90, 160] == round(0.02 * 320 * 0.5 * 65536)
+    assert moved[90, 160] == round(0.02 * 320 * 0.5 * 65536 * 32767 / 32767.5)  # depth has 16 bits
     assert 0 < moved[90, 318] < moved[90, 300]
+
+
+def test_what_is_near_covers_one_cell_more() -> None:
+    field = warp.Field.of(320, 180, spec(synthesise="right"))
+    depth = np.full((field.grid.rows, field.grid.columns), 0.25, np.float32)
+    depth[90, 100:104] = 0.75
+    moved = disparity.Disparity(field).convert(depth)
+    assert np.flatnonzero(moved[90] > 0).tolist() == list(range(99, 105))
+    assert not (moved[91] > 0).any()
+
+
+def test_depth_and_its_codes_give_the_same_disparity() -> None:
+    field = warp.Field.of(320, 180, spec())
+    depth = np.random.default_rng(4).random((field.grid.rows, field.grid.columns)).astype(np.float32)
+    depth[3, 4:6] = np.nan
+    made = disparity.Disparity(field)
+    codes = made.codes(depth)
+    assert made.tally[1] == 2
+    assert np.array_equal(made.convert(codes), disparity.Disparity(field).convert(depth))
+    half = np.full(depth.shape, 0.5, np.float32)
+    assert not made.convert(half).any(), "what lies at the screen lies there exactly"
+
+
+def test_true_depth_of_every_pixel_comes_close_to_the_true_view() -> None:
+    """A floor under `bench.quality`: on one frame of each scene the warp stays within a decibel of what it reached."""
+    from bench import quality, stereo_set
+
+    views = list(stereo_set.views(1))
+    made = quality.Ours(*quality.COARSE, grid_step=1)
+    found = [quality.psnr(made.right(view, view.depth.astype(np.float32)), view.right) for view in views]
+    assert np.mean(found) > 36.5
 
 
 def test_violations_and_percentiles_are_counted() -> None:
@@ -138,13 +172,16 @@ def test_violations_and_percentiles_are_counted() -> None:
 @pytest.mark.parametrize("size", [(64, 36), (2, 2), (131, 77), (1030, 22)])
 @pytest.mark.parametrize("shift", [0, 1])
 @pytest.mark.parametrize("synthesise", ["both", "left", "right"])
-def test_torch_gives_the_same_bytes(layout: Layout, size: tuple[int, int], shift: int, synthesise: str) -> None:
+@pytest.mark.parametrize("grid_step", [None, 1])
+def test_torch_gives_the_same_bytes(
+    layout: Layout, size: tuple[int, int], shift: int, synthesise: str, grid_step: int | None
+) -> None:
     """The golden test between the two kernels; on a GPU too where torch sees one."""
     torch = pytest.importorskip("torch")
     from inference.warp import torch_kernel
 
     width, height = size
-    stereo = spec(layout=layout, divergence=7.0, synthesise=synthesise)
+    stereo = spec(layout=layout, divergence=7.0, synthesise=synthesise, grid_step=grid_step)
     field = warp.Field.of(width, height, stereo)
     place = geometry.arrange(width, height, layout)
     eyes, step, knot = warp.eyes(stereo), field.grid.step, warp.knot(field.grid.step)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -55,6 +56,8 @@ class Analyse:
         self._threads = Threads(slots, "analyse")
         self._limits = Limits.of(context.settings)
         self._engines: dict[tuple[str, str | None], Learned] = {}
+        self.lost: errors.StereoSpotError | None = None
+        self.on_lost: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         """Let engines and threads go."""
@@ -100,6 +103,10 @@ class Analyse:
         if error.code == "CANCELLED":
             return Ack("cancelled")
         failure = Failure.of(error, attempts=delivery.attempt)
+        if error.details.get("device_lost"):
+            self.lost = error
+            self.on_lost()
+        metrics.WORKER.failure(error.code)
         if isinstance(error, errors.Misconfigured):
             # What is missing on this machine may be there on another, if there is one.
             return Reject(failure) if self._alone else Return(MISSING_SECONDS, reason=error.code, failure=failure)

@@ -53,6 +53,10 @@ MISSING_SECONDS = 10.0
 """How long it rests after a worker that lacks its model or engine: such a worker is idle, so others need the time to
 come to it first."""
 
+FULL_SECONDS = 30.0
+"""How long a worker without the memory for a job's segments leaves them to others: it fails faster than they work, and
+would use up every try."""
+
 SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
 """Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
 
@@ -87,6 +91,9 @@ class Converter:
         self.fps: float | None = None
 
     @property
+        self._full: dict[tuple[str, int, int], tuple[Failure, float]] = {}
+        self.lost: errors.StereoSpotError | None = None
+        self.on_lost: Callable[[], None] = lambda: None
     def decoders_opened(self) -> int:
         """How many decoders were opened so far: consecutive segments share one."""
         return self._decoders.opened
@@ -128,8 +135,9 @@ class Converter:
             return Ack("stored already")
         if _work_of(task) in self._unfit:
             return self._give_back(task)
-        head = await self._plans.head(task.job_id, task.generation)
-        segment = await self._plans.segment(task.job_id, task.generation, task.index, task.part)
+        full, until = self._full.get(_work_of(task), (None, 0.0))
+        if full is not None and time.monotonic() < until and not self._context.alone:
+            return Return(UNFIT_SECONDS, reason=full.code, failure=full)
         if head is None or segment is None:
             return Retry(reason="the plan is not readable yet")
         name = f"{task.job_id}.{task.generation}.{task.index}"
@@ -291,6 +299,11 @@ class Converter:
         """Say on the job why it waits, once a job however many workers find it."""
         text = f"A worker gave this job back, it waits for another one: {failure.sentence} {failure.advice}"
 
+        if error.details.get("device_lost"):
+            # No engine of this process will work again: it ends, whoever watches it starts a fresh one.
+            self.lost = error
+            self.on_lost()
+        metrics.WORKER.failure(error.code)
         def warn(job: Job) -> Job | None:
             wanted = is_wanted(job, task.generation, PHASES, task.attempt)
             return job.with_warning(failure.code, text) if wanted else None
@@ -302,6 +315,8 @@ class Converter:
         await operations.announce(self._bus, job, "waiting", code=failure.code, worker_id=self.worker_id)
 
     # ---- what is known and told -------------------------------------------------------------------------
+        if isinstance(error, errors.Exhausted):
+            self._full[_work_of(task)] = failure, time.monotonic() + FULL_SECONDS
     async def _expected_init(self, task: SegmentTask) -> str | None:
         """The init that the generation's first stored fragment has."""
         found = await records.get_state(self._bus, task.job_id, task.generation)

@@ -100,7 +100,17 @@ def _analyse(context: Context, _: object) -> Part:
         context, subjects.WORK, "work-analyse", analyse.handle, "analyse", slots=analyse.slots,
         on_reject=analyse.reject,
     )  # fmt: skip
-    return _part(actor, analyse.close)
+    analyse.on_lost = actor.stop
+
+    async def run() -> None:
+        await actor.run()
+        if analyse.lost is not None:
+            raise analyse.lost
+
+    async def close() -> None:
+        analyse.close()
+
+    return Part(actor.name, run, actor.stop, close)
 
 
 def _assembler(context: Context, _: object) -> Part:
@@ -164,6 +174,7 @@ def _converter(context: Context, _: object) -> Part:
         ack_wait=settings.ack_wait_seconds, on_reject=converter.reject,
     )  # fmt: skip
     converter.on_storing = lambda storing: actor.resize(slots + storing)
+    converter.on_lost = actor.stop
     started = time.time()
 
     def card() -> Worker:
@@ -195,6 +206,8 @@ def _converter(context: Context, _: object) -> Part:
         with contextlib.suppress(errors.StereoSpotError):
             async with asyncio.timeout(1.0):
                 await context.bus.bucket(subjects.WORKERS).delete(worker_id)
+        if converter.lost is not None:
+            raise converter.lost
 
     return Part("converter", run, actor.stop, converter.close)
 

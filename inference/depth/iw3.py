@@ -239,9 +239,11 @@ class _Process:
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - 2000))
         said = self._log.read().decode(errors="replace").strip()
+        # The model went with its process: this engine answers nothing any more, as one whose GPU is gone.
         return errors.error(
-            "WORKER_LOST", f"iw3: {detail} Exit status {code}. {said[-500:]}", exit_status=code, stderr=said
-        )
+            "WORKER_LOST", f"iw3: {detail} Exit status {code}. {said[-500:]}", exit_status=code, stderr=said,
+            device_lost=True,
+        )  # fmt: skip
 
     def close(self) -> None:
         """End the child and wait for it."""

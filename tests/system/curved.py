@@ -1,8 +1,8 @@
 """A learned engine without torch, for tests of everything around one: `python -m tests.system.curved SERVICE…`.
 
 Raw depth is a scale that drifts with the picture, so near and far matter, and results depend on the frame alone. It
-takes the place of depth-anything in this process. `STEREOSPOT_CURVED_FAULT` makes it fail at its n-th call:
-`lost:3` as a GPU that is gone for good, `memory:3` as one that has no room for more than two frames from then on.
+takes the place of depth-anything in this process. `STEREOSPOT_CURVED_FAULT` makes it fail: `lost:3` from its third call
+on, as a GPU that is gone for good; `memory:4` with more than four frames at a time, as one that has no room for them.
 `STEREOSPOT_CURVED_SECONDS` is how long each frame takes.
 """
 
@@ -33,8 +33,8 @@ class Curved:
         self.info = depth.EngineInfo(
             NAME, "test", "0" * 64, 112, 63, 2.0, needs_curve=True, batch=BATCH, model="curved"
         )
-        kind, _, call = os.environ.get("STEREOSPOT_CURVED_FAULT", "").partition(":")
-        self._fault, self._fails_at = kind, int(call or 0)
+        kind, _, limit = os.environ.get("STEREOSPOT_CURVED_FAULT", "").partition(":")
+        self._fault, self._limit = kind, int(limit or 0)
         self._seconds = float(os.environ.get("STEREOSPOT_CURVED_SECONDS", "0"))
         self._calls = 0
 
@@ -42,9 +42,9 @@ class Curved:
         """As the protocol says; [n, h, w] float32, 0 and up."""
         self._calls += 1
         time.sleep(self._seconds * len(rgb))
-        if self._fault == "lost" and self._calls >= self._fails_at:
+        if self._fault == "lost" and self._calls >= self._limit:
             raise errors.error("WORKER_LOST", "The GPU stopped answering: CUDA error", device_lost=True)
-        if self._fault == "memory" and self._calls >= self._fails_at and len(rgb) > 2:
+        if self._fault == "memory" and len(rgb) > self._limit:
             raise errors.error("OUT_OF_MEMORY", f"{len(rgb)} frames do not fit.")
         luma = rgb.astype(np.float32).mean(3)
         return luma * 7 + np.linspace(0, 300, rgb.shape[1], dtype=np.float32)[None, :, None] + 40

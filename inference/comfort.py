@@ -46,6 +46,11 @@ class Comfort(BaseModel):
     seam_step: float = Field(default=0.0, description="largest step of the mean parallax at a segment's edge, no cut")
     frame_step_p95: float = Field(default=0.0, description="the same inside segments, for comparison")
     stage_seconds: dict[str, float] = {}
+    limiting_stage: str | None = Field(default=None, description="the stage that took longest over the whole film")
+    worker_fps: float = Field(default=0.0, description="frames a second of one worker's slot, over all segments")
+    device: str | None = Field(default=None, description="where the depth was made; several are listed")
+    dtype: str | None = None
+    device_memory_bytes: int | None = Field(default=None, description="the highest peak of all workers")
     warnings: tuple[Notice, ...] = ()
 
 
@@ -89,6 +94,11 @@ def merge(reports: Iterable[SegmentReport], *, divergence: float, budget: tuple[
         seam_step=round(max(seams, default=0.0), 4),
         frame_step_p95=max(item.step_p95 for item in ordered),
         stage_seconds=stages,
+        limiting_stage=max(stages, key=lambda name: stages[name]) if stages else None,
+        worker_fps=round(frames / max(sum(item.seconds for item in ordered), 1e-6), 2),
+        device=", ".join(sorted({item.device for item in ordered})),
+        dtype=", ".join(sorted({item.dtype for item in ordered})),
+        device_memory_bytes=max((item.device_memory_bytes or 0 for item in ordered), default=0) or None,
     )
     return found.model_copy(update={"warnings": tuple(_warnings(found, divergence))})
 

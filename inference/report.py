@@ -35,7 +35,16 @@ class SegmentReport(BaseModel):
     frames: int
     seconds: float = Field(description="wall time of the whole segment")
     stages: dict[str, float] = Field(default={}, description="CPU seconds of the thread of each stage; encode: wall")
+    limiting: str | None = Field(default=None, description="the stage that took longest")
+    fps: float | None = Field(default=None, description="frames a second of this segment alone")
     engine: EngineUsed
+    device: str = "cpu"
+    dtype: str = "float32"
+    model: str | None = Field(default=None, description="a learned engine's model, as it is called where it comes from")
+    batch: int | None = Field(default=None, description="frames that a learned engine was given at a time, at the end")
+    every: int | None = Field(default=None, description="each so manieth frame was inferred, the others carried")
+    device_memory_bytes: int | None = Field(default=None, description="peak of the process, where it is known")
+    windows_taken: int = Field(default=0, description="windows of the curve that the converter had to take itself")
     disparity_p1: float = 0.0
     disparity_p50: float = 0.0
     disparity_p99: float = 0.0

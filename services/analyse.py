@@ -22,7 +22,7 @@ from inference.curves import Window
 from services import operations, plans, sources
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
-from stereospot import crash, errors, keys, records, subjects
+from stereospot import crash, errors, keys, metrics, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import COMPUTING
 from stereospot.media.frames import Decoder
@@ -95,6 +95,7 @@ class Analyse:
         crash.point("analyse.measured")
         await self._store.put(key, window.model_dump_json().encode(), if_absent=True)
         crash.point("analyse.window_stored")
+        metrics.WORKER.window(head.stereo.engine)
         await self._publish(work)
         return Ack()
 
@@ -102,11 +103,11 @@ class Analyse:
         """What to do about a window that could not be taken; raises what the actor waits out."""
         if error.code == "CANCELLED":
             return Ack("cancelled")
-        failure = Failure.of(error, attempts=delivery.attempt)
         if error.details.get("device_lost"):
             self.lost = error
             self.on_lost()
         metrics.WORKER.failure(error.code)
+        failure = Failure.of(error, attempts=delivery.attempt)
         if isinstance(error, errors.Misconfigured):
             # What is missing on this machine may be there on another, if there is one.
             return Reject(failure) if self._alone else Return(MISSING_SECONDS, reason=error.code, failure=failure)

@@ -26,7 +26,7 @@ from services.context import Context
 from services.decoders import Decoders, Lease
 from services.watch import Threads, is_wanted, watching
 from services.windows import StoredWindows
-from stereospot import crash, errors, keys, log, records, subjects
+from stereospot import crash, errors, keys, log, metrics, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media.model import Plan, Segment
@@ -207,6 +207,12 @@ class Converter:
             self.on_storing(self._stored_now)
 
     async def _compute(self, task: SegmentTask, job: Job, head: Plan, segment: Segment) -> Converted:
+        report = converted.report
+        metrics.WORKER.segment(
+            engine=head.stereo.engine, device=report.device, frames=fragment.frames, seconds=seconds,
+            stages=report.stages, memory_bytes=report.device_memory_bytes, batch=report.batch,
+            windows_taken=report.windows_taken,
+        )  # fmt: skip
         """Decode, convert and encode with a decoder of this job; what fails takes its decoder along."""
         lease = await self._decoders.lease(job, head, segment, lambda: sources.open_source(self._store, job.source))
         try:
@@ -293,17 +299,17 @@ class Converter:
         """Leave this segment to others, without another look; it was not tried."""
         failure, delay_seconds = self._unfit[_work_of(task)]
         failure = failure.model_copy(update={"segment_index": task.index})
+        if error.details.get("device_lost"):
+            # No engine of this process will work again: it ends, whoever watches it starts a fresh one.
+            self.lost = error
+            self.on_lost()
+        metrics.WORKER.failure(error.code)
         return Return(delay_seconds, reason=failure.code, failure=failure)
 
     async def _explain(self, task: SegmentTask, failure: Failure) -> None:
         """Say on the job why it waits, once a job however many workers find it."""
         text = f"A worker gave this job back, it waits for another one: {failure.sentence} {failure.advice}"
 
-        if error.details.get("device_lost"):
-            # No engine of this process will work again: it ends, whoever watches it starts a fresh one.
-            self.lost = error
-            self.on_lost()
-        metrics.WORKER.failure(error.code)
         def warn(job: Job) -> Job | None:
             wanted = is_wanted(job, task.generation, PHASES, task.attempt)
             return job.with_warning(failure.code, text) if wanted else None

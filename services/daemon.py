@@ -23,7 +23,7 @@ from typing import Any
 from services import parts, workers
 from services.context import Context
 from services.reclaim import reclaim
-from stereospot import errors, jail, log
+from stereospot import errors, jail, log, metrics
 from stereospot.broker import Embedded
 from stereospot.bus import Bus
 from stereospot.settings import Settings
@@ -85,6 +85,8 @@ async def running(
         names = set(services)
         if processes:
             names -= workers.SERVICES
+        if settings.metrics_port is not None and workers.SERVICES & names:
+            stack.enter_context(metrics.served(settings.host, settings.metrics_port))
         chosen = [parts.BUILDERS[name](context, listener) for name in sorted(names)]
         if processes:
             chosen.append(workers.supervised(context, processes, workers.SERVICES & set(services)))

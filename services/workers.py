@@ -73,10 +73,17 @@ def supervised(context: Context, count: int, services: Collection[str]) -> Part:
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(count):
-                group.create_task(_keep(sorted({"converter", *services}), environment(settings) | ours, stopping))
+            for number in range(count):
+                variables = environment(_own(settings, number)) | ours
+                group.create_task(_keep(sorted({"converter", *services}), variables, stopping))
 
     return Part("workers", run, stopping.set)
+
+
+def _own(settings: Settings, number: int) -> Settings:
+    """The settings of one child: each serves its own numbers, from `metrics_port` on."""
+    port = settings.metrics_port
+    return settings if not port else settings.model_copy(update={"metrics_port": port + number})
 
 
 async def _keep(services: list[str], variables: dict[str, str], stopping: asyncio.Event) -> None:

@@ -127,6 +127,9 @@ async def test_a_segment_waits_for_its_windows(tmp_path: Path, film: Path) -> No
         async with daemon.running(context.settings, ALL):
             job = await in_phase(context, Phase.COMPLETED, Phase.FAILED)
         assert job.phase is Phase.COMPLETED, job.failure
+        assert job.report["limiting_stage"] in job.report["stage_seconds"]
+        assert (job.report["device"], job.report["device_memory_bytes"]) == ("cpu", 123 << 20)
+        assert job.report["worker_fps"] > 0
         measured = await reports(context)
         assert len(measured) == 10
         assert {item["windows_taken"] for item in measured} == {0}
@@ -248,8 +251,10 @@ async def test_a_set_that_was_lost_is_begun_anew_with_its_spans(tmp_path: Path, 
 
 # ---- processes -------------------------------------------------------------------------------------------
 @asynccontextmanager
-async def workers(settings: Settings, count: int) -> AsyncGenerator[list[asyncio.subprocess.Process]]:
-    """Processes with converter and analyser each, with the double."""
+async def workers(
+    settings: Settings, count: int, module: str = "tests.system.curved"
+) -> AsyncGenerator[list[asyncio.subprocess.Process]]:
+    """Processes with converter and analyser each, with the double or what another module starts."""
     from services import workers as supervision
 
     started: list[asyncio.subprocess.Process] = []
@@ -257,7 +262,7 @@ async def workers(settings: Settings, count: int) -> AsyncGenerator[list[asyncio
         for _ in range(count):
             started.append(
                 await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "tests.system.curved", "converter", "analyse",
+                    sys.executable, "-m", module, "converter", "analyse",
                     env=supervision.environment(settings) | {"STEREOSPOT_SLOTS": "1"},
                     stdin=asyncio.subprocess.DEVNULL,
                 )

@@ -87,13 +87,13 @@ class Converter:
         self.device = engines.device()
         self._stored_now = 0
         self.on_storing: Callable[[int], None] = lambda _: None
+        self._full: dict[tuple[str, int, int], tuple[Failure, float]] = {}
+        self.lost: errors.StereoSpotError | None = None
+        self.on_lost: Callable[[], None] = lambda: None
         self.busy: set[str] = set()
         self.fps: float | None = None
 
     @property
-        self._full: dict[tuple[str, int, int], tuple[Failure, float]] = {}
-        self.lost: errors.StereoSpotError | None = None
-        self.on_lost: Callable[[], None] = lambda: None
     def decoders_opened(self) -> int:
         """How many decoders were opened so far: consecutive segments share one."""
         return self._decoders.opened
@@ -138,6 +138,8 @@ class Converter:
         full, until = self._full.get(_work_of(task), (None, 0.0))
         if full is not None and time.monotonic() < until and not self._context.alone:
             return Return(UNFIT_SECONDS, reason=full.code, failure=full)
+        head = await self._plans.head(task.job_id, task.generation)
+        segment = await self._plans.segment(task.job_id, task.generation, task.index, task.part)
         if head is None or segment is None:
             return Retry(reason="the plan is not readable yet")
         name = f"{task.job_id}.{task.generation}.{task.index}"
@@ -190,6 +192,12 @@ class Converter:
                 measures = converted.report.model_dump(mode="json")
                 await self._keep(task, fragment.init, fragment.media, done, measures, stop)
             await self._publish(task, done)
+        report = converted.report
+        metrics.WORKER.segment(
+            engine=head.stereo.engine, device=report.device, frames=fragment.frames, seconds=seconds,
+            stages=report.stages, memory_bytes=report.device_memory_bytes, batch=report.batch,
+            windows_taken=report.windows_taken,
+        )  # fmt: skip
         fps = fragment.frames / max(seconds, 1e-3)
         self.fps = fps if self.fps is None else 0.8 * self.fps + 0.2 * fps
         await self._event(task, "done", attempt=delivery.attempt, seconds=seconds, fps=round(fps, 2))
@@ -207,12 +215,6 @@ class Converter:
             self.on_storing(self._stored_now)
 
     async def _compute(self, task: SegmentTask, job: Job, head: Plan, segment: Segment) -> Converted:
-        report = converted.report
-        metrics.WORKER.segment(
-            engine=head.stereo.engine, device=report.device, frames=fragment.frames, seconds=seconds,
-            stages=report.stages, memory_bytes=report.device_memory_bytes, batch=report.batch,
-            windows_taken=report.windows_taken,
-        )  # fmt: skip
         """Decode, convert and encode with a decoder of this job; what fails takes its decoder along."""
         lease = await self._decoders.lease(job, head, segment, lambda: sources.open_source(self._store, job.source))
         try:
@@ -282,6 +284,11 @@ class Converter:
             self._unfit[_work_of(task)] = Failure.of(errors.error(error.code)), UNFIT_SECONDS
             await self._explain(task, self._unfit[_work_of(task)][0])
             return self._give_back(task)
+        if error.details.get("device_lost"):
+            # No engine of this process will work again: it ends, whoever watches it starts a fresh one.
+            self.lost = error
+            self.on_lost()
+        metrics.WORKER.failure(error.code)
         failure = Failure.of(error, segment_index=task.index, attempts=delivery.attempt)
         again = error.code in SECOND_LOOK and delivery.attempt < 2
         # What is missing on this machine may be there on another, if there is one.
@@ -293,17 +300,14 @@ class Converter:
             self._unfit[_work_of(task)] = failure, MISSING_SECONDS
             await self._explain(task, failure)
             return self._give_back(task)
+        if isinstance(error, errors.Exhausted):
+            self._full[_work_of(task)] = failure, time.monotonic() + FULL_SECONDS
         return Retry(reason=str(error), failure=failure)
 
     def _give_back(self, task: SegmentTask) -> Return:
         """Leave this segment to others, without another look; it was not tried."""
         failure, delay_seconds = self._unfit[_work_of(task)]
         failure = failure.model_copy(update={"segment_index": task.index})
-        if error.details.get("device_lost"):
-            # No engine of this process will work again: it ends, whoever watches it starts a fresh one.
-            self.lost = error
-            self.on_lost()
-        metrics.WORKER.failure(error.code)
         return Return(delay_seconds, reason=failure.code, failure=failure)
 
     async def _explain(self, task: SegmentTask, failure: Failure) -> None:
@@ -321,8 +325,6 @@ class Converter:
         await operations.announce(self._bus, job, "waiting", code=failure.code, worker_id=self.worker_id)
 
     # ---- what is known and told -------------------------------------------------------------------------
-        if isinstance(error, errors.Exhausted):
-            self._full[_work_of(task)] = failure, time.monotonic() + FULL_SECONDS
     async def _expected_init(self, task: SegmentTask) -> str | None:
         """The init that the generation's first stored fragment has."""
         found = await records.get_state(self._bus, task.job_id, task.generation)

@@ -8,7 +8,6 @@ keyframe at or before it, which is the picture that a seek to it would begin wit
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,12 @@ from typing import Any
 
 import numpy as np
 from av import VideoFrame
-from av.container import InputContainer
 from av.video.reformatter import Interpolation
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from stereospot.errors import error
 from stereospot.jail import Cell, Jail
-from stereospot.jail.cell import SourceUnavailable
-from stereospot.media import opener
-from stereospot.media.decoding import BROKEN_END, SKIPPED_ERRORS, decode, flushed
+from stereospot.media import keyframes, opener
 from stereospot.media.limits import Limits
 from stereospot.media.model import DecodeSpec, SourceInfo
 from stereospot.media.source import Source
@@ -40,9 +35,6 @@ FEWEST_SECONDS = 2.0
 """Between two tiles of a short film."""
 
 WALL_SECONDS = 120.0
-BACK_SECONDS = (0, 1, 4, 12)
-PACKETS_TRIED = 3_000
-"""Without a keyframe among so many packets a place has no picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,50 +150,12 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
         opener.prepare(stream, request, "none", 1)
         known: tuple[int | None, bytes] | None = None
         for number, target in enumerate(request["targets"]):
-            frame = _keyframe(container, stream, target)
+            frame = keyframes.keyframe(container, stream, target)
             if frame is None:
                 continue
             if known is None or frame.pts is None or known[0] != frame.pts:
                 known = (frame.pts, _shrunk(frame, request))
             cell.send({"number": number}, known[1])
-
-
-def _keyframe(container: InputContainer, stream: VideoStream, target: int) -> VideoFrame | None:
-    """The keyframe at or before `target`; the first one behind it where there is none.
-
-    MPEG-TS has no index, so a seek may end behind its target: then it is repeated further back.
-    """
-    found: VideoFrame | None = None
-    second = round(1 / stream.time_base) if stream.time_base else 90_000
-    for back in BACK_SECONDS:
-        try:
-            container.seek(target - back * second, stream=stream, backward=True)
-            frame = _next_keyframe(container, stream)
-        except BROKEN_END as failure:
-            if isinstance(failure, (SourceUnavailable, MemoryError)):
-                raise
-            frame = None
-        if frame is None:
-            continue
-        found = frame
-        if frame.pts is None or frame.pts <= target:
-            break
-    return found
-
-
-def _next_keyframe(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
-    """The next picture that decodes from one packet alone."""
-    for tried, packet in enumerate(container.demux(stream)):
-        if packet.size and not packet.is_keyframe and tried < PACKETS_TRIED:
-            continue
-        # The decoder is emptied at once: a lone keyframe would wait in it for pictures to be put in order with.
-        frames: list[VideoFrame] = []
-        if packet.size:
-            with contextlib.suppress(*SKIPPED_ERRORS):
-                frames += decode(packet)
-            frames += flushed(stream.codec_context)
-        return frames[0] if frames else None
-    return None
 
 
 def _shrunk(frame: VideoFrame, request: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
 from services import dead_letters
-from services.gateway import api, resources
+from services.gateway import api, qr, resources, samples, storyboard
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
 from services.gateway.table import Row, decode_cursor
@@ -49,15 +49,17 @@ def page(gateway: Gateway, template: str, **values: Any) -> Response[str]:
 async def home(gateway: Given) -> Response[str]:
     active, recent, counts = await asyncio.gather(
         gateway.index.page(tuple(ACTIVE), limit=12),
-        gateway.index.page((Phase.COMPLETED,), limit=6),
+        gateway.index.page((Phase.COMPLETED,), limit=24),
         gateway.index.counts(),
     )
+    # Samples are looked at on their own page; here are films.
+    films = [row for row in recent.rows if row.job.options.samples is None][:6]
     return page(
         gateway,
         "home.html",
         here="home",
         active=[api.resource(gateway, row) for row in active.rows],
-        recent=[api.resource(gateway, row) for row in recent.rows],
+        recent=[api.resource(gateway, row) for row in films],
         total=sum(counts.values()),
     )
 
@@ -120,14 +122,56 @@ async def watch(gateway: Given, job_id: FromPath[str]) -> Response[str]:
     return page(gateway, "watch.html", here="watch", job=api.resource(gateway, row), strip=_strip(gateway, row))
 
 
+@get("/try/{job_id:str}", include_in_schema=False)
+async def try_out(gateway: Given, job_id: FromPath[str]) -> Response[str]:
+    """Samples of a job's film with two settings, side by side; `job_id` is any job of that film."""
+    row = await gateway.index.fresh(job_id)
+    return page(gateway, "try.html", here="jobs", job=api.resource(gateway, row))
+
+
 @get(["/launch", "/launch/{job_id:str}"], include_in_schema=False)
 async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[str]:
-    """How to open the film in a player of one's own."""
+    """How to open the film in a headset, or in a player of one's own."""
     job_id = request.path_params.get("job_id")
     path = f"/playlist/{job_id}.m3u" if job_id else "/playlist.m3u"
     item = api.resource(gateway, await gateway.index.fresh(job_id)) if job_id else None
     base = (gateway.context.settings.public_url or str(request.base_url)).rstrip("/")
-    return page(gateway, "launch.html", here="jobs", job=item, playlist=path, base=base)
+    ways = [] if item is None else _ways(item, base)
+    layout = str(item["options"]["layout"]) if item is not None else ""
+    names: dict[str, str] = {value: name for value, name, _ in LAYOUTS}
+    return page(
+        gateway,
+        "launch.html",
+        here="jobs",
+        job=item,
+        playlist=path,
+        base=base,
+        ways=ways,
+        reachable=qr.reaches_others(base),
+        layout_name=names.get(layout, layout).lower(),
+    )
+
+
+def _ways(item: dict[str, Any], base: str) -> list[dict[str, Any]]:
+    """Addresses to open elsewhere, each with its QR code."""
+    watch = f"{base}/watch/{item['job_id']}"
+    found: list[dict[str, Any]] = [
+        {"name": "In the headset's browser", "address": watch, "code": qr.code(watch), "links": [],
+         "text": "Point the headset's camera here, or type the address. “Enter VR” puts the screen in front of you."}
+    ]  # fmt: skip
+    film, hls = item["playback"]["film"], item["playback"]["hls"]
+    if film or hls:
+        address = base + (film or hls)
+        text = (
+            "Most players read the layout from the file's name and need nothing more."
+            if film
+            else "The stream as far as it is converted; it goes on while you watch."
+        )
+        links = qr.app_links(address)
+        found.append(
+            {"name": "In a player", "address": address, "code": qr.code(address), "links": links, "text": text}
+        )
+    return found
 
 
 @get("/workers", include_in_schema=False)
@@ -150,4 +194,6 @@ def _strip(gateway: Gateway, row: Row) -> dict[str, Any] | None:
     return resources.snapshot(row, live, gateway.token(row)).get("strip")
 
 
-HANDLERS = (home, jobs, job, card, about, watch, launch, workers, letters)
+HANDLERS = (
+    home, jobs, job, card, about, watch, try_out, launch, workers, letters, *samples.HANDLERS, *storyboard.HANDLERS,
+)  # fmt: skip

@@ -39,6 +39,8 @@ class Darkroom:
         self._gateway = gateway
         self._kept: OrderedDict[tuple[str, int, int], tuple[bytes, float]] = OrderedDict()
         self._slots = asyncio.Semaphore(2)
+        self.drawing = asyncio.Lock()
+        """Storyboards are drawn one at a time: each takes a core for seconds, and nobody waits for it."""
 
     async def poster(self, shown: Showing) -> bytes:
         """A picture from the first third that is not black, among what is converted."""
@@ -99,12 +101,17 @@ def develop(fragment: bytes, layout: Layout, sample_aspect: Fraction) -> tuple[b
     shown_height = max(2, round(shown_width / aspect / 2) * 2)
     whole = av.VideoFrame.from_ndarray(np.ascontiguousarray(eye), format="rgb24")
     small = whole.reformat(width=shown_width // 2 * 2, height=shown_height, format="yuvj420p")
+    return jpeg(small), float(eye.mean())
+
+
+def jpeg(frame: av.VideoFrame) -> bytes:
+    """A frame in yuvj420p as a JPEG. Blocking."""
     encoder: Any = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = small.width, small.height, "yuvj420p"
+    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj420p"
     encoder.time_base = Fraction(1, 25)
     encoder.options = {"qmin": "3", "qmax": "5"}
-    packets = [*encoder.encode(small), *encoder.encode(None)]
-    return b"".join(bytes(packet) for packet in packets), float(eye.mean())
+    packets = [*encoder.encode(frame), *encoder.encode(None)]
+    return b"".join(bytes(packet) for packet in packets)
 
 
 def _left(picture: NDArray[Any], layout: Layout) -> NDArray[Any]:

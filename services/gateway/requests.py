@@ -15,7 +15,7 @@ from services.intake import Arrived
 from stereospot import errors, keys, records, subjects
 from stereospot.bus import Conflict
 from stereospot.jobs import Job
-from stereospot.messages import Submission, SubmitWork
+from stereospot.messages import SourceRef, Submission, SubmitWork
 from stereospot.options import Layout, Options
 
 MODES = {"sbs": Layout.FULL_SBS, "anaglyph": Layout.ANAGLYPH}
@@ -93,6 +93,22 @@ async def _create(gateway: Gateway, wanted: NewJob, job_id: str | None) -> Job:
         found = await records.get_job(gateway.context.bus, job_id)
         if found is not None:
             return found[0]
+    source, title = await source_of(gateway, wanted)
+    if job_id is None and source.key is not None:
+        job_id = await own_id(gateway, source.key)
+    return await submit.create(
+        gateway.context,
+        source,
+        wanted.options,
+        job_id=job_id,
+        title=wanted.title or title,
+        priority=wanted.priority,
+        passthrough=wanted.passthrough,
+    )
+
+
+async def source_of(gateway: Gateway, wanted: NewJob) -> tuple[SourceRef, str]:
+    """The source that a request names, and the title that it has by itself (empty for none)."""
     if wanted.url is not None and wanted.upload is None and wanted.path is None:
         raise errors.error("NOT_AVAILABLE", "Jobs from URLs come with the ingest service.")
     arrived = await _arrived(gateway, wanted)
@@ -106,19 +122,10 @@ async def _create(gateway: Gateway, wanted: NewJob, job_id: str | None) -> Job:
             priority=wanted.priority,
         )  # fmt: skip
         source = await submit.source_of(gateway.context, work)
+    title = PurePath(source.name).stem if arrived is not None else ""
     if wanted.filename and source.key is not None:
         source = source.model_copy(update={"name": wanted.filename})
-    if job_id is None and source.key is not None:
-        job_id = await _own_id(gateway, source.key)
-    return await submit.create(
-        gateway.context,
-        source,
-        wanted.options,
-        job_id=job_id,
-        title=wanted.title or (PurePath(source.name).stem if arrived is not None else ""),
-        priority=wanted.priority,
-        passthrough=wanted.passthrough,
-    )
+    return source, title
 
 
 async def _arrived(gateway: Gateway, wanted: NewJob) -> Arrived | None:
@@ -147,7 +154,7 @@ async def _arrived(gateway: Gateway, wanted: NewJob) -> Arrived | None:
     return arrived
 
 
-async def _own_id(gateway: Gateway, key: str) -> str | None:
+async def own_id(gateway: Gateway, key: str) -> str | None:
     """The first job of an upload has the upload's id, so that its source lies under its own prefix."""
     parsed = keys.parse_source(key)
     if parsed is None or await records.get_job(gateway.context.bus, parsed.job_id) is not None:

@@ -156,6 +156,23 @@ class Showing:
         await self.write(self.state.with_audio(ready))
 
 
+def film(seconds: int) -> bytes:
+    """What `Showing` says that its source is: 24 fps, in ticks of a 24,000th, a keyframe a second."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"video_track_timescale": "24000"}) as out:
+        stream = out.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "g": str(RATE)})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 24_000)
+        for number in range(seconds * RATE):
+            picture = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+            picture[:HEIGHT] = min(235, 40 + 16 * (number // RATE))
+            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame.pts, frame.time_base = number * FRAME, Fraction(1, 24_000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
 VTT = "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nFirst &amp; foremost\n\n00:02.500 --> 00:00:09.000\n<i>Later</i>\n"
 
 

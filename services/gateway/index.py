@@ -115,7 +115,7 @@ class Index:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
         self._recent: OrderedDict[str, Row] = OrderedDict()
         self._live: dict[str, Live] = {}
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, tuple[Worker, float]] = {}  # and until when, by our own monotonic clock
         self._tails: list[Tail] = []
         self.watches: dict[str | None, set[Watch]] = {}
         self.ready = asyncio.Event()
@@ -259,9 +259,11 @@ class Index:
                 self._workers.pop(worker_id, None)
                 continue
             try:
-                self._workers[worker_id] = Worker.model_validate_json(item.data)
+                card = Worker.model_validate_json(item.data)
             except ValidationError as problem:
                 _log.warning("unreadable worker", action="refuse", worker_id=worker_id, reason=str(problem))
+                continue
+            self._workers[worker_id] = (card, time.monotonic() + WORKER_SECONDS)
 
     async def _cells(self, batch: Sequence[Stored]) -> None:
         for item in batch:
@@ -340,10 +342,9 @@ class Index:
 
     def workers(self) -> list[Worker]:
         """Converters that were heard of lately, by name."""
-        limit = time.time() - WORKER_SECONDS
-        return sorted(
-            (item for item in self._workers.values() if item.seen_at > limit), key=lambda item: item.worker_id
-        )
+        now = time.monotonic()
+        heard = (card for card, until in self._workers.values() if until > now)
+        return sorted(heard, key=lambda card: card.worker_id)
 
     async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -22,9 +22,11 @@ import httpx
 import numpy as np
 import pytest
 
+from inference import backends
 from inference.backends.sagemaker import Endpoint, SagemakerBackend
 from stereospot import errors
 from stereospot.media.cmaf import Fragment
+from stereospot.settings import Settings
 from stereospot.storage.base import ObjectStore
 from stereospot.storage.s3 import S3Store
 from tests.storage.seaweed import Seaweed, seaweed
@@ -244,3 +246,48 @@ def test_an_endpoint_that_is_gone(rig: Rig) -> None:
         rig.backend(url).convert(decoder=clip, plan=plan, segment=clips.segment(0, 0, 3))
     assert caught.value.code == "REMOTE_FAILED"
     wait_until(lambda: rig.left() == [], what="an empty bucket")
+
+
+class OneBucket:
+    """Answers as SageMaker does, with the result in the bucket that the settings reach: moto has buckets of its own."""
+
+    def __init__(self, rig: Rig, server: str) -> None:
+        self._rig, self._server = rig, server
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        result = f"{self._rig.prefix}-results/{uuid.uuid4().hex}.out"
+        store = self._rig.bucket("tests")
+        request = await store.get(headers["x-amzn-sagemaker-inputlocation"].removeprefix("s3://tests/"))
+        assert request is not None
+        async with httpx.AsyncClient(timeout=60) as client:
+            answer = await client.post(self._server + "/invocations", content=request)
+        await store.put(result, answer.content)
+        await store.close()
+        place = (b"x-amzn-sagemaker-outputlocation", f"s3://tests/{result}".encode())
+        told = [(b"content-type", b"application/json"), place]
+        await send({"type": "http.response.start", "status": 202, "headers": told})
+        await send({"type": "http.response.body", "body": b'{"InferenceId": "1"}'})
+
+
+def test_a_plan_and_the_settings_name_the_endpoint(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker of the pool `remote` does with a job whose options say `"backend": "sagemaker"`."""
+    environment = {
+        "STORAGE": "s3", "S3_BUCKET": "tests", "S3_PREFIX": rig.prefix, "S3_ENDPOINT": rig.weed.endpoint,
+        "S3_ACCESS_KEY": rig.weed.access_key, "S3_SECRET_KEY": rig.weed.secret_key, "SANDBOX": "off",
+        "SAGEMAKER_ENDPOINT": "stereospot",
+    }  # fmt: skip
+    for name, value in environment.items():
+        monkeypatch.setenv(f"STEREOSPOT_{name}", value)
+    plan = clips.plan(WIDTH, HEIGHT, engine="flat").model_copy(update={"backend": "sagemaker"})
+    with remote.inference_server(open_bucket=rig.bucket) as (server, _), remote.serving(OneBucket(rig, server)) as url:
+        monkeypatch.setenv("STEREOSPOT_SAGEMAKER_URL", url)
+        made = backends.Backends(Settings())
+        with made.borrow(plan) as backend:
+            found = backend.convert(
+                decoder=clips.Clip(clips.pictures(6, WIDTH, HEIGHT)), plan=plan, segment=clips.segment(0, 0, 6)
+            )
+        made.close()
+    assert found.fragment.frames == 6
+    assert "remote" in found.report.stages
+    assert rig.left() == []

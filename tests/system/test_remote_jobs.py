@@ -1,0 +1,130 @@
+"""Jobs whose segments an HTTP endpoint converts, through the whole daemon: well, badly for a while, badly for good.
+
+What each bad answer is called is in `test_http_backend.py`; here is what becomes of the job, and of its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services import daemon, submit
+from services.context import Context
+from stereospot import records, subjects
+from stereospot.jobs import Job, Phase
+from stereospot.messages import SegmentEvent
+from stereospot.options import Options
+from tests.media import sources as films
+from tests.support import eventually
+from tests.system import remote
+from tests.system.rig import rig
+
+SERVICES = frozenset({"planner", "collector", "converter", "assembler", "dead-letters"})
+FRAMES = 96
+
+
+class Moody:
+    """Answers the first requests badly, the others as the server behind it does."""
+
+    def __init__(self, behind: Any, bad: int, body: bytes = b"rubbish") -> None:
+        self._behind, self._bad = behind, bad
+        self._parrot = remote.Parrot(200, body, "application/json")
+        self.requests = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.requests += scope["type"] == "http"
+        await (self._parrot if self.requests <= self._bad else self._behind)(scope, receive, send)
+
+
+@asynccontextmanager
+async def two_jobs(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, **settings: Any
+) -> AsyncGenerator[Context]:
+    """One job for the endpoint, one that is converted here, on a daemon that has its broker to itself."""
+    monkeypatch.setenv("STEREOSPOT_INFERENCE_URL", url)
+    async with (
+        rig(tmp_path, **settings) as context,
+        daemon.running(context.settings, SERVICES, provisioned=False, alone=True),
+    ):
+        source = await submit.local_source(films.path("h264_mp4_silent"), None)
+        for job_id, backend in (("FAR", "http"), ("NEAR", "local")):
+            options = Options(engine="flat", backend=backend, preset="ultrafast", segment_seconds=1.0)  # type: ignore[arg-type]
+            await submit.create(context, source, options, job_id=job_id)
+        yield context
+
+
+async def ended(context: Context, job_id: str) -> Job:
+    async def is_over() -> Job | None:
+        found = await records.get_job(context.bus, job_id)
+        return found[0] if found is not None and not found[0].is_active else None
+
+    job = await eventually(is_over, seconds=90, every=0.1, what=f"the end of {job_id}")
+    assert job is not None
+    return job
+
+
+async def retried(context: Context) -> list[str]:
+    """Codes of the failures that segments were given back for, as the last events of their subjects say it."""
+    found: list[str] = []
+    info = (await context.bus.stream_info(subjects.EVENT))["state"]
+    for sequence in range(max(1, info["first_seq"]), info["last_seq"] + 1):
+        stored = await context.bus.get(subjects.EVENT, sequence)
+        if stored is not None and ".event.segment.FAR." in stored.subject:
+            event = SegmentEvent.model_validate_json(stored.data)
+            found += [event.failure.code] if event.state == "retrying" and event.failure is not None else []
+    return found
+
+
+async def test_a_job_asks_for_the_endpoint_by_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with remote.inference_server(slots=2) as (url, _):
+        async with two_jobs(tmp_path, url, monkeypatch) as context:
+            far, near = await ended(context, "FAR"), await ended(context, "NEAR")
+        assert (far.phase, near.phase) == (Phase.COMPLETED, Phase.COMPLETED), (far.failure, near.failure)
+        assert far.pool == "remote"
+        assert far.film is not None
+        assert far.film.frames == FRAMES
+        assert {"pack", "remote", "unpack"} <= set(far.report["stage_seconds"])
+        assert "remote" not in near.report["stage_seconds"]
+
+
+async def test_a_segment_that_was_answered_badly_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with remote.inference_server(slots=2) as (_, server), remote.serving(Moody(server, bad=2)) as url:
+        async with two_jobs(tmp_path, url, monkeypatch) as context:
+            far, near = await ended(context, "FAR"), await ended(context, "NEAR")
+            codes = await retried(context)
+        assert (far.phase, near.phase) == (Phase.COMPLETED, Phase.COMPLETED), (far.failure, near.failure)
+        assert codes == ["REMOTE_INVALID"] * 2
+
+
+async def test_an_endpoint_that_stays_bad_fails_its_own_job_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with remote.serving(remote.Parrot(200, b"{}", "application/json")) as url:
+        async with two_jobs(tmp_path, url, monkeypatch, max_attempts=2) as context:
+            far, near = await ended(context, "FAR"), await ended(context, "NEAR")
+            letters = await context.bus.last_per_subject(subjects.DEAD, "stereospot.dead.convert.>")
+    assert near.phase is Phase.COMPLETED, near.failure
+    assert far.phase is Phase.FAILED
+    assert far.failure is not None
+    assert far.failure.code == "ATTEMPTS_EXHAUSTED"
+    assert far.failure.details["cause"]["code"] == "REMOTE_INVALID"
+    assert far.failure.segment_index is not None
+    assert letters
+
+
+async def test_an_endpoint_that_never_answers_fails_its_own_job_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEREOSPOT_INFERENCE_TIMEOUT_SECONDS", "1")
+    with remote.serving(remote.Parrot(200, b"", "text/plain", hang=True)) as url:
+        async with two_jobs(tmp_path, url, monkeypatch, max_attempts=1) as context:
+            far, near = await ended(context, "FAR"), await ended(context, "NEAR")
+    assert near.phase is Phase.COMPLETED, near.failure
+    assert far.failure is not None
+    assert far.failure.details["cause"]["code"] == "REMOTE_FAILED"

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from inference import geometry
 from inference.gpu import backend
-from services import plans
+from services import daemon, plans, submit
 from services.analyse import Analyse
 from services.windows import StoredWindows
 from stereospot import keys, records
 from stereospot.bus import Delivery
+from stereospot.jobs import Phase
 from stereospot.media import frames, probe
 from stereospot.media import plan as planning
 from stereospot.media.limits import Limits
@@ -24,7 +26,9 @@ from stereospot.messages import AnalyseWork, SourceRef
 from stereospot.options import Layout, Options
 from stereospot.outcome import Ack, Reject
 from tests.media import sources
+from tests.system import curved
 from tests.system.rig import a_job, rig
+from tests.system.test_curved_jobs import OPTIONS, fragments, in_phase, reports, stored, workers
 from tests.unit import tiny_depth
 
 LIMITS = Limits(sandbox="off")
@@ -84,3 +88,33 @@ async def test_a_window_is_stored_once(tmp_path: Path, monkeypatch: pytest.Monke
         assert stored is not None
         assert len(stored.samples) >= 7
         service.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("dtype", "every"), [("float32", 1), ("bfloat16", 1), ("int8", 4)])
+async def test_parallel_equals_serial_with_the_real_network(tmp_path: Path, dtype: str, every: int) -> None:
+    """Two processes beside one, through the whole daemon on a CPU: every window and every fragment, byte for byte."""
+    tiny_depth.write(tmp_path / "models" / "small")
+    film = curved.film(tmp_path, seconds=6)
+    settings: dict[str, Any] = {
+        "models_dir": tmp_path / "models",
+        "device": "cpu",
+        "depth_dtype": dtype,
+        "depth_every": every,
+    }
+    made: list[tuple[dict[str, bytes], dict[str, bytes]]] = []
+    for count in (1, 2):
+        async with rig(tmp_path / str(count), pool="gpu", **settings) as context:
+            await submit.create(context, await submit.local_source(film, None), OPTIONS, job_id="J1")
+            async with (
+                workers(context.settings, count, "services.workers"),
+                daemon.running(context.settings, {"planner", "collector", "assembler"}),
+            ):
+                job = await in_phase(context, Phase.COMPLETED, Phase.FAILED, seconds=240)
+            assert job.phase is Phase.COMPLETED, job.failure
+            assert (job.report["device"], job.report["dtype"]) == ("cpu", dtype)
+            assert {item["windows_taken"] for item in await reports(context)} == {0}
+            made.append((await fragments(context), await stored(context, "curves/")))
+    assert len(made[0][0]) == 6
+    assert made[0] == made[1]

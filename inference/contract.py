@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -40,3 +40,5 @@ class Converted:
 
     fragment: Fragment
     report: SegmentReport
+    depth: bytes = field(default=b"", repr=False)
+    """The part of the exported depth (`inference.depth.export`), where it is wanted."""

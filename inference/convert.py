@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from inference import cadence, layouts, prepare, report, upsample, window
 from inference.channel import Channel, Halt
 from inference.contract import Converted, Frame, Frames, Planes
-from inference.depth import DepthEngine
+from inference.depth import DepthEngine, user
 from inference.recent import Recent
 from inference.warp import disparity
 from stereospot import errors
@@ -29,12 +29,15 @@ from stereospot.media.cmaf import Fragment, FragmentEncoder
 from stereospot.media.model import Plan, Segment
 
 if TYPE_CHECKING:
-    pass
+    from inference.depth import export
+    from inference.tonemap import ToneMapper
 
 __all__ = ["STILL", "Converted", "Frame", "Frames", "convert_segment", "held_frames", "padding"]
 
-STILL = frozenset({"flat", "identity"})
-"""Engines whose depth does not depend on the picture."""
+Depth = NDArray[np.float32] | NDArray[np.uint16]
+
+STILL = frozenset({"flat", "identity", "user"})
+"""Engines whose depth does not depend on the picture: it is always the same, or given with the frame."""
 
 _GATHERED = 5
 """Frames that are gathered for a batch at most, so that a decoder of the default number of slots never runs dry."""
@@ -124,7 +127,7 @@ class _Conversion:
             self._upsampler = upsample.Upsampler(video.width, video.height, stereo.bars, *size)
             self._cadence = cadence.Cadence.of(stereo.engine, video.average_rate, video.time_base)
         self._taken: Channel[_Taken] = Channel(_QUEUE, self._halt)
-        self._settled: Channel[tuple[Frame, NDArray[np.float32] | None, bool]] = Channel(_QUEUE, self._halt)
+        self._settled: Channel[tuple[Frame, Depth | None, bool]] = Channel(_QUEUE, self._halt)
         self._composed: Channel[tuple[int, Planes]] = Channel(_BUFFERS, self._halt)
         self._spare: Channel[Planes] = Channel(_BUFFERS, self._halt)
         self._seconds: dict[str, float] = {}
@@ -132,6 +135,12 @@ class _Conversion:
         self._cuts: list[bool] = []
         self._means: list[float] = []
         self._open: set[Frame] = set()
+        self._export: export.Writer | None = None
+        if stereo.export_depth and stereo.engine != "identity":
+            from inference.depth import export
+
+            grid = self._compositor.field.grid
+            self._export = export.Writer(grid.columns, grid.rows, video.average_rate)
 
     def run(self, on_frame: Callable[[int], None] | None) -> Converted:
         started = time.perf_counter()
@@ -154,7 +163,8 @@ class _Conversion:
         if fragment is None or self._halt.is_set:
             self._halt.reraise()
             raise errors.error("INTERNAL", "A conversion ended without a fragment.")
-        return Converted(fragment, self._report(time.perf_counter() - started))
+        depth = self._export.finish() if self._export is not None else b""
+        return Converted(fragment, self._report(time.perf_counter() - started), depth)
 
     # ---- the stages ---------------------------------------------------------------------------------------
     def _frames(self, pad: int) -> Iterator[Frame]:
@@ -195,11 +205,12 @@ class _Conversion:
         clock = _Clock(self._seconds)
         grid = self._compositor.field.grid
         depth = None
-        if self._plan.stereo.engine != "identity":
+        given = self._plan.stereo.engine == "user"
+        if not given and self._plan.stereo.engine != "identity":
             depth = np.full((grid.rows, grid.columns), self._engine.infer(np.zeros((1, 1, 1, 3), np.uint8))[0, 0, 0])
         for frame in self._frames(0):
             clock.lap("decode")
-            self._settled.put((frame, depth, False))
+            self._settled.put((frame, user.depth_of(frame) if given else depth, False))
         self._settled.close()
 
     def _estimate(self) -> None:
@@ -259,6 +270,9 @@ class _Conversion:
         spare = iter(self._spare)
         for frame, depth, cut in self._settled:
             out = next(spare)
+            if self._export is not None and depth is not None:
+                depth = self._compositor.disparity.codes(depth)
+                self._export.write(depth)
             clock.lap("wait")
             self._compositor.compose(self._tones.map(frame.planes) if self._tones else frame.planes, depth, out)
             self._cuts.append(cut)

@@ -61,10 +61,12 @@ class Compositor:
             np.empty(size, self._dtype) for size in geometry.plane_sizes(place.width, place.height, self.pixel_format)
         )
 
-    def compose(self, planes: Planes, depth: NDArray[np.float32] | None, out: Planes | None = None) -> Planes:
+    def compose(
+        self, planes: Planes, depth: NDArray[np.float32] | NDArray[np.uint16] | None, out: Planes | None = None
+    ) -> Planes:
         """The finished picture.
 
-        planes: Y, U, V of the source; depth: [rows, columns] float32 on the grid, None for engine `identity`;
+        planes: Y, U, V of the source; depth: [rows, columns] float32 or 16-bit codes, None for engine `identity`;
         out: planes as `empty` makes them, written and returned.
         """
         target = out if out is not None else self.empty()
@@ -75,7 +77,7 @@ class Compositor:
             return target
         layout = self.stereo.layout
         if layout is Layout.DEPTH:
-            self._beside_depth(source, depth, target)
+            self._beside_depth(source, self.disparity.codes(depth), target)
             return target
         place = self.arrangement
         moved = self.disparity.convert(depth)
@@ -104,7 +106,7 @@ class Compositor:
                 left[0] >> x, left[1] >> y, right[0] >> x, right[1] >> y,
             )  # fmt: skip
 
-    def _beside_depth(self, source: Planes, depth: NDArray[np.float32], target: Planes) -> None:
+    def _beside_depth(self, source: Planes, codes: NDArray[np.uint16], target: Planes) -> None:
         from inference import anaglyph
 
         place = self.arrangement
@@ -116,6 +118,7 @@ class Compositor:
                 out[:, width:] = 128 if self._dtype == np.uint8 else 512
         bits = 2 if self._dtype == np.uint16 else 0
         low, span = (0, (256 << bits) - 1) if self._colour.full_range else (16 << bits, 219 << bits)
+        depth = codes.astype(np.float32) / np.float32(disparity.CODES)
         anaglyph.paint_depth(target[0], depth, self.field.grid.step, low, span, place.eye_width)
 
 

@@ -77,6 +77,18 @@ _ENTRIES = (
     # ---- options ----------------------------------------------------------------------------------------
     Entry("INVALID_OPTIONS", "permanent", 422, "The options do not fit together.", "See the detail; `stereospot convert --help` lists every option."),
     Entry(
+        "DEPTH_MISSING", "permanent", 422, "The engine `user` needs depth, and none was given.",
+        "Give a film or a folder of depth pictures with --depth, or choose another engine.",
+    ),
+    Entry(
+        "DEPTH_MISMATCH", "permanent", 422, "The depth does not fit the film.",
+        "Give one depth picture for each frame, of the film's size or as --export-depth writes it; near is white.",
+    ),
+    Entry(
+        "DEPTH_UNREADABLE", "permanent", 422, "The depth cannot be read as grey pictures.",
+        "Give 16-bit PNG files, or a film in FFV1, H.264 or another grey or YUV format of 8 to 16 bits.",
+    ),
+    Entry(
         "HDR_NEEDS_10_BIT", "permanent", 422, "An HDR source cannot be encoded with 8-bit x264.",
         "Use the codec svtav1 (the default for HDR) or x265, or --tone-map for an SDR film.",
     ),

@@ -41,7 +41,7 @@ class Codec(StrEnum):
 Container = Literal["mp4", "mov", "mkv"]
 Backend = Literal["local", "http", "sagemaker", "stub"]
 
-ENGINES = ("relief", "cues", "flat", "identity", "depth-anything", "iw3")
+ENGINES = ("relief", "cues", "flat", "identity", "depth-anything", "iw3", "user")
 """Every engine name that an option may hold; which of them run on a worker is the worker's to say."""
 
 
@@ -50,7 +50,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["relief", "cues", "flat", "identity", "depth-anything", "iw3"] | None = None
+    engine: Literal["relief", "cues", "flat", "identity", "depth-anything", "iw3", "user"] | None = None
     model: str | None = Field(default=None, max_length=200, description="model of the engine, where it has several")
     backend: Backend = "local"
     layout: Layout = Layout.HALF_SBS
@@ -69,6 +69,7 @@ class Options(BaseModel):
     segment_seconds: Annotated[float, Field(ge=0.2, le=60)] | None = None
     tone_map: bool = False
     accept_license: bool = False
+    export_depth: bool = Field(default=False, description="keep the depth as a film of 16-bit grey pictures")
     samples: tuple[float, ...] | None = Field(
         default=None, max_length=8, description="start times in seconds: convert only 2 s from each of them"
     )

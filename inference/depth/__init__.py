@@ -57,6 +57,7 @@ _MODULES = {
     "identity": "inference.depth.identity",
     "depth-anything": "inference.depth.depth_anything",
     "iw3": "inference.depth.iw3",
+    "user": "inference.depth.user",
 }
 
 DEFAULT_DIVERGENCE = {
@@ -66,6 +67,7 @@ DEFAULT_DIVERGENCE = {
     "identity": 0.0,
     "depth-anything": 2.0,
     "iw3": 2.0,
+    "user": 2.0,
 }
 """Percent of the picture's width, by engine; the planner uses it without loading the engine."""
 

@@ -19,6 +19,7 @@ import numpy as np
 from inference import layouts, prepare, report, shots, upsample, window
 from inference.channel import Channel, Halt
 from inference.contract import Converted, Frames, Planes
+from inference.depth import export
 from inference.depth.motion import KeyGrid
 from inference.gpu.batching import Shared
 from inference.gpu.compositor import GROUP, DeviceCompositor, fits
@@ -93,7 +94,8 @@ def convert_learned(
         "not_finite": depths.not_finite,
         "windows_taken": sampler.taken - taken if sampler is not None else 0,
     }
-    return Converted(fragment, work.report(engine).model_copy(update=more))
+    depth = work.export.finish() if work.export is not None else b""
+    return Converted(fragment, work.report(engine).model_copy(update=more), depth)
 
 
 @dataclass(slots=True, eq=False)
@@ -144,6 +146,10 @@ class _Conversion:
         self._spare: Channel[Planes] = Channel(_BUFFERS, self.halt)
         self._cuts: list[bool] = []
         self._means: list[float] = []
+        self.export: export.Writer | None = None
+        if stereo.export_depth:
+            grid = self._compositor.field.grid
+            self.export = export.Writer(grid.columns, grid.rows, video.average_rate)
 
     def run(self, depths: Depths[_Picture], on_frame: Callable[[int], None] | None) -> Fragment:
         """All stages; the encoder runs in the caller's thread."""
@@ -196,6 +202,7 @@ class _Conversion:
             self._spare.put(self._compositor.empty())
         spare = iter(self._spare)
         for item in self._settled:
+            self._keep(item)
             out = next(spare)
             mark = time.thread_time()
             self._compositor.compose(item.payload.planes, item.depth, out)
@@ -223,11 +230,16 @@ class _Conversion:
             waiting.clear()
 
         for item in self._settled:
+            self._keep(item)
             waiting.append(item)
             if len(waiting) == GROUP:
                 flush()
         flush()
         self._composed.close()
+
+    def _keep(self, item: window.Ready[_Picture]) -> None:
+        if self.export is not None:
+            self.export.write(self._compositor.disparity.codes(item.depth))
 
     def _encode(self, on_frame: Callable[[int], None] | None) -> Fragment:
         encoder = FragmentEncoder(self._plan.encode)

@@ -108,8 +108,10 @@ class Disparity:
         cells = self.field.grid.rows * self.field.grid.columns
         return float(self.tally[3]) / cells / 655.36 / self.field.width
 
-    def codes(self, depth: NDArray[np.float32]) -> NDArray[np.uint16]:
-        """[rows, columns] float32 depth on the grid to 16-bit codes; counts what is no number."""
+    def codes(self, depth: NDArray[np.float32] | NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """[rows, columns] depth on the grid as 16-bit codes, which it may be already; counts what is no number."""
+        if depth.dtype == np.uint16:
+            return depth.astype(np.uint16, copy=False)
         out = np.empty(depth.shape, np.uint16)
         _codes(depth, self._screen, out, self.tally)
         return out
@@ -120,7 +122,7 @@ class Disparity:
         1/65536 source pixel, 0 inside the bars.
         """
         field = self.field
-        codes = depth if depth.dtype == np.uint16 else self.codes(depth.astype(np.float32, copy=False))
+        codes = self.codes(depth)
         out = np.empty(depth.shape, np.int32)
         percent = field.width / 100.0 * 65536.0
         _convert(

@@ -36,7 +36,7 @@ ALIVE_SECONDS = 2.0
 
 
 class Frame:
-    """One decoded frame; `planes` are Y, U, V as [h, w] uint8 or uint16, valid until `release`.
+    """One decoded frame; `planes` are Y, U, V (or depth alone) as [h, w] uint8 or uint16, valid until `release`.
 
     pts: in the stream's time base; pad: -1 before the range, 0 in it, 1 after it.
     """
@@ -44,7 +44,7 @@ class Frame:
     __slots__ = ("_decoder", "_slot", "pad", "planes", "pts")
 
     def __init__(
-        self, pts: int, pad: int, planes: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], decoder: Decoder, slot: int
+        self, pts: int, pad: int, planes: tuple[NDArray[Any], ...], decoder: Decoder, slot: int
     ) -> None:
         self.pts = pts
         self.pad = pad
@@ -171,7 +171,7 @@ class Decoder:
             view.flags.writeable = False
             planes.append(view)
             offset += view.nbytes
-        return Frame(cast(int, pts), cast(int, pad), (planes[0], planes[1], planes[2]), self, cast(int, slot))
+        return Frame(cast(int, pts), cast(int, pad), tuple(planes), self, cast(int, slot))
 
     def _release(self, slot: int) -> None:
         with self._free:

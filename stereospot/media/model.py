@@ -39,9 +39,10 @@ class Model(BaseModel):
 
 
 PixelFormat = Literal[
-    "yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"
+    "yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le", "gray16le"
 ]  # fmt: skip
-"""The normal forms in which the jail hands frames over: planar YUV, 8 bit in uint8 or 10 bit in uint16."""
+"""The normal forms in which the jail hands frames over: planar YUV, 8 bit in uint8 or 10 bit in uint16. `gray16le` is
+depth: one plane of uint16, whatever the film of it holds (`greys`)."""
 
 
 class Colour(Model):
@@ -184,6 +185,9 @@ class Segment(Model):
     end: int | None
     frames: int = Field(description="how many frames the packets promise; the decoder has to agree")
     last: int = Field(description="PTS of the last frame of the segment")
+    depth: tuple[int, int | None] | None = Field(
+        default=None, description="half-open range of PTS in the film of the given depth, of as many frames"
+    )
     duration: int = Field(description="ticks from `start` to the next segment's start, or to the end of the last frame")
 
 
@@ -217,6 +221,14 @@ class StereoSpec(Model):
     grid_step: int | None = Field(
         default=None, ge=1, description="luma pixels of a cell of the disparity grid; None: by the picture's size"
     )
+    export_depth: bool = Field(default=False, description="keep the depth that the warp used beside the film")
+
+
+class GivenDepth(Model):
+    """Depth that the user gave, as a film of its own: frame i of it belongs to frame i of the source."""
+
+    source: SourceInfo
+    decode: DecodeSpec
 
 
 class Plan(Model):
@@ -231,6 +243,7 @@ class Plan(Model):
     encode: EncodeSpec
     container: Container
     backend: Backend = "local"
+    depth: GivenDepth | None = Field(default=None, description="engine `user`: where depth comes from")
     target_seconds: float = Field(description="TARGETDURATION of the playlists: no segment is longer")
     created_at: float = Field(description="seconds since the epoch")
 

@@ -14,6 +14,8 @@ from av import VideoFormat, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from stereospot.errors import error
+from stereospot.media import greys
 from stereospot.media.model import PixelFormat
 
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
@@ -48,11 +50,13 @@ def subsampling(pixel_format: PixelFormat) -> tuple[int, int]:
 
 
 def bytes_per_sample(pixel_format: PixelFormat) -> int:
-    return 2 if pixel_format.endswith("10le") else 1
+    return 2 if pixel_format.endswith(("10le", "16le")) else 1
 
 
 def plane_shapes(pixel_format: PixelFormat, width: int, height: int) -> tuple[tuple[int, int], ...]:
-    """[height, width] of Y, U and V; chroma sides are rounded up."""
+    """[height, width] of Y, U and V; chroma sides are rounded up. Depth has one plane."""
+    if pixel_format == "gray16le":
+        return ((height, width),)
     across, down = subsampling(pixel_format)
     chroma = (-(-height >> down), -(-width >> across))
     return ((height, width), chroma, chroma)
@@ -131,6 +135,10 @@ class Normaliser:
 
     def _planes(self, frame: VideoFrame) -> list[NDArray[Any]]:
         name = frame.format.name
+        if self.pixel_format == "gray16le":
+            if (frame.width, frame.height) != self._coded:
+                raise error("DEPTH_MISMATCH", f"One picture of it has {frame.width}x{frame.height} pixels.")
+            return [greys.codes(frame)]
         if (frame.width, frame.height) == self._coded:
             if _COPIED.get(name) == self.pixel_format:
                 return [_array(frame, number, shape, self._dtype) for number, shape in enumerate(self._shapes)]

@@ -61,6 +61,10 @@ SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
 """Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
 
 
+ENGINELESS = frozenset({"stub", "remote"})
+"""Pools whose depth is made elsewhere, or not at all."""
+
+
 class Report(Message):
     """`segments/<index>.json`: what a converter says of a stored fragment; written last, so it vouches for the rest."""
 
@@ -109,7 +113,12 @@ class Converter:
         await self._decoders.expire()
 
     async def warm(self) -> None:
-        """Load the default engine and compile its kernels before the first segment asks for them."""
+        """Load the default engine and compile its kernels before the first segment asks for them.
+
+        Where no segment of an engine comes to, that would only hold up the first ones.
+        """
+        if self._context.settings.pool in ENGINELESS and not self._context.alone:
+            return
         engine = engines.default(self._context.settings)
         try:
             await self._threads.run(self._backends.warm, engine)
@@ -124,13 +133,18 @@ class Converter:
             task = delivery.parse(SegmentTask)
         except ValidationError as error:
             return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
-        found = await records.get_job(self._bus, task.job_id)
+        # A slot waits meanwhile: what does not depend on each other is asked for at once.
+        found, init, done, head, segment = await asyncio.gather(
+            records.get_job(self._bus, task.job_id),
+            self._expected_init(task),
+            self._stored(task),
+            self._plans.head(task.job_id, task.generation),
+            self._plans.segment(task.job_id, task.generation, task.index, task.part),
+        )
         if found is None or not is_wanted(found[0], task.generation, PHASES, task.attempt):
             return Ack("stale")
         job = found[0]
-        init = await self._expected_init(task)
-        done = await self._stored(task, init)
-        if done is not None:
+        if done is not None and init in (None, done.init_sha256):
             await self._publish(task, done)
             return Ack("stored already")
         if _work_of(task) in self._unfit:
@@ -138,8 +152,6 @@ class Converter:
         full, until = self._full.get(_work_of(task), (None, 0.0))
         if full is not None and time.monotonic() < until and not self._context.alone:
             return Return(UNFIT_SECONDS, reason=full.code, failure=full)
-        head = await self._plans.head(task.job_id, task.generation)
-        segment = await self._plans.segment(task.job_id, task.generation, task.index, task.part)
         if head is None or segment is None:
             return Retry(reason="the plan is not readable yet")
         name = f"{task.job_id}.{task.generation}.{task.index}"
@@ -163,15 +175,18 @@ class Converter:
 
     # ---- one segment ------------------------------------------------------------------------------------
     async def _convert(self, delivery: Delivery, task: SegmentTask, job: Job, head: Plan, segment: Segment) -> Outcome:
+        waited = self._computing.locked()
         async with self._computing:
-            # The wait may have been long enough for a cancel.
-            found = await records.get_job(self._bus, task.job_id)
-            if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
-                return Ack("stale")
+            if waited:
+                # Long enough for a cancel, maybe.
+                found = await records.get_job(self._bus, task.job_id)
+                if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
+                    return Ack("stale")
             started = time.monotonic()
-            await self._event(task, "running", attempt=delivery.attempt)
             crash.point("converter.begun")
-            converted = await self._compute(task, job, head, segment)
+            converted, _ = await asyncio.gather(
+                self._compute(task, job, head, segment), self._event(task, "running", attempt=delivery.attempt)
+            )
             seconds = round(time.monotonic() - started, 3)
         crash.point("converter.converted")
         fragment = converted.fragment
@@ -330,16 +345,15 @@ class Converter:
         found = await records.get_state(self._bus, task.job_id, task.generation)
         return found[0].init if found else None
 
-    async def _stored(self, task: SegmentTask, init: str | None) -> SegmentDone | None:
-        """The completion of a fragment that is stored with the right init, if there is one."""
+    async def _stored(self, task: SegmentTask) -> SegmentDone | None:
+        """The completion of a fragment that is stored, if there is one."""
         body = await self._store.get(keys.segment_report(task.job_id, task.generation, task.index))
         if body is None:
             return None
         try:
-            done = Report.model_validate_json(body).done
+            return Report.model_validate_json(body).done
         except ValidationError:
             return None
-        return done if init in (None, done.init_sha256) else None
 
     async def _publish(self, task: SegmentTask, done: SegmentDone) -> None:
         # The init is in the id: after a refused header the same segment is reported once more, with another.
@@ -360,7 +374,7 @@ class Converter:
             await self._bus.publish(
                 subjects.event_segment(task.job_id, task.generation, task.index), event, patience_seconds=2.0
             )
-        except errors.Transient as error:
+        except errors.StereoSpotError as error:
             _log.debug("event not published", action="retry", code=error.code)
 
 

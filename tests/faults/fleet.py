@@ -15,7 +15,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,13 +219,21 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    tmp_path: Path, *, ack_wait: float = 2.0, start: Collection[str] = (), **settings: Any
+    tmp_path: Path,
+    *,
+    ack_wait: float = 2.0,
+    start: Collection[str] = (),
+    ours: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncGenerator[Fleet]:
-    """A fleet on a broker that syncs every write; all of its processes are killed at the end."""
+    """A fleet on a broker that syncs every write; all of its processes are killed at the end.
+
+    `settings` are those of the services started here, `ours` those of the test where they differ.
+    """
     config = tmp_path / "server.conf"
     config.write_text("jetstream { sync_interval: always }\n")
     with nats_server(tmp_path / "broker", config=config) as server:
-        given = Settings(data_dir=tmp_path / "data", nats_url=server.url, sandbox="off")
+        given = Settings(data_dir=tmp_path / "data", nats_url=server.url, sandbox="off", **(ours or {}))
         bus = await Bus.connect(given, name="test")
         await provisioner.provision(bus.nc, pools=(POOL, "gpu"), ack_wait_seconds=ack_wait)
         await shorten(bus, ack_wait)

@@ -41,7 +41,7 @@ async def stream(data: bytes) -> AsyncIterator[bytes]:
         yield data[at : at + (1 << 20)]
 
 
-@pytest.mark.parametrize("fault", ["503", "500", "drop", "unheard"])
+@pytest.mark.parametrize("fault", ["503", "500", "drop", "reset", "torn", "unheard"])
 async def test_a_failed_put_is_repeated(store: ObjectStore, proxy: Faulty, fault: Fault) -> None:
     proxy.inject(fault, "PUT ", times=2)
     assert await store.put(KEY, b"film") is True
@@ -49,7 +49,7 @@ async def test_a_failed_put_is_repeated(store: ObjectStore, proxy: Faulty, fault
     assert await store.get(KEY) == b"film"
 
 
-@pytest.mark.parametrize("fault", ["503", "drop"])
+@pytest.mark.parametrize("fault", ["503", "drop", "reset"])
 async def test_a_failed_part_is_repeated(store: ObjectStore, proxy: Faulty, fault: Fault) -> None:
     data = random.Random(1).randbytes(PARTS)
     proxy.inject(fault, "PUT ", "partNumber=2")
@@ -77,6 +77,22 @@ async def test_a_broken_download_goes_on_where_it_broke(store: ObjectStore, prox
     assert await store.get(KEY) == data
     assert await store.read(KEY, 100, 1_500_000) == data[100:1_500_100]
     assert proxy.plan == []
+
+
+async def test_a_store_that_says_nothing_is_asked_again(s3_server: Seaweed, proxy: Faulty) -> None:
+    """The shipped patience with silence is 60 s; here it is half a second."""
+    opened = S3Store(
+        "tests", endpoint=proxy.endpoint, access_key=s3_server.access_key, secret_key=s3_server.secret_key,
+        prefix=f"run/{uuid.uuid4().hex}", read_timeout_seconds=0.5,
+    )  # fmt: skip
+    try:
+        for method in ("PUT ", "GET "):
+            proxy.inject("stall", method, times=2)
+        assert await opened.put(KEY, b"film") is True
+        assert await opened.get(KEY) == b"film"
+        assert proxy.plan == []
+    finally:
+        await opened.close()
 
 
 async def test_a_store_that_stays_away_is_transient(store: ObjectStore, proxy: Faulty) -> None:

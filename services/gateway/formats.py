@@ -58,3 +58,24 @@ def number(value: float | None) -> str:
         return ""
     text = f"{value:,.1f}".removesuffix(".0") if value < 100 else f"{value:,.0f}"
     return text.replace(",", "\u2009")
+
+
+_LAYOUTS = {
+    "half-sbs": "Half side by side",
+    "full-sbs": "Full side by side",
+    "half-tb": "Half top and bottom",
+    "full-tb": "Full top and bottom",
+    "cross-eyed": "Cross-eyed",
+    "anaglyph": "Anaglyph, red and cyan",
+    "anaglyph-green-magenta": "Anaglyph, green and magenta",
+    "anaglyph-amber-blue": "Anaglyph, amber and blue",
+    "anaglyph-half-colour": "Anaglyph, half colour",
+    "anaglyph-grey": "Anaglyph, grey",
+    "2d-depth": "2D beside its depth",
+    "left": "Left eye alone",
+}
+
+
+def layout(value: str) -> str:
+    """A layout's name for people."""
+    return _LAYOUTS.get(value, value)

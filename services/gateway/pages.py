@@ -30,12 +30,13 @@ FILTERS = (
 )
 
 LAYOUTS = (
-    (Layout.HALF_SBS, "Half side by side", "Headsets, 3D TVs, most players"),
-    (Layout.FULL_SBS, "Full side by side", "Full width for each eye"),
-    (Layout.HALF_TB, "Half top and bottom", "3D TVs, some headsets"),
-    (Layout.FULL_TB, "Full top and bottom", "Full height for each eye"),
-    (Layout.ANAGLYPH, "Anaglyph", "Red and cyan glasses on any screen"),
+    (Layout.HALF_SBS, "Headsets, 3D TVs, most players"),
+    (Layout.FULL_SBS, "Full width for each eye"),
+    (Layout.HALF_TB, "3D TVs, some headsets"),
+    (Layout.FULL_TB, "Full height for each eye"),
+    (Layout.ANAGLYPH, "Red and cyan glasses on any screen"),
 )
+"""What the form offers, and whom it is for."""
 
 
 def page(gateway: Gateway, template: str, **values: Any) -> Response[str]:
@@ -137,8 +138,6 @@ async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[st
     item = api.resource(gateway, await gateway.index.fresh(job_id)) if job_id else None
     base = (gateway.context.settings.public_url or str(request.base_url)).rstrip("/")
     ways = [] if item is None else _ways(item, base)
-    layout = str(item["options"]["layout"]) if item is not None else ""
-    names: dict[str, str] = {value: name for value, name, _ in LAYOUTS}
     return page(
         gateway,
         "launch.html",
@@ -148,7 +147,6 @@ async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[st
         base=base,
         ways=ways,
         reachable=qr.reaches_others(base),
-        layout_name=names.get(layout, layout).lower(),
     )
 
 

@@ -24,6 +24,7 @@ _FILTERS: dict[str, Any] = {
     "clock": formats.clock,
     "ago": formats.ago,
     "number": formats.number,
+    "layout": formats.layout,
 }
 _ENVIRONMENT.filters.update(_FILTERS)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,39 +13,18 @@ import pytest
 from tests.support import Nats, eventually, nats_server
 from tests.system.gateway import Served, served
 
-selenium = pytest.importorskip("selenium", reason="the package selenium is in the dev group")
+pytest.importorskip("selenium", reason="the package selenium is in the dev group")
 
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium import webdriver
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--enable-unsafe-swiftshader",
-    "--autoplay-policy=no-user-gesture-required",
-    "--window-size=1280,900",
-)
+from tests.browser import browser
 
 
 @pytest.fixture(scope="session")
 def driver() -> Generator[webdriver.Chrome]:
-    browser = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or shutil.which("google-chrome")
-    control = os.environ.get("CHROMEDRIVER_BIN") or shutil.which("chromedriver")
-    if browser is None or control is None:
+    running = browser.start()
+    if running is None:
         pytest.skip("there is no Chromium with its driver on this system")
-    os.environ["SE_OFFLINE"] = "true"
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    running = webdriver.Chrome(options=options, service=Service(control))
     yield running
     running.quit()
 
@@ -57,10 +34,10 @@ class Page:
     """The browser's one page. WebDriver blocks, so every call goes through a thread: the gateway shares the loop."""
 
     driver: webdriver.Chrome
-    gateway: Served
+    url: str
 
     async def open(self, path: str) -> None:
-        await asyncio.to_thread(self.driver.get, self.gateway.url + path)
+        await asyncio.to_thread(self.driver.get, self.url + path)
 
     async def run(self, script: str, *arguments: Any) -> Any:
         return await asyncio.to_thread(self.driver.execute_script, script, *arguments)
@@ -68,6 +45,9 @@ class Page:
     async def wait(self, expression: str, *, seconds: float = 20.0) -> Any:
         """The value of a JavaScript expression as soon as it is true."""
         return await eventually(lambda: self.run(f"return {expression}"), seconds=seconds, every=0.1, what=expression)
+
+    async def until(self, check: Callable[[], Awaitable[Any]], what: str, *, seconds: float = 20.0) -> Any:
+        return await eventually(check, seconds=seconds, every=0.1, what=what)
 
     async def do(self, action: Callable[[webdriver.Chrome], Any]) -> Any:
         return await asyncio.to_thread(action, self.driver)
@@ -92,7 +72,7 @@ async def gateway(server: Nats, tmp_path: Path) -> AsyncGenerator[Served]:
 
 @pytest.fixture
 async def page(driver: webdriver.Chrome, gateway: Served) -> AsyncGenerator[Page]:
-    opened = Page(driver, gateway)
+    opened = Page(driver, gateway.url)
     yield opened
     complaints = await opened.complaints()
     await asyncio.to_thread(driver.get, "about:blank")

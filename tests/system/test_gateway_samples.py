@@ -11,9 +11,10 @@ import av
 import pytest
 
 from services import submit
+from services.gateway import formats, samples
 from stereospot import jobs, keys, records
 from stereospot.messages import SourceRef
-from stereospot.options import Options
+from stereospot.options import Layout, Options
 from tests.support import eventually, nats_server
 from tests.system.gateway import Served, served
 from tests.system.showing import FRAME, RATE, Showing, film
@@ -163,9 +164,11 @@ async def test_a_sample_is_a_film_of_its_own_that_begins_at_zero(gateway: Served
     assert (await gateway.client.get(f"{base}sample/x.mp4")).status_code == 404
 
 
-def test_the_source_of_a_sample_names_it() -> None:
-    from services.gateway import samples
+def test_every_layout_has_a_name_for_people() -> None:
+    assert all(formats.layout(item) != item for item in Layout)
 
+
+def test_the_source_of_a_sample_names_it() -> None:
     one = SourceRef(key="input/A/source.mp4", size_bytes=4)
     two = SourceRef(key="input/B/source.mp4", size_bytes=4)
     options = samples.settings(Options(), "stereo", (0.0,))

@@ -3,6 +3,7 @@ import "./uploader.js";
 import "./jobs.js";
 import "./job.js";
 import "./player.js";
+import "./try.js";
 import { onConnection } from "./stream.js";
 
 document.querySelector("[data-theme-switch]")?.addEventListener("click", () => {

@@ -30,9 +30,12 @@ const EYES = {
   "cross-eyed": [[0.5, 0, 0.5, 1], [0, 0, 0.5, 1]],
   "half-tb": [[0, 0, 1, 0.5], [0, 0.5, 1, 0.5]],
   "full-tb": [[0, 0, 1, 0.5], [0, 0.5, 1, 0.5]],
+  // Not two eyes: the film, and how near everything in it is.
+  "2d-depth": [[0, 0, 0.5, 1], [0.5, 0, 0.5, 1]],
 };
 
-export const isStereo = (layout) => layout in EYES;
+export const isStereo = (layout) => layout in EYES && layout !== "2d-depth";
+export const eyesOf = (layout) => EYES[layout];
 
 export class Glass {
   /** Draw `video`, whose picture has `layout`, on `canvas`. Throws where there is no WebGL. */
@@ -64,7 +67,7 @@ export class Glass {
     this.places = Object.fromEntries(["left", "right", "mode"].map((name) => [name, gl.getUniformLocation(program, name)]));
   }
 
-  /** "left", "anaglyph" or "wiggle"; null stops drawing. */
+  /** "left", "right", "anaglyph" or "wiggle"; null stops drawing. */
   show(mode) {
     this.mode = mode;
     clearInterval(this.timer);
@@ -90,7 +93,7 @@ export class Glass {
     if (!width || video.readyState < 2) return;
     const eyes = EYES[this.layout].slice();
     if (this.swap) eyes.reverse();
-    if (this.second) eyes.reverse();
+    if (this.second || this.mode === "right") eyes.reverse();
     // A half layout squeezes each eye to half; shown alone it gets its shape back.
     const wide = this.layout === "half-sbs" ? width : width * eyes[0][2];
     const high = this.layout === "half-tb" ? height : height * eyes[0][3];

@@ -75,6 +75,9 @@ class Job extends HTMLElement {
     const section = this.querySelector("[data-strip-section]");
     if (!section || !this.segments) return;
     section.hidden = false;
+    // What the colours mean matters while there are several.
+    const done = doneOf(this.state);
+    section.toggleAttribute("data-over", this.segments.every((segment) => done(segment.index)));
     this.strip.show(this.segments, this.state);
   }
 
@@ -111,6 +114,9 @@ function stateOf(segments) {
   return { done: btoa(String.fromCharCode(...bytes)), cells: segments.filter((item) => !["done", "waiting"].includes(item.state)) };
 }
 
+/** A segment whose worker died says nothing; the next one that takes it begins with a higher attempt. */
+const stateOfCell = (cell) => (cell?.state === "running" && cell.attempt > 1 ? "retrying" : (cell?.state ?? "waiting"));
+
 /** Which segments are done: base64 of little-endian bits. */
 export function doneOf(state) {
   const bytes = state ? Uint8Array.from(atob(state.done), (letter) => letter.charCodeAt(0)) : new Uint8Array();
@@ -131,7 +137,7 @@ class Strip extends HTMLElement {
     const cells = new Map((state?.cells ?? []).map((item) => [item.index, item]));
     segments.forEach((segment, position) => {
       const cell = cells.get(segment.index);
-      const name = done(segment.index) ? "done" : (cell?.state ?? "waiting");
+      const name = done(segment.index) ? "done" : stateOfCell(cell);
       const button = this.grid.children[position];
       if (button.className.split(" ")[0] !== name || button.attempt !== cell?.attempt) {
         button.className = name;

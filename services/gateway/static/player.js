@@ -3,12 +3,16 @@
 import { announce, clock, post } from "./stream.js";
 import { doneOf } from "./job.js";
 import { Glass, isStereo } from "./glass.js";
+import { Peek } from "./peek.js";
+import { Text } from "./text.js";
+import { enter, hasHeadset } from "./xr.js";
 
 const ICONS = {
   play: '<svg viewBox="0 0 20 20"><path d="M5 3v14l12-7z"/></svg>',
   pause: '<svg viewBox="0 0 20 20"><path d="M5 3h3.5v14H5zM11.5 3H15v14h-3.5z"/></svg>',
   full: '<svg viewBox="0 0 20 20"><path d="M3 3h5v2H5v3H3zm9 0h5v5h-2V5h-3zM3 12h2v3h3v2H3zm12 0h2v5h-5v-2h3z"/></svg>',
 };
+const KEYS = "Space: play · ← →: 5 seconds · 0 to 9: tenths of the film · V: view · S: swap eyes · M: sound · F: full screen";
 const MODES = [["left", "One eye"], ["raw", "Both eyes"], ["anaglyph", "Anaglyph"], ["wiggle", "Wiggle"]];
 
 class Player extends HTMLElement {
@@ -20,11 +24,14 @@ class Player extends HTMLElement {
     this.segments = null;
     this.length = Number(this.dataset.duration) || 0;
     this.controls();
+    this.text = new Text(this);
     this.looks();
     for (const name of ["timeupdate", "durationchange", "play", "pause", "ended", "loadeddata", "volumechange"]) {
       this.video.addEventListener(name, () => this.tick());
     }
     this.video.addEventListener("loadeddata", () => this.reveal());
+    // Films begin in black: until somebody plays or seeks, the poster stays.
+    for (const name of ["play", "seeking"]) this.video.addEventListener(name, () => this.begin());
     this.video.addEventListener("waiting", () => this.classList.add("waiting-for-data"));
     this.addEventListener("keydown", (event) => this.key(event));
     document.addEventListener("themechange", () => this.paint());
@@ -88,6 +95,7 @@ class Player extends HTMLElement {
       }
       if (job.playback.hls && !this.dataset.hls) {
         this.dataset.hls = job.playback.hls;
+        this.video.poster = `${this.base}poster.jpg`;
         this.load(job.playback.hls, this.anchor);
       }
       this.hidden = !job.playback.ready && ["failed", "cancelled"].includes(job.phase);
@@ -96,6 +104,9 @@ class Player extends HTMLElement {
     this.paint();
     this.tick();
   }
+
+  /** The folder of this film's addresses. */
+  get base() { return (this.dataset.hls ?? this.dataset.film)?.replace(/(master\.m3u8|film)$/, "") ?? null; }
 
   get now() { return (this.whole ? 0 : this.anchor.seconds) + (this.video.currentTime || 0); }
 
@@ -148,51 +159,7 @@ class Player extends HTMLElement {
     this.curtain.hidden = true;
     this.recovered = false;
     if (this.glass) this.look(this.view.value, false);
-    this.tracks();
-  }
-
-  // ---- subtitles and chapters ----
-  async tracks() {
-    const base = (this.dataset.hls ?? this.dataset.film)?.replace(/(master\.m3u8|film)$/, "");
-    if (!base || this.text) return;
-    const answer = await fetch(`${base}tracks.json`);
-    if (!answer.ok) return;
-    const { subtitles, chapters } = await answer.json();
-    const add = (label, first, entries, choose) => {
-      if (!entries.length) return;
-      const select = document.createElement("select");
-      select.setAttribute("aria-label", label);
-      select.add(new Option(first, ""));
-      for (const [name, value] of entries) select.add(new Option(name, value));
-      select.addEventListener("change", () => choose(select.value, select));
-      this.bar.querySelector(".spring").after(select);
-    };
-    if (!this.words_) {
-      this.words_ = document.createElement("p");
-      this.words_.className = "subtitle";
-      this.screen.append(this.words_);
-    }
-    if (subtitles.length) {
-      this.text = true;
-      add("Subtitles", "No subtitles", subtitles.map((item) => [item.name, base + item.uri]), async (address) => {
-        this.cues = address ? cuesOf(await (await fetch(address)).text()) : [];
-        this.tick();
-      });
-    }
-    if (!this.chaptered) {
-      this.chaptered = true;
-      add("Chapters", "Chapters", chapters.map((item, index) => [`${clock(item.start_seconds)} ${item.title || `Chapter ${index + 1}`}`, item.start_seconds]), (seconds, select) => {
-        if (seconds !== "") this.seekTo(Number(seconds));
-        select.value = "";
-      });
-    }
-  }
-
-  speak() {
-    if (!this.cues) return;
-    const now = this.now;
-    const text = this.cues.filter((cue) => cue.start <= now && now < cue.end).map((cue) => cue.text).join("\n");
-    if (this.words_.textContent !== text) this.words_.textContent = text;
+    this.text.load();
   }
 
   // ---- controls ----
@@ -210,11 +177,14 @@ class Player extends HTMLElement {
       <span class="spring"></span>
       <label><span class="visually-hidden">View</span><select data-view></select></label>
       <button type="button" data-do="swap" aria-pressed="false">Swap<span class="word"> eyes</span></button>
+      <button type="button" data-do="keys" class="wide" aria-label="Keys">?</button>
+      <button type="button" data-do="headset" hidden>Enter VR</button>
       <button type="button" data-do="full" aria-label="Full screen">${ICONS.full}</button>`;
     this.append(bar);
     this.bar = bar;
     this.scrub = bar.querySelector(".scrub input");
     this.track = bar.querySelector(".scrub canvas");
+    this.peek = new Peek(bar.querySelector(".scrub"), this.scrub, () => this.base && `${this.base}storyboard.vtt`);
     this.scrub.addEventListener("change", () => { this.scrubbing = false; this.seekTo(Number(this.scrub.value)); });
     this.scrub.addEventListener("input", () => { this.scrubbing = true; this.words(); });
     bar.querySelector(".loud").addEventListener("input", (event) => { this.video.volume = Number(event.target.value); this.video.muted = false; });
@@ -248,6 +218,7 @@ class Player extends HTMLElement {
       this.bar.querySelector("[data-do=swap]").remove();
       return;
     }
+    hasHeadset().then((there) => { this.bar.querySelector("[data-do=headset]").hidden = !there; });
     view.addEventListener("change", () => this.look(view.value));
     let kept = null;
     try { kept = localStorage.getItem("view"); } catch { /* then the default */ }
@@ -255,12 +226,20 @@ class Player extends HTMLElement {
     this.look(view.value || "left", false);
   }
 
+  begin() {
+    if (this.begun) return;
+    this.begun = true;
+    if (this.glass) this.look(this.view.value, false);
+  }
+
   look(mode, chosen = true) {
+    if (chosen) this.begun = true;
     // Before the first frame there is nothing to draw: the poster stays.
-    const raw = mode === "raw" || this.video.readyState < 2;
+    const raw = mode === "raw" || !this.begun || this.video.readyState < 2;
     this.glass.canvas.hidden = raw;
     this.glass.show(raw ? null : mode);
     this.video.style.setProperty("opacity", raw ? "1" : "0");
+    this.text?.speak();
     if (!chosen) return;
     try { localStorage.setItem("view", mode); } catch { /* not kept then */ }
   }
@@ -273,7 +252,37 @@ class Player extends HTMLElement {
   swap() {
     this.glass.swap = !this.glass.swap;
     this.bar.querySelector("[data-do=swap]").setAttribute("aria-pressed", this.glass.swap);
+    if (this.immersed) this.immersed.swap = this.glass.swap;
     this.glass.draw();
+  }
+
+  async headset() {
+    const button = this.bar.querySelector("[data-do=headset]");
+    if (this.immersed) {
+      this.immersed.session.end();
+      return;
+    }
+    try {
+      this.immersed = await enter(this.video, this.dataset.layout, { swap: this.glass.swap });
+      this.immersed.session.addEventListener("end", () => { this.immersed = null; button.textContent = "Enter VR"; });
+      button.textContent = "Leave VR";
+      this.video.play().catch(() => {});
+    } catch (problem) {
+      this.say(`The headset did not start: ${problem.message}`);
+    }
+  }
+
+  /** Which keys there are; the same key hides them again. */
+  keys() {
+    if (!this.help) {
+      this.help = document.createElement("p");
+      this.help.className = "keys";
+      this.help.hidden = true;
+      this.help.textContent = KEYS;
+      this.append(this.help);
+    }
+    this.help.hidden = !this.help.hidden;
+    if (!this.help.hidden) announce(KEYS);
   }
 
   full() {
@@ -288,10 +297,11 @@ class Player extends HTMLElement {
       " ": () => this.toggle(), k: () => this.toggle(), f: () => this.full(), m: () => { this.video.muted = !this.video.muted; },
       ArrowLeft: () => this.seekTo(Math.max(0, this.now - 5)), ArrowRight: () => this.seekTo(Math.min(this.length || 1e9, this.now + 5)),
       s: () => this.glass && this.swap(),
+      "?": () => this.keys(),
       v: () => { if (view) { view.selectedIndex = (view.selectedIndex + 1) % view.options.length; this.look(view.value); } },
     };
     if (event.key === " " && event.target.matches("button")) return;
-    const act = actions[event.key];
+    const act = actions[event.key] ?? (/^\d$/.test(event.key) && this.length ? () => this.seekTo((this.length * Number(event.key)) / 10) : null);
     if (act) { event.preventDefault(); act(); }
   }
 
@@ -309,7 +319,7 @@ class Player extends HTMLElement {
     this.bar.querySelector(".loud").value = this.video.muted ? 0 : this.video.volume;
     this.words();
     this.here();
-    this.speak();
+    this.text?.speak();
   }
 
   words() {
@@ -343,18 +353,6 @@ class Player extends HTMLElement {
       if (done(item.index)) context.fillRect((item.start_seconds / this.length) * width, 0, Math.ceil((item.duration_seconds / this.length) * width), height);
     }
   }
-}
-
-/** Cues of a WebVTT text as our server writes it, in film time. */
-export function cuesOf(text) {
-  const seconds = (clock_) => clock_.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
-  return text.split(/\n\s*\n/).flatMap((block) => {
-    const lines = block.split("\n");
-    const at = lines.findIndex((line) => line.includes("-->"));
-    if (at < 0) return [];
-    const [start, end] = lines[at].split("-->").map((part) => seconds(part.trim().split(/\s/)[0]));
-    return [{ start, end, text: lines.slice(at + 1).join("\n").trim().replace(/<[^>]*>/g, "").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&") }];
-  });
 }
 
 customElements.define("ss-player", Player);

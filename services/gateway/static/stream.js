@@ -82,11 +82,12 @@ export async function ask(path, options = {}) {
   if (answer.ok) return answer.status === 204 ? null : answer.json();
   const problem = await answer.json().catch(() => ({ title: `The server answered ${answer.status}.` }));
   const detail = problem.detail && problem.detail !== problem.title ? ` ${problem.detail}` : "";
-  throw Object.assign(new Error(`${problem.title}${detail}`), { problem });
+  // What the server refuses stays refused; where it stumbled, another try may help.
+  throw Object.assign(new Error(`${problem.title}${detail}`), { problem, final: answer.status < 500 });
 }
 
-export const post = (path, body) =>
-  ask(path, { method: "POST", body: body && JSON.stringify(body), headers: body ? { "Content-Type": "application/json", Accept: "application/json" } : {} });
+export const post = (path, body, headers = {}) =>
+  ask(path, { method: "POST", body: body && JSON.stringify(body), headers: body ? { "Content-Type": "application/json", Accept: "application/json", ...headers } : headers });
 
 /** 4:10, 1:02:33 */
 export function clock(seconds) {

@@ -1,5 +1,6 @@
-// Films go up one after the other as raw bodies with progress; each becomes a job as soon as it is stored.
+// The drop zone: films go up one after the other, each becomes a job as soon as it is stored, or samples of one.
 import { announce, post } from "./stream.js";
+import { Upload, discard, unfinished } from "./upload.js";
 
 class Uploader extends HTMLElement {
   connectedCallback() {
@@ -9,7 +10,8 @@ class Uploader extends HTMLElement {
     this.queue = [];
     this.form.addEventListener("submit", (event) => { event.preventDefault(); this.add(this.input.files); });
     this.input.addEventListener("change", () => { this.add(this.input.files); this.input.value = ""; });
-    this.ranges();
+    for (const range of this.querySelectorAll("input[type=range]")) range.addEventListener("input", () => { delete range.dataset.untouched; });
+    describe(this.form, true);
     let depth = 0;
     const over = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
     addEventListener("dragenter", (event) => { if (over(event)) { depth += 1; this.classList.add("dragging"); } });
@@ -23,18 +25,38 @@ class Uploader extends HTMLElement {
       collect(event.dataTransfer).then((files) => this.add(files));
     });
     addEventListener("paste", (event) => { if (event.clipboardData?.files.length) this.add(event.clipboardData.files); });
-    addEventListener("beforeunload", (event) => { if (this.busy || this.queue.length) event.preventDefault(); });
+    addEventListener("beforeunload", (event) => { if (this.busy && navigator.userActivation?.hasBeenActive) event.preventDefault(); });
+    this.remind();
   }
 
-  ranges() {
-    const words = { convergence: (value) => (value < 0.35 ? "far" : value > 0.65 ? "near" : "middle") };
-    for (const range of this.querySelectorAll("input[type=range]")) {
-      range.addEventListener("input", () => {
-        delete range.dataset.untouched;
-        const output = this.querySelector(`output[data-for=${range.name}]`);
-        output.textContent = words[range.name]?.(Number(range.value)) ?? `${Number(range.value).toFixed(1)} %`;
-      });
+  /** Uploads that were cut off: the browser forgets files at a reload, so they have to be chosen once more. */
+  async remind() {
+    for (const item of await unfinished()) {
+      const row = this.row(item.name, item.offset / item.size);
+      row.dataset.unfinished = item.key;
+      row.querySelector(".said").textContent = `${percent(item.offset / item.size)} is here already. Choose the same file to go on.`;
+      row.querySelector("[data-do=pause]").remove();
+      row.querySelector("[data-do=stop]").addEventListener("click", () => { discard(item); this.drop(row); });
     }
+  }
+
+  row(name, done = 0) {
+    const row = document.createElement("li");
+    row.innerHTML = '<span class="name"></span><span class="said">Waiting</span><span class="acts"><button type="button" class="quiet" data-do="pause">Pause</button><button type="button" class="quiet" data-do="stop">Stop</button></span><progress max="1"></progress>';
+    row.querySelector(".name").textContent = name;
+    const bar = row.querySelector("progress");
+    bar.value = done;
+    bar.setAttribute("aria-label", `Upload of ${name}`);
+    row.querySelector("[data-do=stop]").setAttribute("aria-label", `Stop the upload of ${name}`);
+    row.querySelector("[data-do=pause]").setAttribute("aria-label", `Pause the upload of ${name}`);
+    this.list.append(row);
+    this.list.hidden = false;
+    return row;
+  }
+
+  drop(row) {
+    row.remove();
+    this.list.hidden = !this.list.children.length;
   }
 
   options() {
@@ -47,75 +69,116 @@ class Uploader extends HTMLElement {
 
   add(files) {
     for (const file of files) {
-      const row = document.createElement("li");
-      row.innerHTML = '<span class="name"></span><span class="said">Waiting</span><button type="button" class="quiet">Stop</button><progress max="1" value="0"></progress>';
-      row.querySelector(".name").textContent = file.name;
-      row.querySelector("progress").setAttribute("aria-label", `Upload of ${file.name}`);
-      const item = { file, row, options: this.options(), stopped: false };
-      row.querySelector("button").addEventListener("click", () => this.stop(item));
-      this.list.append(row);
-      this.list.hidden = false;
+      const row = this.row(file.name);
+      const say = (text) => { row.querySelector(".said").textContent = text; };
+      const upload = new Upload(file, {
+        progress: (sent, rate) => {
+          row.querySelector("progress").value = sent / file.size;
+          if (!upload.paused) say(`${percent(sent / file.size)}, ${rate.toFixed(rate < 10 ? 1 : 0)} MB/s`);
+        },
+        waiting: (seconds) => say(`The connection broke. Going on in ${Math.ceil(seconds)} s.`),
+      });
+      const old = this.list.querySelector(`[data-unfinished="${CSS.escape(upload.key)}"]`);
+      if (old) this.drop(old);
+      const item = { file, row, upload, say, options: this.options(), sample: this.form.try.checked };
+      row.querySelector("[data-do=stop]").addEventListener("click", () => this.stop(item));
+      row.querySelector("[data-do=pause]").addEventListener("click", (event) => this.pause(item, event.target));
       this.queue.push(item);
     }
     this.next();
   }
 
+  pause(item, button) {
+    const { upload } = item;
+    if (upload.paused) upload.resume();
+    else upload.pause();
+    button.textContent = upload.paused ? "Go on" : "Pause";
+    button.setAttribute("aria-label", `${upload.paused ? "Go on with" : "Pause"} the upload of ${item.file.name}`);
+    item.say(upload.paused ? `Paused at ${percent(item.row.querySelector("progress").value)}` : "Going on");
+  }
+
   stop(item) {
     item.stopped = true;
-    item.request?.abort();
+    item.upload.stop();
     this.queue = this.queue.filter((other) => other !== item);
-    item.row.remove();
-    this.list.hidden = !this.list.children.length;
+    this.drop(item.row);
   }
 
   async next() {
     if (this.busy || !this.queue.length) return;
     this.busy = true;
     const item = this.queue.shift();
-    const say = (text) => { item.row.querySelector(".said").textContent = text; };
     try {
       if (item.file.size === 0) throw new Error("The file is empty.");
       if (item.file.size > Number(this.dataset.limit)) throw new Error("The file is larger than the limit.");
-      const stored = await this.send(item, say);
-      say("Stored. Making the job");
-      const job = await post("/api/v1/jobs", { upload: stored.upload, filename: item.file.name.slice(0, 200), title: item.file.name.replace(/\.[^.]{1,5}$/, ""), options: item.options });
+      const upload = await item.upload.send();
+      item.say("Stored. Making the job");
+      const address = await item.upload.patiently(() => this.make(item, upload));
+      item.upload.forget();
       announce(`${item.file.name} is uploaded`);
-      this.stop(item);
-      const alone = !this.queue.length && !this.list.children.length;
+      this.drop(item.row);
+      const alone = !this.queue.length && !this.list.querySelector("li:not([data-unfinished])");
       this.busy = false;
-      if (alone) location.assign(`/jobs/${job.job_id}`);
+      if (alone) location.assign(address);
     } catch (problem) {
-      if (!item.stopped) {
-        item.row.classList.add("failed");
-        item.row.querySelector("progress").remove();
-        item.row.querySelector("button").textContent = "Dismiss";
-        say(problem.message);
-        announce(`${item.file.name}: ${problem.message}`);
-      }
+      if (!item.stopped) this.failed(item, problem);
     }
     this.busy = false;
     this.next();
   }
 
-  send(item, say) {
-    // XMLHttpRequest, since fetch() tells no upload progress.
-    return new Promise((resolve, reject) => {
-      const request = item.request = new XMLHttpRequest();
-      const bar = item.row.querySelector("progress");
-      const begun = performance.now();
-      request.open("PUT", `/api/v1/uploads?name=${encodeURIComponent(item.file.name.slice(0, 200))}`);
-      request.responseType = "json";
-      request.upload.onprogress = ({ loaded, total }) => {
-        bar.value = loaded / total;
-        const rate = loaded / (performance.now() - begun) / 1000;
-        say(`${Math.floor((100 * loaded) / total)} %, ${rate.toFixed(rate < 10 ? 1 : 0)} MB/s`);
-      };
-      request.onload = () => (request.status === 201 ? resolve(request.response) : reject(new Error([request.response?.title, request.response?.advice].filter(Boolean).join(" ") || `The server answered ${request.status}.`)));
-      request.onerror = () => reject(new Error("The connection broke. Drop the file again."));
-      request.onabort = () => reject(new Error("Stopped."));
-      request.send(item.file);
-    });
+  /** The job of an upload, or its samples; the address of its page. */
+  async make({ file, options, sample }, upload) {
+    const title = file.name.replace(/\.[^.]{1,5}$/, "");
+    const body = { upload, filename: file.name.slice(0, 200), title, options };
+    // Asked twice, when an answer was lost, it is still one job.
+    if (!sample) return `/jobs/${(await post("/api/v1/jobs", body, { "Idempotency-Key": `upload-${upload}` })).job_id}`;
+    const seconds = await lengthOf(file);
+    const job = await post("/api/v1/samples", seconds ? { ...body, duration_seconds: seconds } : body);
+    return `/try/${job.job_id}?layout=${options.layout}&crf=${options.crf}`;
   }
+
+  failed(item, problem) {
+    item.row.classList.add("failed");
+    item.row.querySelector("progress").remove();
+    item.row.querySelector("[data-do=pause]").remove();
+    const button = item.row.querySelector("[data-do=stop]");
+    button.textContent = "Dismiss";
+    button.setAttribute("aria-label", `Dismiss ${item.file.name}`);
+    item.say(problem.message);
+    announce(`${item.file.name}: ${problem.message}`);
+  }
+}
+
+const percent = (ratio) => `${Math.floor(100 * ratio)} %`;
+
+const SAYS = {
+  convergence: (value) => (value < 0.35 ? "far" : value > 0.65 ? "near" : "middle"),
+  divergence: (value) => `${value.toFixed(1)} %`,
+};
+
+/** Keep the words beside a form's sliders true; with `untouched`, one that nobody moved stays as the page says it. */
+export function describe(form, untouched = false) {
+  const say = (range) => { form.querySelector(`output[data-for=${range.name}]`).textContent = SAYS[range.name](Number(range.value)); };
+  for (const range of form.querySelectorAll("input[type=range]")) {
+    if (!untouched) say(range);
+    if (!range.described) range.addEventListener("input", () => say(range));
+    range.described = true;
+  }
+}
+
+/** Seconds of a film as far as this browser can tell; null for containers that it does not know. */
+function lengthOf(file) {
+  return new Promise((resolve) => {
+    const video = document.createElement("video");
+    const address = URL.createObjectURL(file);
+    const end = (value) => { URL.revokeObjectURL(address); resolve(value); };
+    video.preload = "metadata";
+    video.onloadedmetadata = () => end(Number.isFinite(video.duration) ? video.duration : null);
+    video.onerror = () => end(null);
+    setTimeout(() => end(null), 3000);
+    video.src = address;
+  });
 }
 
 /** Files of a drop; folders are opened. */

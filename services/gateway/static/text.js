@@ -1,0 +1,72 @@
+// Subtitles and chapters of a film: the menus in the player's bar, and the words over the picture.
+import { clock } from "./stream.js";
+
+export class Text {
+  constructor(player) {
+    this.player = player;
+    this.cues = null;
+  }
+
+  /** Ask what there is; subtitles come later than the first picture, so until some are there every call asks again. */
+  async load() {
+    const { base } = this.player;
+    if (!base || this.found) return;
+    const answer = await fetch(`${base}tracks.json`);
+    if (!answer.ok) return;
+    const { subtitles, chapters } = await answer.json();
+    if (subtitles.length && !this.found) {
+      this.found = true;
+      this.menu("Subtitles", "No subtitles", subtitles.map((item) => [item.name, base + item.uri]), async (address) => {
+        this.cues = address ? cuesOf(await (await fetch(address)).text()) : [];
+        this.speak();
+      });
+    }
+    if (chapters.length && !this.chaptered) {
+      this.chaptered = true;
+      const entries = chapters.map((item, index) => [`${clock(item.start_seconds)} ${item.title || `Chapter ${index + 1}`}`, item.start_seconds]);
+      this.menu("Chapters", "Chapters", entries, (seconds, select) => {
+        if (seconds !== "") this.player.seekTo(Number(seconds));
+        select.value = "";
+      });
+    }
+  }
+
+  menu(label, first, entries, choose) {
+    const select = document.createElement("select");
+    select.setAttribute("aria-label", label);
+    select.add(new Option(first, ""));
+    for (const [name, value] of entries) select.add(new Option(name, value));
+    select.addEventListener("change", () => choose(select.value, select));
+    this.player.bar.querySelector(".spring").after(select);
+  }
+
+  /** Show what is said now. With both eyes on the screen each of them gets the words, or they would lie on the seam. */
+  speak() {
+    if (!this.cues) return;
+    const { player } = this;
+    this.lines ??= [0, 1].map(() => {
+      const line = document.createElement("p");
+      line.className = "subtitle";
+      player.screen.append(line);
+      return line;
+    });
+    const now = player.now;
+    const text = this.cues.filter((cue) => cue.start <= now && now < cue.end).map((cue) => cue.text).join("\n");
+    const both = player.begun && player.view?.value === "raw";
+    player.screen.dataset.eyes = both ? (player.dataset.layout.endsWith("-tb") ? "tb" : "sbs") : "";
+    this.lines[1].hidden = !both;
+    for (const line of this.lines) if (line.textContent !== text) line.textContent = text;
+  }
+}
+
+/** Cues of a WebVTT text as our server writes it, in film time. */
+export function cuesOf(text) {
+  const seconds = (clock_) => clock_.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
+  return text.split(/\n\s*\n/).flatMap((block) => {
+    const lines = block.split("\n");
+    const at = lines.findIndex((line) => line.includes("-->"));
+    if (at < 0) return [];
+    const [start, end] = lines[at].split("-->").map((part) => seconds(part.trim().split(/\s/)[0]));
+    return [{ start, end, text: lines.slice(at + 1).join("\n").trim().replace(/<[^>]*>/g, "").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&") }];
+  });
+}

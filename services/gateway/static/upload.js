@@ -1,0 +1,183 @@
+// One file on its way up, by tus 1.0 (tus.io): it can stop, go on, and go on after a reload, when the same file is
+// chosen again. A server that does not speak tus gets the file in one piece.
+const PREFIX = "stereospot-upload:";
+const SLICE = 64 << 20; // proxies limit bodies; a slice that came half is kept by the server
+const PAUSES = [500, 1000, 2000, 4000, 8000, 15_000];
+const HEADERS = { "Tus-Resumable": "1.0.0" };
+
+const fingerprint = (file) => `${PREFIX}${file.name}:${file.size}:${file.lastModified}`;
+
+function kept(key) {
+  try { return JSON.parse(localStorage.getItem(key)); } catch { return null; }
+}
+
+function keep(key, value) {
+  try {
+    if (value) localStorage.setItem(key, JSON.stringify(value));
+    else localStorage.removeItem(key);
+  } catch { /* storage may be denied or full; then nothing is resumed */ }
+}
+
+/** Uploads that a reload or a crash left unfinished: [{key, name, size, location, offset}]. */
+export async function unfinished() {
+  const keys = Object.keys(localStorage ?? {}).filter((key) => key.startsWith(PREFIX));
+  const found = await Promise.all(keys.map(async (key) => {
+    const entry = kept(key);
+    const offset = entry && (await offsetOf(entry.location).catch(() => null));
+    if (offset === null || offset === entry.size) { if (offset === null) keep(key, null); return null; }
+    return { key, ...entry, offset };
+  }));
+  return found.filter(Boolean);
+}
+
+/** Give an unfinished upload up, here and on the server. */
+export async function discard({ key, location }) {
+  keep(key, null);
+  await fetch(location, { method: "DELETE", headers: HEADERS }).catch(() => {});
+}
+
+/** How much of an upload the server has; null if it does not know it (any more). Throws when it cannot be asked. */
+async function offsetOf(location) {
+  const answer = await fetch(location, { method: "HEAD", headers: HEADERS });
+  const offset = answer.headers.get("Upload-Offset");
+  if (answer.ok && offset !== null) return Number(offset);
+  if (answer.status >= 500) throw new Error(`The server answered ${answer.status}.`);
+  return null;
+}
+
+export class Upload {
+  /** `progress(sent, begunAt)` is called while bytes go; `waiting(seconds)` before another try. */
+  constructor(file, { progress = () => {}, waiting = () => {} } = {}) {
+    Object.assign(this, { file, progress, waiting, paused: false, over: false });
+    this.key = fingerprint(file);
+  }
+
+  /** Send what is missing; the upload's id for `POST /jobs`. Rejects with the server's words, or when stopped. */
+  async send() {
+    const known = kept(this.key);
+    this.location = known?.location ?? null;
+    let offset = this.location ? await this.patiently(() => offsetOf(this.location)) : null;
+    this.resumed = offset !== null && offset > 0;
+    if (offset === null) {
+      if (!(await this.create())) return this.whole();
+      offset = 0;
+    }
+    while (offset < this.file.size) {
+      await this.unpaused();
+      offset = await this.patiently(async () => {
+        if (this.stale) {
+          const now = await offsetOf(this.location);
+          if (now === null) throw Object.assign(new Error("The server has dropped this upload. Choose the file again."), { final: true });
+          offset = now;
+          if (offset === this.file.size) return offset;
+        }
+        this.stale = true;
+        const reached = await this.patch(offset);
+        this.stale = false;
+        return reached;
+      });
+    }
+    return this.location.split("/").pop();
+  }
+
+  /** The job is made: nothing to resume any more. */
+  forget() { keep(this.key, null); }
+
+  pause() {
+    this.paused = true;
+    this.request?.abort();
+  }
+
+  resume() {
+    this.paused = false;
+    this.wake?.();
+  }
+
+  stop() {
+    this.over = true;
+    this.request?.abort();
+    this.wake?.();
+    if (this.location) discard({ key: this.key, location: this.location });
+  }
+
+  async unpaused() {
+    while (this.paused && !this.over) await new Promise((resolve) => { this.wake = resolve; });
+    if (this.over) throw new Error("Stopped.");
+  }
+
+  /** Repeat an action whose connection broke, longer and longer apart; what the server refuses is final. */
+  async patiently(action) {
+    for (let tries = 0; ; tries += 1) {
+      await this.unpaused();
+      try {
+        return await action();
+      } catch (problem) {
+        if (problem.final) throw problem;
+        if (this.paused || this.over) continue;
+        const pause = PAUSES[Math.min(tries, PAUSES.length - 1)];
+        this.waiting(pause / 1000);
+        await new Promise((resolve) => { this.wake = resolve; setTimeout(resolve, pause); addEventListener("online", resolve, { once: true }); });
+      }
+    }
+  }
+
+  /** Whether the server speaks tus; raises what it has against the file. */
+  async create() {
+    const name = btoa(String.fromCharCode(...new TextEncoder().encode(this.file.name.slice(0, 200))));
+    const answer = await this.patiently(() => fetch("/api/v1/uploads", {
+      method: "POST", headers: { ...HEADERS, "Upload-Length": this.file.size, "Upload-Metadata": `filename ${name}` },
+    }));
+    if (!answer.headers.has("Tus-Resumable")) return false;
+    if (answer.status !== 201) throw await refusal(answer);
+    this.location = answer.headers.get("Location");
+    keep(this.key, { location: this.location, name: this.file.name, size: this.file.size });
+    return true;
+  }
+
+  /** Send the slice at `offset`; the offset behind it. */
+  async patch(offset) {
+    const end = Math.min(this.file.size, offset + SLICE);
+    const body = this.file.slice(offset, end);
+    const headers = { ...HEADERS, "Upload-Offset": offset, "Content-Type": "application/offset+octet-stream" };
+    const { status, request } = await this.transfer("PATCH", this.location, headers, body, offset);
+    if (status === 204) return Number(request.getResponseHeader("Upload-Offset"));
+    throw outcome(status, request);
+  }
+
+  async whole() {
+    const path = `/api/v1/uploads?name=${encodeURIComponent(this.file.name.slice(0, 200))}`;
+    return this.patiently(async () => {
+      const { status, request } = await this.transfer("PUT", path, {}, this.file, 0);
+      if (status === 201) return JSON.parse(request.responseText).upload;
+      throw outcome(status, request);
+    });
+  }
+
+  /** XMLHttpRequest, since fetch() tells no upload progress. */
+  transfer(method, path, headers, body, from) {
+    return new Promise((resolve, reject) => {
+      const request = (this.request = new XMLHttpRequest());
+      const begun = performance.now();
+      request.open(method, path);
+      for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+      request.upload.onprogress = ({ loaded }) => this.progress(from + loaded, loaded / (performance.now() - begun) / 1000);
+      request.onload = () => resolve({ status: request.status, request });
+      request.onerror = () => reject(new Error("The connection broke."));
+      request.onabort = () => reject(new Error("Stopped."));
+      request.send(body);
+    });
+  }
+}
+
+/** What a bad answer means: final where the server refuses the file, to be tried again where it stumbled. */
+function outcome(status, request) {
+  let problem = {};
+  try { problem = JSON.parse(request.responseText); } catch { /* not ours */ }
+  const text = [problem.title, problem.detail !== problem.title && problem.detail, problem.advice].filter(Boolean).join(" ");
+  const final = status >= 400 && status < 500 && ![408, 409, 423, 429].includes(status) && problem.code !== "UPLOAD_INCOMPLETE";
+  return Object.assign(new Error(text || `The server answered ${status}.`), { final });
+}
+
+async function refusal(answer) {
+  return outcome(answer.status, { responseText: await answer.text() });
+}

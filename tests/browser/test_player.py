@@ -1,0 +1,117 @@
+"""The player's own manners: poster, storyboard, keyboard, views, subtitles for each eye, life without hls.js."""
+
+from __future__ import annotations
+
+import pytest
+
+from stereospot import keys
+from tests.browser.conftest import Page
+from tests.system.gateway import Served
+from tests.system.showing import VTT, Showing, film
+
+pytestmark = pytest.mark.browser
+
+PLAYER = "document.querySelector('ss-player')"
+VIDEO = "document.querySelector('video')"
+
+
+async def shown(page: Page, gateway: Served, path: str = "/watch/J1", **film_: bool) -> Showing:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), **film_)  # type: ignore[arg-type]
+    await showing.begin()
+    await showing.convert(0, 1, 2)
+    await page.open(path)
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    return showing
+
+
+async def press(page: Page, *names: str) -> None:
+    from selenium.webdriver import ActionChains
+
+    await page.do(lambda driver: ActionChains(driver).send_keys(*names).perform())
+
+
+async def test_the_poster_stays_until_it_plays(page: Page, gateway: Served) -> None:
+    await shown(page, gateway)
+    assert await page.run(f"return {PLAYER}.glass.canvas.hidden && {VIDEO}.poster.endsWith('/poster.jpg')")
+    await page.run(f"{VIDEO}.play()")
+    await page.wait(f"!{PLAYER}.glass.canvas.hidden")
+
+
+async def test_the_scrubber_shows_what_lies_there(page: Page, gateway: Served) -> None:
+    await gateway.context.store.put(keys.source("J1", "mp4"), film(4))
+    await shown(page, gateway)
+    await page.wait(f"Number({PLAYER}.scrub.max) === 4")
+    await page.run(f"{PLAYER}.scrub.value = 3; {PLAYER}.scrub.dispatchEvent(new Event('input'))")
+    await page.wait("document.querySelector('.peek div').style.backgroundImage")
+    assert await page.run("return document.querySelector('.peek span').textContent") == "0:03"
+    style = await page.run("return document.querySelector('.peek div').style.cssText")
+    # The second of two tiles, right of the first.
+    assert "storyboard/0.jpg" in style
+    assert "-192px 0px" in style
+    await page.run(f"{PLAYER}.scrub.dispatchEvent(new Event('blur'))")
+    assert await page.run("return document.querySelector('.peek').hidden")
+
+
+async def test_the_player_by_keyboard(page: Page, gateway: Served) -> None:
+    await shown(page, gateway)
+    await page.run(f"{PLAYER}.screen.focus()")
+    await press(page, "k")
+    await page.wait(f"!{VIDEO}.paused")
+    await press(page, " ")
+    await page.wait(f"{VIDEO}.paused")
+    await press(page, "m")
+    assert await page.wait(f"{VIDEO}.muted")
+    await press(page, "s")
+    assert await page.run(f"return {PLAYER}.glass.swap")
+    await press(page, "v")
+    assert await page.run(f"return {PLAYER}.view.value") == "raw"
+    await press(page, "v")
+    assert await page.run(f"return {PLAYER}.glass.mode") == "anaglyph"
+    await press(page, "3")
+    await page.wait(f"Math.abs({PLAYER}.now - 1.2) < 0.5")
+    await press(page, "?")
+    assert await page.wait("!document.querySelector('.keys').hidden")
+    await press(page, "f")
+    await page.wait("document.fullscreenElement?.localName === 'ss-player'")
+    await press(page, "f")
+    await page.wait("document.fullscreenElement === null")
+
+
+async def test_a_subtitle_is_shown_once_to_each_eye(page: Page, gateway: Served) -> None:
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
+    await shown(page, gateway, subtitles=True)
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+    await page.run(
+        """
+        const select = document.querySelector("[aria-label=Subtitles]");
+        select.selectedIndex = 1;
+        select.dispatchEvent(new Event("change"));
+        """
+    )
+    await page.wait("document.querySelector('.subtitle').textContent === 'First & foremost'")
+    assert await page.run("return document.querySelectorAll('.subtitle:not([hidden])').length") == 1
+    await page.run(f"{PLAYER}.view.value = 'raw'; {PLAYER}.look('raw')")
+    await page.wait("document.querySelectorAll('.subtitle:not([hidden])').length === 2")
+    middles = await page.run(
+        f"""
+        const screen = {PLAYER}.screen.getBoundingClientRect();
+        return [...document.querySelectorAll(".subtitle")].map((item) => {{
+          const box = item.getBoundingClientRect();
+          return ((box.left + box.right) / 2 - screen.left) / screen.width;
+        }}).sort();
+        """
+    )
+    assert middles == [pytest.approx(0.25, abs=0.02), pytest.approx(0.75, abs=0.02)]
+
+
+async def test_without_hls_js_the_browser_gets_the_playlist_itself(page: Page, gateway: Served) -> None:
+    await shown(page, gateway)
+    # What the player does in a build without hls.js, or where it is not supported.
+    await page.run(f"delete {PLAYER}.dataset.hlsjs; {PLAYER}.load({PLAYER}.dataset.hls, {{ index: 0, seconds: 0 }})")
+    await page.wait(f"{VIDEO}.src.endsWith('/master.m3u8')")
+    assert await page.run(f"return {PLAYER}.hls") is None
+    if await page.run(f"return {VIDEO}.canPlayType('application/vnd.apple.mpegurl')"):
+        await page.wait(f"{VIDEO}.readyState >= 2 || {VIDEO}.error")
+        if not await page.run(f"return {VIDEO}.error"):
+            await page.run(f"{VIDEO}.muted = true; {VIDEO}.play()")
+            await page.wait(f"{VIDEO}.currentTime > 0.3")

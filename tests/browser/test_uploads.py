@@ -1,0 +1,185 @@
+"""Films on their way up: cut off by a reload, by the network, or by the one who sends them, and whole at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stereospot import keys, records
+from tests.browser.conftest import Page
+from tests.system.gateway import Served
+from tests.system.showing import film
+
+pytestmark = pytest.mark.browser
+
+SIZE = 24 << 20
+RATE = 3 << 20
+"""Bytes a second while a test interferes."""
+
+SAID = "document.querySelector('.uploads .said')?.textContent"
+BAR = "document.querySelector('.uploads progress').value"
+
+
+@dataclass
+class Sent:
+    """A file, what is in it, and the same under another name."""
+
+    path: Path
+    body: bytes
+    other: Path
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.body).hexdigest()
+
+
+@pytest.fixture
+def long_film(tmp_path: Path) -> Sent:
+    """A film that takes seconds to send."""
+    start = film(2)
+    sent = Sent(tmp_path / "Long.mp4", start + bytes(range(256)) * ((SIZE - len(start)) // 256), tmp_path / "Other.mp4")
+    sent.path.write_bytes(sent.body)
+    sent.other.write_bytes(sent.body)
+    return sent
+
+
+async def network(page: Page, *, rate: int = -1, offline: bool = False) -> None:
+    conditions: dict[str, Any] = {
+        "offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": rate,
+    }  # fmt: skip
+
+    def emulate() -> None:
+        page.driver.execute_cdp_cmd("Network.enable", {})
+        page.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
+
+    await asyncio.to_thread(emulate)
+
+
+@pytest.fixture(autouse=True)
+async def _as_it_was(page: Page) -> AsyncGenerator[None]:
+    """Whatever a test does to the network ends with it."""
+    yield
+    await network(page)
+
+
+async def choose(page: Page, path: Path) -> None:
+    await page.do(lambda driver: driver.find_element("css selector", "input[type=file]").send_keys(str(path)))
+
+
+async def stored(page: Page, gateway: Served) -> str:
+    """The sha256 of what the job that the page went to was made of."""
+    await page.wait("location.pathname.startsWith('/jobs/')", seconds=40)
+    found = await records.get_job(gateway.context.bus, await page.run("return location.pathname.split('/').pop()"))
+    assert found is not None
+    key = found[0].source.key
+    assert key is not None
+    assert keys.parse_source(key) is not None
+    body = await gateway.context.store.get(key)
+    assert body is not None
+    return hashlib.sha256(body).hexdigest()
+
+
+async def received(gateway: Served) -> int:
+    """Bytes of uploads that the gateway took in, as its metrics count them."""
+    text = (await gateway.client.get("/metrics")).text
+    [count] = re.findall(r"^stereospot_upload_bytes_total ([\d.e+]+)$", text, re.MULTILINE)
+    return int(float(count))
+
+
+async def test_it_goes_on_after_a_reload(page: Page, gateway: Served, long_film: Sent) -> None:
+    await page.open("/")
+    await network(page, rate=RATE)
+    await choose(page, long_film.path)
+    await page.wait(f"{BAR} > 0.3")
+    await asyncio.to_thread(page.driver.refresh)
+    said = await page.wait(SAID)
+    assert re.fullmatch(r"\d+ % is here already. Choose the same file to go on.", said)
+    assert int(said.split()[0]) >= 5
+    await network(page)
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert await received(gateway) == len(long_film.body), "no byte was sent twice"
+    await page.open("/")
+    await page.wait("document.readyState === 'complete'")
+    assert await page.run("return Object.keys(localStorage).filter((key) => key.includes('upload')).length") == 0
+
+
+async def test_it_goes_on_when_the_network_is_back(page: Page, gateway: Served, long_film: Sent) -> None:
+    await page.open("/")
+    await network(page, rate=RATE)
+    await choose(page, long_film.path)
+    await page.wait(f"{BAR} > 0.2")
+    await network(page, offline=True)
+    await page.wait(f"{SAID}?.startsWith('The connection broke.')")
+    await network(page)
+    assert await stored(page, gateway) == long_film.sha256
+    # The broken connection is what was asked for.
+    assert all("ERR_INTERNET_DISCONNECTED" in item for item in await page.complaints())
+
+
+async def test_pause_go_on_and_stop(page: Page, gateway: Served, long_film: Sent) -> None:
+    await page.open("/")
+    await network(page, rate=RATE)
+    await choose(page, long_film.path)
+    await page.wait(f"{BAR} > 0.2")
+    await page.run("document.querySelector('.uploads [data-do=pause]').click()")
+    await page.wait(f"{SAID}.startsWith('Paused at')")
+    assert await page.run("return document.querySelector('.uploads [data-do=pause]').textContent") == "Go on"
+    await network(page)
+    await page.run("document.querySelector('.uploads [data-do=pause]').click()")
+    assert await stored(page, gateway) == long_film.sha256
+    # Another one is stopped: nothing of it stays, here or there.
+    await page.open("/")
+    await network(page, rate=RATE)
+    await choose(page, long_film.other)
+    await page.wait(f"{BAR} > 0.2")
+    location = await page.run("return JSON.parse(localStorage.getItem(Object.keys(localStorage)[0])).location")
+    await network(page)
+    await page.run("document.querySelector('.uploads [data-do=stop]').click()")
+    await page.wait("document.querySelector('.uploads').hidden")
+
+    async def gone() -> bool:
+        return (await gateway.client.get(location)).status_code == 404
+
+    await page.until(gone, "the end of the upload")
+
+
+async def test_a_file_that_is_no_film_is_refused_with_the_reason(page: Page, gateway: Served, tmp_path: Path) -> None:
+    path = tmp_path / "notes.mp4"
+    path.write_bytes(b"only text, whatever its name says\n" * 100)
+    await page.open("/")
+    await choose(page, path)
+    await page.wait("document.querySelector('.uploads li.failed')")
+    said = await page.run(f"return {SAID}")
+    assert len(said) > 20
+    await page.run("document.querySelector('.uploads [data-do=stop]').click()")
+    assert await page.wait("document.querySelector('.uploads').hidden")
+    # The browser notes the refusal in its console.
+    assert all("/api/v1/" in item for item in await page.complaints())
+
+
+async def test_a_paste_and_a_folder(page: Page, gateway: Served) -> None:
+    await page.open("/")
+    await page.run(
+        """
+        const data = new DataTransfer();
+        data.items.add(new File([""], "pasted.mp4", {type: "video/mp4"}));
+        document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));
+        const file = (name, type) => ({ isFile: true, file: (done) => done(new File([""], name, {type})) });
+        const batches = [[file("b.mkv", ""), file("cover.jpg", "image/jpeg")], [file("a.mp4", "video/mp4")], []];
+        const folder = { isDirectory: true, createReader: () => ({ readEntries: (done) => done(batches.shift()) }) };
+        const drop = new Event("drop", {cancelable: true});
+        drop.dataTransfer = { types: ["Files"], files: [], items: [{ webkitGetAsEntry: () => folder }] };
+        dispatchEvent(drop);
+        """
+    )
+    await page.wait("document.querySelectorAll('.uploads li.failed').length === 3")
+    names = await page.run("return [...document.querySelectorAll('.uploads .name')].map((item) => item.textContent)")
+    assert names == ["pasted.mp4", "a.mp4", "b.mkv"]

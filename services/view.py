@@ -6,21 +6,25 @@ twice (the broker drops the second by its id) or a moment later.
 
 from __future__ import annotations
 
+import heapq
 import time
 from dataclasses import dataclass, field
 
 from stereospot.completion import Completion
 from stereospot.jobs import COMPUTING, Job
 from stereospot.messages import Worker
-from stereospot.schedule import DEPTH, Candidate
+from stereospot.schedule import DEPTH, Candidate, Ranking
 
 WORKER_SECONDS = 15.0
 """A worker that has not been heard of for so long counts no more; the bucket forgets it then too."""
 
+LACKING = 64
+"""Jobs for which windows are asked for at a time."""
+
 
 @dataclass(slots=True)
 class _Pool:
-    waiting: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
+    waiting: Ranking = field(default_factory=Ranking)
     hurried: set[str] = field(default_factory=set[str])
     in_flight: int = 0
 
@@ -100,7 +104,15 @@ class View:
         return self._pools[name].in_flight < max(self.slots(name), 1) * DEPTH
 
     def candidates(self, pool: str) -> list[Candidate]:
-        return list(self._pools[pool].waiting.values())
+        """Those that may get a segment now: as many as there is room for, and whoever is watched."""
+        found = self._pools[pool]
+        room = max(self.slots(pool), 1) * DEPTH - found.in_flight
+        chosen = {item.job_id: item for item in found.waiting.first(max(0, room) + len(found.hurried))}
+        for job_id in found.hurried:
+            candidate = found.waiting.get(job_id)
+            if candidate is not None:
+                chosen[job_id] = candidate
+        return list(chosen.values())
 
     def in_flight(self, pool: str) -> int:
         return self._pools[pool].in_flight
@@ -118,8 +130,11 @@ class View:
         return job is not None and (job.generation, job.attempt) == (generation, attempt)
 
     def lacking(self) -> list[Lacking]:
-        """Jobs that wait for windows of their curve: the highest priority first, then the oldest."""
-        return sorted(self._lacking.values(), key=lambda item: (-item.job.priority, item.job.created_at))
+        """Jobs that wait for windows of their curve: the highest priority first, then the oldest; so many at most that
+        thousands behind them cost nothing."""
+        return heapq.nsmallest(
+            LACKING, self._lacking.values(), key=lambda item: (-item.job.priority, item.job.created_at)
+        )
 
     def state(self, job_id: str) -> Completion | None:
         return self._states.get(job_id)
@@ -133,7 +148,7 @@ class View:
         if before is not None:
             pool = self._pools[before.pool]
             pool.in_flight -= before.in_flight
-            pool.waiting.pop(job_id, None)
+            pool.waiting.drop(job_id)
             pool.hurried.discard(job_id)
         self._lacking.pop(job_id, None)
         job, state = self._jobs.get(job_id), self._states.get(job_id)
@@ -149,7 +164,7 @@ class View:
         if waiting and (job.playhead is not None or job.options.samples is not None):
             pool.hurried.add(job_id)
         if waiting:
-            pool.waiting[job_id] = Candidate(
+            candidate = Candidate(
                 job_id=job_id,
                 generation=job.generation,
                 pool=job.pool,
@@ -160,3 +175,4 @@ class View:
                 urgent=job.options.samples is not None,
                 created_at=job.created_at,
             )
+            pool.waiting.put(candidate)

@@ -10,6 +10,7 @@ job in playback order from its playhead.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -64,6 +65,41 @@ class _Queue:
         return low.bit_length() - 1
 
 
+class Ranking:
+    """Candidates in the order of `schedule`, kept by small steps: ten thousand that wait cost a change or a look
+    microseconds, where sorting them costs a tick."""
+
+    def __init__(self) -> None:
+        self._candidates: dict[str, Candidate] = {}
+        self._order: list[tuple[int, int, float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def put(self, candidate: Candidate) -> None:
+        """Add a job, or replace what was known of it."""
+        self.drop(candidate.job_id)
+        self._candidates[candidate.job_id] = candidate
+        insort(self._order, _rank(candidate))
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job; no-op for one that is not there."""
+        known = self._candidates.pop(job_id, None)
+        if known is not None:
+            del self._order[bisect_left(self._order, _rank(known))]
+
+    def get(self, job_id: str) -> Candidate | None:
+        return self._candidates.get(job_id)
+
+    def first(self, count: int | None = None) -> list[Candidate]:
+        """The first `count` jobs in the order in which they get segments.
+
+        For room for n segments the first n are enough, and those with a playhead or samples: each of them takes one
+        before any other job does.
+        """
+        return [self._candidates[rank[-1]] for rank in self._order[:count]]
+
+
 def schedule(
     candidates: Iterable[Candidate], slots: int, *, depth: int = DEPTH, in_flight: int | None = None
 ) -> list[Dispatch]:
@@ -113,10 +149,13 @@ def _near(queue: _Queue) -> list[int]:
     return taken
 
 
+def _rank(candidate: Candidate) -> tuple[int, int, float, str]:
+    """Highest priority first, then least in flight, then the oldest."""
+    return -candidate.priority, candidate.in_flight, candidate.created_at, candidate.job_id
+
+
 def _fair(queues: Iterable[_Queue]) -> list[_Queue]:
-    return sorted(
-        queues, key=lambda q: (-q.candidate.priority, q.candidate.in_flight, q.candidate.created_at, q.candidate.job_id)
-    )
+    return sorted(queues, key=lambda queue: _rank(queue.candidate))
 
 
 def _tiers(queues: Sequence[_Queue]) -> list[list[_Queue]]:

@@ -30,7 +30,7 @@ async def test_f7_a_job_over_a_store_that_fails(tmp_path: Path, tell: Tell) -> N
                 "storage": "s3", "s3_endpoint": server.endpoint, "s3_access_key": server.access_key,
                 "s3_secret_key": server.secret_key, "s3_bucket": "tests", "s3_prefix": uuid.uuid4().hex,
             }  # fmt: skip
-            theirs = ours | {"s3_endpoint": proxy.endpoint}
+            theirs: dict[str, Any] = ours | {"s3_endpoint": proxy.endpoint}
             async with fleet(tmp_path, start=PIPELINE, ours=ours, **theirs) as made:
                 for name in ("J1", "J2"):
                     await made.context.store.put(keys.source(name, "mp4"), films.path("h264_mp4").read_bytes())

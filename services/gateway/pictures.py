@@ -130,14 +130,6 @@ def _left(picture: NDArray[Any], layout: Layout) -> NDArray[Any]:
 GivenDarkroom = NamedDependency[Darkroom]
 
 
-@get("/v/{token:str}/{generation:int}/poster.jpg", include_in_schema=False)
-async def poster(
-    player: GivenPlayer, darkroom: GivenDarkroom, token: FromPath[str], generation: FromPath[int]
-) -> Response[bytes]:
-    shown = await player.showing(token, generation)
-    return _jpeg(await darkroom.poster(shown), "private, max-age=60")
-
-
 @get("/v/{token:str}/{generation:int}/frame/{index:int}", include_in_schema=False)
 async def frame(
     request: Request[Any, Any, Any],
@@ -158,4 +150,4 @@ def _jpeg(body: bytes, cache: str) -> Response[bytes]:
     return Response(body, media_type="image/jpeg", headers={"Cache-Control": cache})
 
 
-HANDLERS = (poster, frame)
+HANDLERS = (frame,)

@@ -121,6 +121,7 @@ def job_resource(row: Row, live: Live | None, token: str, *, state: Completion |
         "playhead": job.playhead,
         "playback": {
             "ready": playable or job.film is not None,
+            "poster": f"{base}/poster.jpg" if playable or job.duration_seconds else None,
             "hls": f"{base}/master.m3u8" if playable else None,
             "film": f"{base}/film" if job.film is not None else None,
         },

@@ -1,6 +1,6 @@
-"""The scrubber's small pictures of a job, made when somebody first asks for them, and kept in storage.
+"""Pictures of a film itself, its poster and the scrubber's, made when somebody first asks, and kept in storage.
 
-    …/storyboard.vtt, …/storyboard/<sheet>.jpg          beside the playlists, under the same path token
+    …/poster.jpg, …/storyboard.vtt, …/storyboard/<sheet>.jpg          beside the playlists, under the same path token
 
 The sheets are stored before the cues that name them, with equal bytes whoever makes them: two gateways may do it at
 once. A film that gives no pictures gets a text without cues, so that it is not tried again and again.
@@ -9,7 +9,8 @@ once. A film that gives no pictures gets a text without cues, so that it is not 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import av
 from litestar import Request, Response, get
@@ -29,6 +30,8 @@ from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal
 
 _log = log.get("gateway")
+
+ResultT = TypeVar("ResultT")
 
 VTT = "text/vtt; charset=utf-8"
 CACHED = {"Cache-Control": "private, max-age=3600"}
@@ -53,24 +56,58 @@ async def cues(gateway: Gateway, darkroom: Darkroom, job: Job) -> bytes:
     return found
 
 
-async def _draw(context: Context, job: Job, head: Plan, total: PlanTotal) -> bytes:
+async def poster(gateway: Gateway, darkroom: Darkroom, job: Job) -> bytes | None:
+    """The stored poster of a job, drawn first where it is missing; None where the film shows none (yet).
+
+    It is there as soon as the film is planned, long before its first segment is converted.
+    """
+    store = gateway.context.store
+    key = keys.poster(job.job_id, job.generation)
+    found = await store.get(key)
+    head = await gateway.plans.head(job.job_id, job.generation) if found is None else None
+    if head is None:
+        return found
+    seconds = job.duration_seconds or head.source.duration_seconds
+    if not seconds:
+        return None
+    async with darkroom.drawing:
+        found = await store.get(key)
+        if found is None:
+            first = head.source.video.first_pts
+            picture = await _looked(gateway.context, job, head, drawing.still, first, seconds)
+            if picture is None:
+                return None
+            found = await asyncio.to_thread(_developed, picture)
+            await store.put(key, found)
+    return found
+
+
+async def _looked(
+    context: Context, job: Job, head: Plan, look: Callable[..., ResultT], first_pts: int, seconds: float
+) -> ResultT | None:
+    """What `look` finds in a job's source; None, with a line in the log, where it cannot be read."""
     try:
         source = await sources.open_source(context.store, job.source)
         try:
-            tiles = await asyncio.to_thread(
-                drawing.tiles,
+            return await asyncio.to_thread(
+                look,
                 source,
                 head.source,
                 head.decode,
-                first_pts=total.first_pts,
-                duration_seconds=float((total.end_pts - total.first_pts) * head.source.video.time_base),
+                first_pts=first_pts,
+                duration_seconds=seconds,
                 limits=Limits.of(context.settings),
             )
         finally:
             await asyncio.to_thread(source.close)
     except errors.Permanent as error:
-        _log.info("no storyboard", action="refuse", job_id=job.job_id, code=error.code, detail=error.detail)
-        tiles = []
+        _log.info("no pictures", action="refuse", job_id=job.job_id, code=error.code, detail=error.detail)
+        return None
+
+
+async def _draw(context: Context, job: Job, head: Plan, total: PlanTotal) -> bytes:
+    seconds = float((total.end_pts - total.first_pts) * head.source.video.time_base)
+    tiles = await _looked(context, job, head, drawing.tiles, total.first_pts, seconds) or []
     for number, sheet in enumerate(drawing.sheets(tiles)):
         picture = await asyncio.to_thread(_developed, sheet)
         await context.store.put(keys.storyboard_sheet(job.job_id, job.generation, number), picture)
@@ -80,6 +117,18 @@ async def _draw(context: Context, job: Job, head: Plan, total: PlanTotal) -> byt
 
 def _developed(sheet: Any) -> bytes:
     return jpeg(av.VideoFrame.from_ndarray(sheet, format="rgb24").reformat(format="yuvj420p"))
+
+
+@get("/v/{token:str}/{generation:int}/poster.jpg", include_in_schema=False)
+async def poster_picture(
+    gateway: Given, player: GivenPlayer, darkroom: GivenDarkroom, token: FromPath[str], generation: FromPath[int]
+) -> Response[bytes]:
+    """A picture of the film itself; where there is none, of what is converted."""
+    row = await player.row(token, generation)
+    found = await poster(gateway, darkroom, row.job)
+    if found is None:
+        found = await darkroom.poster(await player.showing(token, generation))
+    return Response(found, media_type="image/jpeg", headers=CACHED)
 
 
 @get("/v/{token:str}/{generation:int}/storyboard.vtt", include_in_schema=False)
@@ -109,4 +158,4 @@ async def sheet(
     return await object_response(request, gateway.context.store, info)
 
 
-HANDLERS = (storyboard, sheet)
+HANDLERS = (poster_picture, storyboard, sheet)

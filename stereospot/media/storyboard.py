@@ -29,6 +29,10 @@ from stereospot.media.source import Source
 LONGER_SIDE = 192
 """Pixels of a tile; sides are even."""
 
+STILL_SIDE = 640
+STILL_PLACES = (0.06, 0.12, 0.2, 0.3, 0.42, 0.55, 0.7)
+"""Parts of a film where its poster may lie: not its first black, and not its end."""
+
 COLUMNS, ROWS = 5, 5
 MOST_TILES = 100
 FEWEST_SECONDS = 2.0
@@ -46,11 +50,11 @@ class Tile:
     pixels: NDArray[np.uint8]
 
 
-def tile_size(info: SourceInfo) -> tuple[int, int]:
+def tile_size(info: SourceInfo, longer_side: int = LONGER_SIDE) -> tuple[int, int]:
     """(width, height) of a tile, at the film's display aspect."""
     video = info.video
     wide, high = float(video.width * video.sample_aspect), float(video.height)
-    scale = LONGER_SIDE / max(wide, high)
+    scale = longer_side / max(wide, high)
     return max(2, round(wide * scale / 2) * 2), max(2, round(high * scale / 2) * 2)
 
 
@@ -68,14 +72,17 @@ def tiles(
     first_pts: int,
     duration_seconds: float,
     limits: Limits,
+    wanted: Sequence[float] | None = None,
+    longer_side: int = LONGER_SIDE,
     stop: threading.Event | None = None,
 ) -> list[Tile]:
     """One tile a place, in order; a place that does not decode shows the one before it. Blocking.
 
-    first_pts: where the film's zero lies. Raises what the jail raises; an empty list where nothing decodes.
+    first_pts: where the film's zero lies; wanted: places in seconds of film, `places` if not given. Raises what the
+    jail raises; an empty list where nothing decodes.
     """
-    wanted = places(duration_seconds)
-    width, height = tile_size(info)
+    wanted = places(duration_seconds) if wanted is None else wanted
+    width, height = tile_size(info, longer_side)
     base = info.video.time_base
     targets = [first_pts + int(Fraction(seconds) / base) for seconds in wanted]
     # Damaged films and those whose times are made up are not sought in: they have a picture of their beginning.
@@ -107,6 +114,17 @@ def tiles(
         if pixels is not None:
             result.append(Tile(start, end, pixels))
     return result
+
+
+def still(
+    source: Source, info: SourceInfo, spec: DecodeSpec, *, first_pts: int, duration_seconds: float, limits: Limits
+) -> NDArray[np.uint8] | None:
+    """The most telling of a few pictures of the film, [h, w, 3] RGB; None where nothing decodes. Blocking."""
+    found = tiles(
+        source, info, spec, first_pts=first_pts, duration_seconds=duration_seconds, limits=limits,
+        wanted=[duration_seconds * part for part in STILL_PLACES], longer_side=STILL_SIDE,
+    )  # fmt: skip
+    return max((tile.pixels for tile in found), key=lambda pixels: float(pixels[::4, ::4].std()), default=None)
 
 
 def sheets(found: Sequence[Tile]) -> Iterator[NDArray[np.uint8]]:

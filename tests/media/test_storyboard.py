@@ -70,6 +70,29 @@ def test_a_place_between_keyframes_shows_the_one_before(tmp_path: Path) -> None:
     assert [second(tile) for tile in tiles] == [0, 0, 0, 5, 5, 10]
 
 
+def test_a_still_is_the_most_telling_picture(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=24, options={"preset": "ultrafast", "g": "24"})
+        stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv420p"
+        for number in range(10 * 24):
+            picture = np.full((90 * 3 // 2, 160), 128, np.uint8)
+            picture[:90] = 16  # black, but for the second that has something in it
+            if number // 24 == 4:
+                picture[:90, 80:] = 200
+            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 24)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    source, info, spec = opened(path)
+    found = storyboard.still(source, info, spec, first_pts=0, duration_seconds=10.0, limits=Limits())
+    source.close()
+    assert found is not None
+    assert found.shape == (360, 640, 3)
+    assert found[:, 340:].mean() > 180
+    assert found[:, :300].mean() < 10
+
+
 def test_tiles_stand_upright_like_the_film() -> None:
     with reading.source_of("rotated_mov") as source:
         info = reading.planned("rotated_mov").info

@@ -78,6 +78,29 @@ async def test_a_film_without_pictures_has_a_storyboard_without_cues(gateway: Se
         assert (answer.status_code, answer.text) == (200, "WEBVTT\n")
 
 
+async def test_a_poster_is_a_picture_of_the_film_and_there_before_the_first_segment(gateway: Served) -> None:
+    await Showing(gateway.context, "J1", lengths=(1, 1, 2, 4)).begin()
+    source = keys.source("J1", "mp4")
+    await gateway.context.store.put(source, film(8))
+    path = (await gateway.client.get("/api/v1/jobs/J1")).json()["playback"]["poster"]
+    answer = await gateway.client.get(path)
+    assert answer.headers["content-type"] == "image/jpeg"
+    with av.open(io.BytesIO(answer.content), "r", format="jpeg_pipe") as container:
+        assert next(container.decode(container.streams.video[0])).width == 640
+    await gateway.context.store.delete(source)
+    assert (await gateway.client.get(path)).content == answer.content
+
+
+async def test_without_its_source_a_film_has_a_poster_of_what_is_converted(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    path = (await gateway.client.get("/api/v1/jobs/J1")).json()["playback"]["poster"]
+    assert (await gateway.client.get(path)).status_code == 404
+    await showing.convert(0)
+    await playback(gateway, "J1")
+    assert (await gateway.client.get(path)).headers["content-type"] == "image/jpeg"
+
+
 # ---- samples ---------------------------------------------------------------------------------------------
 async def test_samples_of_an_upload_are_one_job_however_often_they_are_asked_for(gateway: Served) -> None:
     key = await upload(gateway)

@@ -63,7 +63,7 @@ class Jobs extends HTMLElement {
   async change(job) {
     const card = this.card(job.job_id);
     const wanted = this.shows(job.phase);
-    if (card && card.dataset.phase === job.phase && (job.playback.hls === null || card.querySelector("img"))) {
+    if (card && card.dataset.phase === job.phase && (job.playback.poster === null || card.querySelector("img"))) {
       update(card, job);
       return;
     }

@@ -16,7 +16,11 @@ export class Peek {
     scrub.addEventListener("pointermove", (event) => this.at(event.clientX));
     scrub.addEventListener("pointerleave", () => { this.box.hidden = true; });
     input.addEventListener("input", () => this.show(Number(input.value)));
-    input.addEventListener("change", () => { if (!input.matches(":hover")) this.box.hidden = true; });
+    // A finger that was lifted, a key that was pressed: it stays for a moment.
+    input.addEventListener("change", () => {
+      clearTimeout(this.timer);
+      if (!input.matches(":hover")) this.timer = setTimeout(() => { this.box.hidden = true; }, 1200);
+    });
     input.addEventListener("blur", () => { this.box.hidden = true; });
   }
 
@@ -27,6 +31,7 @@ export class Peek {
 
   async show(seconds) {
     if (Number(this.input.max) <= 1 && !this.cues) return;
+    clearTimeout(this.timer);
     this.box.hidden = false;
     this.time.textContent = clock(seconds);
     this.box.style.left = `clamp(6.5rem, ${(100 * seconds) / Number(this.input.max)}%, calc(100% - 6.5rem))`;

@@ -93,9 +93,9 @@ class Player extends HTMLElement {
         this.dataset.film = job.playback.film;
         this.dataset.container = job.outputs[0].container;
       }
+      if (job.playback.poster && !this.video.poster) this.video.poster = job.playback.poster;
       if (job.playback.hls && !this.dataset.hls) {
         this.dataset.hls = job.playback.hls;
-        this.video.poster = `${this.base}poster.jpg`;
         this.load(job.playback.hls, this.anchor);
       }
       this.hidden = !job.playback.ready && ["failed", "cancelled"].includes(job.phase);

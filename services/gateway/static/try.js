@@ -78,8 +78,9 @@ class Try extends HTMLElement {
   /** Samples that this address names already: the job itself if it is one, and those that were made here. */
   async resume() {
     const known = new URLSearchParams(location.search);
-    const stereo = this.base.samples && this.base.layout !== "2d-depth";
-    const ids = { a: known.get("a") ?? (stereo ? this.dataset.job : null), b: known.get("b"), depth: known.get("depth") };
+    const own = this.base.samples ? (this.base.layout === "2d-depth" ? "depth" : "a") : null;
+    const ids = { a: known.get("a"), b: known.get("b"), depth: known.get("depth") };
+    if (own) ids[own] ??= this.dataset.job;
     for (const [name, id] of Object.entries(ids)) {
       const job = id && (await ask(`/api/v1/jobs/${encodeURIComponent(id)}`).catch(() => null));
       if (job) this.take(name, job);
@@ -125,7 +126,11 @@ class Try extends HTMLElement {
       if (divergence !== null) this.forms[name].divergence.value = divergence;
       this.forms[name].convergence.value = convergence;
       describe(this.forms[name]);
-      this.forms[name].querySelector("[data-whole]").disabled = false;
+      const whole = this.forms[name].querySelector("[data-whole]");
+      whole.disabled = false;
+      // What comes next is the one to press: now it is the film.
+      whole.classList.toggle("primary", name === "a");
+      this.forms[name].querySelector("[type=submit]").classList.remove("primary");
     }
     if (name === "b") this.pair.querySelector("[value=ab]").disabled = false;
     this.querySelector("[data-bar]").hidden = false;

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from inference.report import SegmentReport
+from stereospot import errors
 from stereospot.media.cmaf import Fragment
+from stereospot.media.model import Segment
 
 Planes = tuple[NDArray[Any], ...]
 """Y, U and V as [height, width] uint8, or uint16 for 10 bits."""
@@ -42,3 +44,14 @@ class Converted:
     report: SegmentReport
     depth: bytes = field(default=b"", repr=False)
     """The part of the exported depth (`inference.depth.export`), where it is wanted."""
+
+
+def check_count(segment: Segment, found: int) -> None:
+    """Raise SEGMENT_MISMATCH unless so many frames are what the plan has."""
+    if found != segment.frames:
+        raise errors.error(
+            "SEGMENT_MISMATCH",
+            f"Segment {segment.index}: the plan has {segment.frames} frames, {found} were decoded.",
+            expected=segment.frames,
+            found=found,
+        )

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from inference import cadence, layouts, prepare, report, upsample, window
+from inference import cadence, finish, layouts, prepare, upsample, window
 from inference.channel import Channel, Halt
 from inference.contract import Converted, Frame, Frames, Planes
 from inference.depth import DepthEngine, user
 from inference.recent import Recent
-from inference.warp import disparity
+from inference.report import SegmentReport
 from stereospot import errors
-from stereospot.media.cmaf import Fragment, FragmentEncoder
+from stereospot.media.cmaf import Fragment
 from stereospot.media.model import Plan, Segment
 
 if TYPE_CHECKING:
@@ -284,57 +284,17 @@ class _Conversion:
         self._composed.close()
 
     def _encode(self, on_frame: Callable[[int], None] | None) -> Fragment:
-        encoder = FragmentEncoder(self._plan.encode)
-        count, spent = 0, 0.0
-        for pts, planes in self._composed:
-            started = time.perf_counter()
-            encoder.write(planes, pts)
-            spent += time.perf_counter() - started
-            self._spare.put(planes)
-            count += 1
-            if on_frame is not None:
-                on_frame(count)
-        if count != self._segment.frames:
-            raise errors.error(
-                "SEGMENT_MISMATCH",
-                f"Segment {self._segment.index}: the plan has {self._segment.frames} frames, {count} were decoded.",
-                expected=self._segment.frames,
-                found=count,
-            )
-        started = time.perf_counter()
-        fragment = encoder.finish(self._segment.start + self._segment.duration)
-        self._seconds["encode"] = spent + time.perf_counter() - started
+        fragment, self._seconds["encode"] = finish.encode(
+            self._plan, self._segment, self._composed, spare=self._spare.put, on_frame=on_frame
+        )
         return fragment
 
-    def _report(self, seconds: float) -> report.SegmentReport:
-        counts = self._compositor.disparity
-        fine = counts.histogram
-        info = self._engine.info
-        below, at, above = (
-            report.percentile(fine, part, lowest=disparity.LOWEST_PERCENT, width=disparity.BIN_PERCENT)
-            for part in (0.01, 0.5, 0.99)
-        )
-        steps = [abs(b - a) for a, b, cut in zip(self._means, self._means[1:], self._cuts[1:], strict=False) if not cut]
-        stretched, intervals = (int(value) for value in self._compositor.stretch)
-        return report.SegmentReport(
-            index=self._segment.index,
-            frames=len(self._means),
-            seconds=round(seconds, 4),
-            stages={name: round(value, 4) for name, value in self._seconds.items() if name != "wait"},
-            engine=report.EngineUsed(name=info.name, version=info.version, model_sha256=info.model_sha256),
-            disparity_p1=below,
-            disparity_p50=at,
-            disparity_p99=above,
-            histogram=tuple(int(value) for value in report.merged(fine)) if fine.any() else (),
-            violation_ratio=round(int(counts.tally[0]) / max(1, int(counts.tally[2])), 5),
-            stretch_ratio=round(stretched / max(1, intervals), 5),
-            not_finite=self._not_finite,
-            cuts=sum(self._cuts),
-            cut_at_start=bool(self._cuts and self._cuts[0]),
-            first_mean=round(self._means[0], 4) if self._means else 0.0,
-            last_mean=round(self._means[-1], 4) if self._means else 0.0,
-            step_p95=round(float(np.percentile(steps, 95)), 5) if steps else 0.0,
-        )
+    def _report(self, seconds: float) -> SegmentReport:
+        stages = {name: spent for name, spent in self._seconds.items() if name != "wait"}
+        return finish.measured(
+            self._segment, self._engine.info, self._compositor, means=self._means, cuts=self._cuts,
+            not_finite=self._not_finite, seconds=seconds, stages=stages,
+        )  # fmt: skip
 
 
 class _Clock:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from inference import curves, geometry, report
-from inference.contract import Converted, Frames
+from inference.contract import Converted, Frames, check_count
 from stereospot import errors
 from stereospot.media import frames, probe
 from stereospot.media.cmaf import Fragment, FragmentEncoder
@@ -126,13 +126,7 @@ def pack(decoder: Frames, plan: Plan, segment: Segment, *, padding: int, stop: t
                 thumbnails.append(thumbnail(frame.planes[0], plan.decode.pixel_format))
         finally:
             frame.release()
-    if len(pts) != segment.frames:
-        raise errors.error(
-            "SEGMENT_MISMATCH",
-            f"Segment {segment.index}: the plan has {segment.frames} frames, {len(pts)} were decoded.",
-            expected=segment.frames,
-            found=len(pts),
-        )
+    check_count(segment, len(pts))
     length = max(1, round(1 / (video.average_rate * video.time_base)))
     fragment = encoder.finish(last + length)
     handover = Handover(plan=plan, segment=segment, before=counts[-1], after=counts[1])

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from inference import geometry
-from inference.contract import Converted, Frames, Planes
+from inference.contract import Converted, Frames, Planes, check_count
 from inference.report import EngineUsed, SegmentReport
 from stereospot import errors
 from stereospot.media.cmaf import FragmentEncoder
@@ -56,12 +56,7 @@ class Stub:
             count += 1
             if on_frame is not None:
                 on_frame(count)
-        if count != segment.frames:
-            raise errors.error(
-                "SEGMENT_MISMATCH",
-                f"Segment {segment.index}: the plan has {segment.frames} frames, {count} were decoded.",
-                expected=segment.frames, found=count,
-            )  # fmt: skip
+        check_count(segment, count)
         fragment = encoder.finish(segment.start + segment.duration)
         if stop.wait(max(0.0, self._seconds - (time.perf_counter() - started))):
             raise errors.error("CANCELLED")

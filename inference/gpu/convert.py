@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference import layouts, prepare, report, shots, upsample, window
+from inference import finish, layouts, prepare, shots, upsample, window
 from inference.channel import Channel, Halt
 from inference.contract import Converted, Frames, Planes
 from inference.depth import export
@@ -26,9 +26,9 @@ from inference.gpu.compositor import GROUP, DeviceCompositor, fits
 from inference.gpu.depths import Depths, Entry
 from inference.gpu.eyes import EyesCompositor
 from inference.gpu.samples import Known, Sampler
-from inference.warp import disparity
+from inference.report import SegmentReport
 from stereospot import errors
-from stereospot.media.cmaf import Fragment, FragmentEncoder
+from stereospot.media.cmaf import Fragment
 from stereospot.media.model import Plan, Segment
 
 _QUEUE = 4
@@ -81,21 +81,14 @@ def convert_learned(
     seconds = time.perf_counter() - began
     stages = {**work.seconds, **depths.seconds, "sample": sampled, "depth": engine.seconds - before}
     more = {
-        "seconds": round(seconds, 4),
-        "stages": {name: round(value, 4) for name, value in stages.items()},
-        "limiting": max(stages, key=lambda name: stages[name]),
-        "fps": round(segment.frames / seconds, 2),
-        "device": engine.info.device,
-        "dtype": engine.info.dtype,
-        "model": engine.info.model,
         "batch": engine.group,
         "every": every,
         "device_memory_bytes": engine.memory_bytes(),
-        "not_finite": depths.not_finite,
         "windows_taken": sampler.taken - taken if sampler is not None else 0,
     }
+    found = work.report(engine, seconds=seconds, stages=stages, not_finite=depths.not_finite)
     depth = work.export.finish() if work.export is not None else b""
-    return Converted(fragment, work.report(engine).model_copy(update=more), depth)
+    return Converted(fragment, found.model_copy(update=more), depth)
 
 
 @dataclass(slots=True, eq=False)
@@ -242,53 +235,15 @@ class _Conversion:
             self.export.write(self._compositor.disparity.codes(item.depth))
 
     def _encode(self, on_frame: Callable[[int], None] | None) -> Fragment:
-        encoder = FragmentEncoder(self._plan.encode)
-        count = 0
-        for pts, planes in self._composed:
-            began = time.perf_counter()
-            encoder.write(planes, pts)
-            self.seconds["encode"] += time.perf_counter() - began
-            if self._device is None:
-                self._spare.put(planes)
-            count += 1
-            if on_frame is not None:
-                on_frame(count)
-        if count != self._segment.frames:
-            raise errors.error(
-                "SEGMENT_MISMATCH",
-                f"Segment {self._segment.index}: the plan has {self._segment.frames} frames, {count} were decoded.",
-                expected=self._segment.frames,
-                found=count,
-            )
-        began = time.perf_counter()
-        fragment = encoder.finish(self._segment.start + self._segment.duration)
-        self.seconds["encode"] += time.perf_counter() - began
+        spare = self._spare.put if self._device is None else None
+        fragment, self.seconds["encode"] = finish.encode(
+            self._plan, self._segment, self._composed, spare=spare, on_frame=on_frame
+        )
         return fragment
 
-    def report(self, engine: Shared) -> report.SegmentReport:
-        """The comfort numbers; what concerns time and device is the caller's to add."""
-        counts, info = self._compositor.disparity, engine.info
-        low, middle, high = (
-            report.percentile(counts.histogram, part, lowest=disparity.LOWEST_PERCENT, width=disparity.BIN_PERCENT)
-            for part in (0.01, 0.5, 0.99)
-        )
-        pairs = zip(self._means, self._means[1:], self._cuts[1:], strict=False)
-        steps = [abs(b - a) for a, b, cut in pairs if not cut]
-        stretched, intervals = (int(value) for value in self._compositor.stretch)
-        return report.SegmentReport(
-            index=self._segment.index,
-            frames=len(self._means),
-            seconds=0.0,
-            engine=report.EngineUsed(name=info.name, version=info.version, model_sha256=info.model_sha256),
-            disparity_p1=low,
-            disparity_p50=middle,
-            disparity_p99=high,
-            histogram=tuple(int(value) for value in report.merged(counts.histogram)) if counts.histogram.any() else (),
-            violation_ratio=round(int(counts.tally[0]) / max(1, int(counts.tally[2])), 5),
-            stretch_ratio=round(stretched / max(1, intervals), 5),
-            cuts=sum(self._cuts),
-            cut_at_start=bool(self._cuts and self._cuts[0]),
-            first_mean=round(self._means[0], 4) if self._means else 0.0,
-            last_mean=round(self._means[-1], 4) if self._means else 0.0,
-            step_p95=round(float(np.percentile(steps, 95)), 5) if steps else 0.0,
-        )
+    def report(self, engine: Shared, *, seconds: float, stages: dict[str, float], not_finite: int) -> SegmentReport:
+        """What was measured; what concerns batches and memory is the caller's to add."""
+        return finish.measured(
+            self._segment, engine.info, self._compositor, means=self._means, cuts=self._cuts, not_finite=not_finite,
+            seconds=seconds, stages=stages,
+        )  # fmt: skip

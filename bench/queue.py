@@ -2,17 +2,30 @@
 
 queue   one tick with 10,000 queued jobs of 50 segments and 64 slots: a completion arrives, and what goes out next is
         chosen. Beside it the same choice by sorting all of them.
-jobs    jobs of one segment each, put in with eight callers, converted by stub workers, each with a film at its end.
+jobs    10,000 jobs of one segment each, handed to the gateway by eight callers; then planner, stub workers and one
+        assembler are started, and the first of them become films. Gateway and collector are processes of their own.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from bench import measure
+from bench.collector import deployment, until
+from bench.scale import film
 from services.view import View
-from stereospot import jobs
+from stereospot import jobs, log, records
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
 from stereospot.messages import SourceRef, Worker
@@ -69,3 +82,100 @@ def queue(count: int = 10_000, segments: int = 50) -> str:
     ]
     title = f"queue: {count:,} jobs wait; {filling:.0f} us a job to take over; target < 50 ms a tick"
     return measure.table(title, ["what", "ms, median", "ms, worst"], rows)
+
+
+# ---- jobs through a fleet --------------------------------------------------------------------------------
+CALLERS = 8
+
+
+@asynccontextmanager
+async def child(service: str, variables: Mapping[str, str]) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """`stereospot run SERVICE…` for as long as the block lasts."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STEREOSPOT_")}
+    command = [sys.executable, "-m", "services.cli", "run", *service.split()]
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**environment, **variables}, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+def resident(process: asyncio.subprocess.Process) -> float:
+    """Megabytes that a process has in memory (Linux)."""
+    fields = Path(f"/proc/{process.pid}/status").read_text().split("VmRSS:")[1].split()
+    return int(fields[0]) / 1024
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def _accept(port: int, source: Path, count: int) -> float:
+    """Jobs a second that the gateway takes; one request after the other from each caller."""
+    body = {"path": str(source), "options": {"backend": "stub", "preset": "ultrafast"}}
+    address = f"http://127.0.0.1:{port}/api/v1/jobs"
+
+    def post(number: int) -> None:
+        data = json.dumps(body | {"title": f"Film {number}"}).encode()
+        request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.status in (200, 201, 202)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CALLERS) as pool:
+        for _ in pool.map(post, range(count)):
+            pass
+    return count / (time.perf_counter() - started)
+
+
+async def _through(count: int, converted: int) -> list[list[object]]:
+    async with deployment() as context:
+        source = context.settings.data_dir / "film.mp4"
+        await asyncio.to_thread(film, source, 1)
+        port = _free_port()
+        token = context.settings.nats_token
+        variables = {
+            "STEREOSPOT_DATA_DIR": str(context.settings.data_dir), "STEREOSPOT_POOL": "stub",
+            "STEREOSPOT_NATS_URL": context.settings.nats_url or "", "STEREOSPOT_PORT": str(port),
+            "STEREOSPOT_NATS_TOKEN": token.get_secret_value() if token else "",
+            "STEREOSPOT_ROOTS": json.dumps([str(source.parent)]), "STEREOSPOT_LOG_LEVEL": "error",
+            "STEREOSPOT_SLOTS": "8",
+        }  # fmt: skip
+        async with child("gateway", variables) as gateway, child("collector", variables) as collector:
+            await until(lambda: asyncio.to_thread(_ready, port), 0.1)
+            rows: list[list[object]] = [["memory before, MB", resident(gateway), resident(collector)]]
+            rate = await asyncio.to_thread(_accept, port, source, count)
+            rows.append([f"memory with {count:,} jobs accepted, MB", resident(gateway), resident(collector)])
+            rows.append(["jobs accepted a second", rate, ""])
+            started = time.perf_counter()
+            async with child("planner", variables), child("converter", variables), child("assembler", variables):
+
+                async def done() -> bool:
+                    found = await records.list_jobs(context.bus)
+                    return sum(job.phase is Phase.COMPLETED for job, _ in found) >= converted
+
+                await until(done, 2.0)
+            rows.append(["films finished a second", converted / (time.perf_counter() - started), ""])
+            rows.append([f"memory with {converted:,} of them converted, MB", resident(gateway), resident(collector)])
+            return rows
+
+
+def through(count: int = 10_000, converted: int | None = None) -> str:
+    """Accept rate, films a second, memory of gateway and collector; `converted` of the jobs are waited for."""
+    log.configure("error")
+    rows = asyncio.run(_through(count, count if converted is None else converted))
+    title = f"jobs: {count:,} jobs of one segment, stub workers of 8 slots, one planner, one assembler"
+    return measure.table(title, ["what", "gateway, or all", "collector"], rows)

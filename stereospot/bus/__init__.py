@@ -1,10 +1,11 @@
 """JetStream as StereoSpot uses it: nats-py wrapped once, so that nobody above this package sees it.
 
-    connection  Bus: connect, publish with retries, atomic commits, administration of streams and consumers
-    api         one request to the JetStream API, and what its errors mean
-    buckets     Bucket: a KV bucket with compare-and-set
-    pull        Puller: pull requests to one durable consumer; Delivery is what a handler sees
-    tail        Tail: a stream's messages in order from a sequence on, across restarts of the broker
+    connection      Bus: connect, publish with retries, atomic commits
+    administration  a base of Bus: look at, purge, pause streams and consumers
+    api             one request to the JetStream API, and what its errors mean
+    buckets         Bucket: a KV bucket with compare-and-set
+    pull            Puller: pull requests to one durable consumer; Delivery is what a handler sees
+    tail            Tail: a stream's messages in order from a sequence on, across restarts of the broker
 
 An exception from a write means *unknown*, never *no*: writes carry an id that stays the same over their retries, and
 whoever gets BROKER_UNAVAILABLE or Conflict reads again and then decides (`notes` of the lab: on a killed leader 212 of

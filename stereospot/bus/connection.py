@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import nats.errors
@@ -26,6 +25,7 @@ from nats.aio.subscription import Subscription
 
 from stereospot import crash, errors, history, log
 from stereospot.bus import api, buckets, tail
+from stereospot.bus.administration import Administration
 from stereospot.bus.api import Conflict, Refused, Stored
 from stereospot.bus.buckets import Bucket, Write
 from stereospot.messages import Message
@@ -48,7 +48,7 @@ class _Question:
     sent: bool
 
 
-class Bus:
+class Bus(Administration):
     """One connection; made by `connect`, ended by `drain`."""
 
     def __init__(self, nc: Client, name: str, on_closed: Callable[[], None] | None) -> None:
@@ -309,6 +309,17 @@ class Bus:
         """Messages in order, for ever: `async with bus.tail(…) as messages: async for message in messages`."""
         return tail.Tail(self, stream, pattern, start)
 
+    async def api(
+        self, path: str, body: Mapping[str, Any] | None = None, *, patience_seconds: float = 5.0
+    ) -> dict[str, Any]:
+        """One request to `$JS.API.<path>`, repeated within the patience; raises Refused or BROKER_UNAVAILABLE."""
+        data = json.dumps(body).encode() if body is not None else b""
+
+        async def once(timeout: float) -> dict[str, Any]:
+            return api.check((await self.ask(f"$JS.API.{path}", data, timeout=timeout)).data)
+
+        return await self._patiently(once, patience_seconds)
+
     # ---- core NATS -------------------------------------------------------------------------------------------
     async def request(self, subject: str, data: bytes = b"", *, timeout: float = 5.0) -> bytes:
         """Ask a service; raises BROKER_UNAVAILABLE when nobody answers."""
@@ -323,53 +334,6 @@ class Bus:
             return await self.nc.subscribe(subject, queue=queue, cb=handler)
         except nats.errors.Error as problem:
             raise api.unavailable(problem) from problem
-
-    # ---- administration --------------------------------------------------------------------------------------
-    async def api(
-        self, path: str, body: Mapping[str, Any] | None = None, *, patience_seconds: float = 5.0
-    ) -> dict[str, Any]:
-        """One request to `$JS.API.<path>`, repeated within the patience; raises Refused or BROKER_UNAVAILABLE."""
-        data = json.dumps(body).encode() if body is not None else b""
-
-        async def once(timeout: float) -> dict[str, Any]:
-            return api.check((await self.ask(f"$JS.API.{path}", data, timeout=timeout)).data)
-
-        return await self._patiently(once, patience_seconds)
-
-    async def stream_info(self, stream: str, *, subjects_filter: str | None = None) -> dict[str, Any]:
-        """`config`, `state` and, with a filter, `state.subjects` = {subject: messages}."""
-        return await self.api(
-            f"STREAM.INFO.{stream}", {"subjects_filter": subjects_filter} if subjects_filter else None
-        )
-
-    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any]:
-        """`config`, `num_pending`, `num_ack_pending`, `num_redelivered`, `num_waiting`, `paused`."""
-        return await self.api(f"CONSUMER.INFO.{stream}.{consumer}")
-
-    async def purge(self, stream: str, subject: str | None = None) -> int:
-        """Remove a stream's messages, or those of the subjects that match; returns how many."""
-        answer = await self.api(
-            f"STREAM.PURGE.{stream}", {"filter": subject} if subject else None, patience_seconds=15.0
-        )
-        return int(answer.get("purged", 0))
-
-    async def remove(self, stream: str, sequence: int) -> bool:
-        """Remove one message; False when it was not there."""
-        try:
-            answer = await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
-        except Refused as problem:
-            if problem.err_code in api.NOT_THERE:
-                return False
-            raise
-        return bool(answer.get("success"))
-
-    async def pause(self, stream: str, consumer: str, seconds: float) -> None:
-        """Deliver nothing for `seconds`; the server resumes by itself."""
-        until = datetime.now(UTC) + timedelta(seconds=seconds)
-        await self.api(f"CONSUMER.PAUSE.{stream}.{consumer}", {"pause_until": until.isoformat().replace("+00:00", "Z")})
-
-    async def resume(self, stream: str, consumer: str) -> None:
-        await self.api(f"CONSUMER.PAUSE.{stream}.{consumer}", {})
 
     # ---- callbacks of nats-py --------------------------------------------------------------------------------
     async def _on_error(self, problem: Exception) -> None:

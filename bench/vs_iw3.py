@@ -1,5 +1,7 @@
 """B2 and B2a: whole conversions beside iw3's, in turn, on the same film: `python bench/vs_iw3.py PATH_TO_CHECKOUT`.
 
+A round is one conversion by iw3 and one by each of ours; ratios are taken within a round.
+
 Both sides run the same network, Depth Anything V2 Small with seeded random weights, at 448 x 252, and write half
 side-by-side by x264 veryfast, crf 20. Import, loading and compilation are left out on both sides: each is warmed up on
 other frames first. iw3 runs from its checkout in a process of its own (`--python` names its interpreter), through
@@ -334,32 +336,40 @@ def _device(
             }
             return min(timed, key=lambda pair: timed[pair])
 
-        def against(name: str, ours: Ours, network: bool, workers: tuple[int, int], error: object) -> None:
-            ours.convert(warm, target)
-            pairs = measure.in_turn(
-                lambda: theirs.convert(film, target, network=network, workers=workers[0], batch=workers[1]),
-                lambda: ours.convert(film, target),
-                arguments.pairs,
-            )
-            fps = [frames / statistics.median(seconds) for seconds in (pairs.b, pairs.a)]
-            cores = [1000 * cpu / frames for cpu in (ours.cpu, theirs.cpu)]
-            ratio = cores[1] / cores[0]
-            rows.append([name, fps[0], f"{fps[1]:.2f} (workers {workers[0]})", pairs.describe(), *cores, ratio, error])
-            stages.append([name, *(f"{1000 * ours.stages.get(s, 0) / frames:.1f}" for s in STAGES)])
-            ours.close()
+        def against(ours: dict[str, Ours], network: bool, workers: tuple[int, int], errors: dict[str, str]) -> None:
+            """Rounds of iw3 and then each of ours: every round's ratio is taken within that round."""
+            for engine in ours.values():
+                engine.convert(warm, target)
+            taken: list[float] = []
+            spent: dict[str, list[float]] = {name: [] for name in ours}
+            for _ in range(arguments.pairs):
+                taken.append(theirs.convert(film, target, network=network, workers=workers[0], batch=workers[1]))
+                for name, engine in ours.items():
+                    spent[name].append(engine.convert(film, target))
+            for name, engine in ours.items():
+                pairs = measure.Pairs(taken, spent[name])
+                fps = [frames / statistics.median(seconds) for seconds in (pairs.b, pairs.a)]
+                cores = [1000 * cpu / frames for cpu in (engine.cpu, theirs.cpu)]
+                beside = f"{fps[1]:.2f} (workers {workers[0]})"
+                ratio = cores[1] / cores[0]
+                rows.append([name, fps[0], beside, pairs.describe(), *cores, ratio, errors.get(name, "")])
+                stages.append([name, *(f"{1000 * engine.stages.get(s, 0) / frames:.1f}" for s in STAGES)])
+                engine.close()
 
         wanted = [k for k in kinds if not arguments.only or _label(k) in arguments.only]
         if wanted:
-            workers = best(True)
             differences = depth_errors(film, models, wanted)
-            for kind in wanted:
-                error = f"{differences[_label(kind)]:.2f} %"
-                against(_label(kind), Ours("depth-anything", **common, **kind), True, workers, error)
+            against(
+                {_label(kind): Ours("depth-anything", **common, **kind) for kind in wanted},
+                True,
+                best(True),
+                {name: f"{value:.2f} %" for name, value in differences.items()},
+            )
         if device == "cpu" and (not arguments.only or "relief" in arguments.only):
             shipped, better = (0, batch), best(False)
-            against("relief, iw3 NULL as shipped", Ours("relief"), False, shipped, "")
+            against({"relief, iw3 NULL as shipped": Ours("relief")}, False, shipped, {})
             if better != shipped:
-                against("relief, iw3 NULL best", Ours("relief"), False, better, "")
+                against({"relief, iw3 NULL best": Ours("relief")}, False, better, {})
     finally:
         theirs.close()
     head = [

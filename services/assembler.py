@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from inference.comfort import Comfort
+from inference.depth import export
 from services import alias, operations, plans, reports, sources, space
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
@@ -133,6 +134,8 @@ class Assembler:
                     )  # fmt: skip
                 finally:
                     await asyncio.to_thread(source.close)
+                if head.stereo.export_depth:
+                    await self._export(job, head, total)
                 crash.point("assembler.written")
                 key = keys.film(job.job_id, job.generation, head.container)
                 if not plain:
@@ -159,6 +162,19 @@ class Assembler:
             return
         await self._after(done)
         _log.info("completed", action="done", job_id=job.job_id, generation=job.generation, frames=film.frames)
+
+    async def _export(self, job: Job, head: Plan, total: PlanTotal) -> None:
+        """Join the depth of all segments and store it; a repeated assembly writes the same bytes again."""
+        path = self._scratch / f"{job.job_id}-{job.generation}-{secrets.token_hex(4)}.depth.mkv"
+        names = [keys.segment_depth(job.job_id, job.generation, index) for index in range(total.segments)]
+        parts = Fragments(self._store, names, asyncio.get_running_loop())
+        try:
+            count = await self._threads.run(export.join, parts, path, head.source.video.average_rate)
+            if count != total.frames:
+                raise errors.error("ASSEMBLY_FAILED", f"There is depth for {count} of {total.frames} frames.")
+            await self._store.put_file(keys.depth(job.job_id, job.generation), path, move=True)
+        finally:
+            await asyncio.to_thread(_remove, path)
 
     async def _record(self, job: Job, head: Plan, film: Film, comfort: Comfort, warnings: Sequence[str]) -> Job:
         """The compare-and-set that makes this the film."""

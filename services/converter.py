@@ -204,8 +204,7 @@ class Converter:
         )  # fmt: skip
         with self._storing():
             async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
-                measures = converted.report.model_dump(mode="json")
-                await self._keep(task, fragment.init, fragment.media, done, measures, stop)
+                await self._keep(task, converted, done, stop)
             await self._publish(task, done)
         report = converted.report
         metrics.WORKER.segment(
@@ -231,7 +230,11 @@ class Converter:
 
     async def _compute(self, task: SegmentTask, job: Job, head: Plan, segment: Segment) -> Converted:
         """Decode, convert and encode with a decoder of this job; what fails takes its decoder along."""
-        lease = await self._decoders.lease(job, head, segment, lambda: sources.open_source(self._store, job.source))
+        depth = job.depth
+        lease = await self._decoders.lease(
+            job, head, segment, lambda: sources.open_source(self._store, job.source),
+            None if depth is None else lambda: sources.open_source(self._store, depth),
+        )  # fmt: skip
         try:
             async with watching(self._bus, task.job_id, task.generation, FINISHING, stop=lease.stop):
                 converted = await self._threads.run(self._work, lease, head, segment)
@@ -245,32 +248,25 @@ class Converter:
         """The blocking part, in one thread of this service."""
         try:
             with self._backends.borrow(head) as backend:
-                return backend.convert(decoder=lease.decoder, plan=head, segment=segment, stop=lease.stop)
+                return backend.convert(decoder=lease.frames(segment), plan=head, segment=segment, stop=lease.stop)
         except MemoryError as error:
             raise errors.error("OUT_OF_MEMORY", str(error)) from error
 
-    async def _keep(
-        self,
-        task: SegmentTask,
-        init: bytes,
-        media: bytes,
-        done: SegmentDone,
-        measures: dict[str, Any],
-        stop: threading.Event,
-    ) -> None:
+    async def _keep(self, task: SegmentTask, converted: Converted, done: SegmentDone, stop: threading.Event) -> None:
         """Store init, fragment and report, in this order; while the store is full or away the result waits here."""
         job_id, generation = task.job_id, task.generation
+        fragment = converted.fragment
+        report = Report(done=done, measures=converted.report.model_dump(mode="json"))
         steps = (
-            (keys.init(job_id, generation, done.init_sha256), init, "converter.init_stored"),
-            (keys.segment(job_id, generation, task.index), media, "converter.fragment_stored"),
-            (
-                keys.segment_report(job_id, generation, task.index),
-                Report(done=done, measures=measures).body(),
-                "converter.report_stored",
-            ),
+            (keys.init(job_id, generation, done.init_sha256), fragment.init, "converter.init_stored"),
+            (keys.segment_depth(job_id, generation, task.index), converted.depth, "converter.init_stored"),
+            (keys.segment(job_id, generation, task.index), fragment.media, "converter.fragment_stored"),
+            (keys.segment_report(job_id, generation, task.index), report.body(), "converter.report_stored"),
         )
         pause = 0.5
         for key, data, name in steps:
+            if not data:
+                continue  # depth that is not exported
             while True:
                 if stop.is_set():
                     raise errors.error("CANCELLED")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from inference import curves
-from services import plans
+from services import given, plans
 from services.context import Context
 from stereospot import crash, spans, subjects
 from stereospot.jobs import Job
@@ -38,6 +38,7 @@ class Cut:
     job: Job
     head: Plan
     whole: bool = False
+    depth: given.Times | None = None
     parts: list[int] = field(default_factory=list[int])
 
     async def run(self, batches: AsyncIterator[planning.FrameBatch]) -> PlanTotal:
@@ -47,17 +48,21 @@ class Cut:
         pts: list[int] = []
         waiting: list[Segment] = []
         async for batch in batches:
-            waiting += cutter.feed(batch)
-            if samples is not None:
+            if samples is not None or self.depth is not None:
                 pts += batch.pts
+            waiting += self._deep(cutter.feed(batch), pts)
+            if samples is not None:
                 waiting.clear()
             while not self.whole and len(waiting) >= (size := self._size()):
                 await self._publish(waiting[:size])
                 del waiting[:size]
         rest, total = cutter.finish()
-        waiting += rest
+        waiting += self._deep(rest, pts)
+        if self.depth is not None:
+            self.depth.check(total.frames)
         if samples is not None:
             waiting, total = sampled(self.head.source, pts, samples, total)
+            waiting = self._deep(waiting, pts)
         while waiting:
             size = self._size()
             await self._publish(waiting[:size])
@@ -66,6 +71,10 @@ class Cut:
         await plans.write_total(self.context.store, self.job.job_id, self.job.generation, total)
         crash.point("planner.total_stored")
         return total
+
+    def _deep(self, segments: list[Segment], pts: Sequence[int]) -> list[Segment]:
+        """The segments with their ranges of the given depth, if there is one."""
+        return [self.depth.of(item, pts) for item in segments] if self.depth is not None else segments
 
     def _size(self) -> int:
         return PART_SIZES[min(len(self.parts), len(PART_SIZES) - 1)]

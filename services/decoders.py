@@ -12,12 +12,17 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from inference.contract import Frames
+from inference.depth import user
 from services.context import Context
 from stereospot.jobs import Job
 from stereospot.media.frames import Decoder
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
 from stereospot.media.source import Source
+
+DEPTH_SLOTS = 4
+"""Pictures of given depth that are decoded ahead; they are copied as they are taken."""
 
 IDLE_SECONDS = 20.0
 """A decoder without work is closed after so long."""
@@ -31,8 +36,14 @@ class Lease:
     decoder: Decoder
     source: Source
     stop: threading.Event = field(default_factory=threading.Event)
+    depth: Decoder | None = None
+    depth_source: Source | None = None
     at: int | None = None
     idle_since: float = 0.0
+
+    def frames(self, segment: Segment) -> Frames:
+        """What a conversion of `segment` reads from: the film, with the depth that was given for it."""
+        return self.decoder if self.depth is None else user.Paired(self.decoder, self.depth, segment)
 
 
 class Decoders:
@@ -46,9 +57,17 @@ class Decoders:
         self.opened = 0
 
     async def lease(
-        self, job: Job, head: Plan, segment: Segment, open_source: Callable[[], Awaitable[Source]]
+        self,
+        job: Job,
+        head: Plan,
+        segment: Segment,
+        open_source: Callable[[], Awaitable[Source]],
+        open_depth: Callable[[], Awaitable[Source]] | None = None,
     ) -> Lease:
-        """A decoder of this job, at the segment's start if one is there; opens the source for a new one."""
+        """A decoder of this job, at the segment's start if one is there; opens the source for a new one.
+
+        open_depth: of a plan with given depth, which gets a decoder of its own beside the film's.
+        """
         owner = (job.job_id, job.generation)
         await self.expire()
         own = [item for item in self._idle if item.owner == owner]
@@ -70,6 +89,18 @@ class Decoders:
                 raise
             chosen = Lease(owner, decoder, source, stop)
             self.opened += 1
+            if head.depth is not None and open_depth is not None:
+                try:
+                    chosen.depth_source = await open_depth()
+                    depth = Decoder(
+                        chosen.depth_source, head.depth.decode, head.depth.source, limits=self._limits,
+                        slots=DEPTH_SLOTS, stop=stop,
+                    )  # fmt: skip
+                    await asyncio.to_thread(depth.__enter__)
+                    chosen.depth = depth
+                except BaseException:
+                    await self._close(chosen)
+                    raise
         chosen.at = segment.end
         self._leased += 1
         return chosen
@@ -102,5 +133,9 @@ class Decoders:
 
     async def _close(self, lease: Lease) -> None:
         lease.stop.set()
-        await asyncio.to_thread(lease.decoder.__exit__, None, None, None)
-        await asyncio.to_thread(lease.source.close)
+        for decoder in (lease.decoder, lease.depth):
+            if decoder is not None:
+                await asyncio.to_thread(decoder.__exit__, None, None, None)
+        for source in (lease.source, lease.depth_source):
+            if source is not None:
+                await asyncio.to_thread(source.close)

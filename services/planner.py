@@ -22,7 +22,7 @@ from typing import TypeVar, cast
 from pydantic import ValidationError
 
 from inference import curves, geometry
-from services import engines, letterbox, operations, plans, sources, space
+from services import engines, given, letterbox, operations, plans, sources, space
 from services.context import Context
 from services.cut import Cut, packed, plan_id, publish_audio
 from services.watch import Threads, is_wanted, watching
@@ -143,7 +143,7 @@ class Planner:
                             head, opening = await _both(self._head(job, info, source, stop), anext(scan, None))
                         # A plan from frames is told when it is whole: should the frames have no times either, it is
                         # dropped.
-                        cut = Cut(self._context, job, head, whole=redecode)
+                        cut = Cut(self._context, job, head, redecode, await self._depth_times(job, head, stop))
                         return head, await cut.run(_chain(opening, scan))
                 except planning.Untrusted as error:
                     _log.info("times cannot be trusted", action="retry", job_id=job.job_id, reason=str(error))
@@ -153,15 +153,17 @@ class Planner:
                     head = planning.synthesised(head or await self._head(job, info, source, stop), str(error))
                     await plans.write_head(self._store, head)
             async with aclosing(self._scan(planning.decode_scan, source, info, stop)) as scan:
-                return head, await Cut(self._context, job, head).run(scan)
+                depth = await self._depth_times(job, head, stop)
+                return head, await Cut(self._context, job, head, depth=depth).run(scan)
         finally:
             await asyncio.to_thread(source.close)
 
     async def _head(self, job: Job, info: SourceInfo, source: Source, stop: threading.Event) -> Plan:
         """Settle every option, look for bars, and store the head of the plan."""
         options = job.options
-        engine = engines.resolve(options, self._context.settings)
+        engine = given.ENGINE if job.depth and not options.engine else engines.resolve(options, self._context.settings)
         engines.check(options, engine)
+        given.check(job, engine)
         head = planning.head(
             info,
             options,
@@ -175,6 +177,10 @@ class Planner:
             created_at=time.time(),
             sequential=job.redecoded,
         ).model_copy(update={"backend": options.backend})
+        if job.depth is not None:
+            depth, step = await given.look(self._store, self._threads, job, info, self._limits, stop)
+            stereo = head.stereo.model_copy(update={"grid_step": step})
+            head = head.model_copy(update={"depth": depth, "stereo": stereo})
         try:
             await space.check_store(self._store, space.plan_bytes(head))
         except errors.Transient as error:
@@ -187,6 +193,9 @@ class Planner:
         await plans.write_head(self._store, head)
         crash.point("planner.head_stored")
         return head
+
+    async def _depth_times(self, job: Job, head: Plan, stop: threading.Event) -> given.Times | None:
+        return await given.times(self._store, self._threads, job, head, self._limits, stop)
 
     async def _scan(
         self, scan: Scan, source: Source, info: SourceInfo, stop: threading.Event, **arguments: bool

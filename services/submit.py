@@ -71,6 +71,7 @@ async def create(
     owner: str = "",
     passthrough: str = "",
     pool: str | None = None,
+    depth: SourceRef | None = None,
 ) -> Job:
     """Record a job and publish its first work; raises Transient when the broker is away: then call again.
 
@@ -90,6 +91,7 @@ async def create(
         created_at=now,
         updated_at=now,
         source=source,
+        depth=depth,
         options=options,
         pool=pool or pool_of(options, context.settings),
         priority=priority,
@@ -143,6 +145,13 @@ async def source_of(context: Context, work: SubmitWork) -> SourceRef:
     return SourceRef(url=work.url, name=work.title)
 
 
+async def depth_of(context: Context, work: SubmitWork) -> SourceRef | None:
+    """The same for the depth that was submitted with it, if any."""
+    if work.depth_key is None and work.depth_path is None:
+        return None
+    return await source_of(context, SubmitWork(key=work.depth_key, path=work.depth_path))
+
+
 async def refuse_ingest(context: Context, delivery: Delivery) -> Outcome:
     """`work.ingest.<job>`: nothing here fetches URLs, and whoever asked learns that at once."""
     failure = Failure.of(
@@ -166,5 +175,8 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
         where = ".".join(map(str, first["loc"]))
         return Reject(Failure.of(errors.error("INVALID_REQUEST", f"{where or 'body'}: {first['msg']}")))
     source = await source_of(context, work)
-    await create(context, source, work.options, job_id=job_id, title=work.title, priority=work.priority, pool=work.pool)
+    await create(
+        context, source, work.options, job_id=job_id, title=work.title, priority=work.priority, pool=work.pool,
+        depth=await depth_of(context, work),
+    )  # fmt: skip
     return Ack()

@@ -77,6 +77,7 @@ class Job(Message):
     created_at: float
     updated_at: float
     source: SourceRef
+    depth: SourceRef | None = Field(default=None, description="depth that the user gave, for the engine `user`")
     options: Options = Options()
     pool: str = "cpu"
     priority: int = Field(default=4, ge=0, le=9, description="9 first")

@@ -87,6 +87,16 @@ def segment_report(job_id: str, generation: int, index: int) -> str:
     return f"jobs/{job_id}/{generation}/segments/{index:05d}.json"
 
 
+def segment_depth(job_id: str, generation: int, index: int) -> str:
+    """The exported depth of a segment."""
+    return f"jobs/{job_id}/{generation}/segments/{index:05d}.depth.mkv"
+
+
+def depth(job_id: str, generation: int) -> str:
+    """The exported depth of a whole film; there before the job is completed."""
+    return f"jobs/{job_id}/{generation}/depth.mkv"
+
+
 def remote(job_id: str, generation: int, index: int, exchange: str, name: str) -> str:
     """What is handed to a remote endpoint for one segment, and its answer; removed when the exchange ends."""
     return f"jobs/{job_id}/{generation}/remote/{index:05d}-{exchange}/{name}"

@@ -89,6 +89,8 @@ class SubmitWork(Message):
     key: str | None = None
     url: str | None = None
     path: str | None = None
+    depth_key: str | None = Field(default=None, description="depth for the engine `user`: a storage key …")
+    depth_path: str | None = Field(default=None, description="… or a path under a configured root")
     title: str = ""
     options: Options = Options()
     priority: int = Field(default=4, ge=0, le=9, description="9 first")

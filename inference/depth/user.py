@@ -29,20 +29,11 @@ STEPS = tuple(1 << shift for shift in range(9))
 class Deep:
     """A frame of the film with its depth: [rows, columns] uint16, in memory of its own."""
 
-    frame: Frame
+    pts: int
+    planes: Planes
+    pad: int
     depth: NDArray[np.uint16]
-
-    @property
-    def pts(self) -> int:
-        return self.frame.pts
-
-    @property
-    def planes(self) -> Planes:
-        return self.frame.planes
-
-    @property
-    def pad(self) -> int:
-        return self.frame.pad
+    frame: Frame
 
     def release(self) -> None:
         self.frame.release()
@@ -54,7 +45,7 @@ class Paired:
     def __init__(self, film: Frames, depth: Frames, segment: Segment) -> None:
         self._film, self._depth, self._segment = film, depth, segment
 
-    def frames(self, start: int | None, end: int | None, *, before: int = 0, after: int = 0) -> Iterator[Deep]:
+    def frames(self, start: int | None, end: int | None, *, before: int = 0, after: int = 0) -> Iterator[Frame]:
         """The segment's frames; there is no padding, depth that is given needs none. Raises DEPTH_MISMATCH."""
         if self._segment.depth is None:
             raise errors.error("DEPTH_MISSING", f"The plan names none for segment {self._segment.index}.")
@@ -66,7 +57,7 @@ class Paired:
                 raise errors.error("DEPTH_MISMATCH", f"Segment {self._segment.index} has depth for {number} frames.")
             depth = np.array(found.planes[0], np.uint16)
             found.release()
-            yield Deep(frame, depth)
+            yield Deep(frame.pts, frame.planes, frame.pad, depth, frame)
         left = 0
         for found in given:
             found.release()

@@ -53,6 +53,8 @@ async def convert(
     swap_eyes: Annotated[bool, Parameter(negative="")] = False,
     synthesise: Literal["both", "left", "right"] = "both",
     tone_map: Annotated[bool, Parameter(negative="")] = False,
+    depth: Path | None = None,
+    export_depth: Path | None = None,
     accept_license: Annotated[bool, Parameter(negative="")] = False,
     backend: Literal["local", "stub"] = "local",
     workers: int | None = None,
@@ -70,7 +72,7 @@ async def convert(
     layout
         how both eyes share the picture
     engine
-        where depth comes from: relief, cues, flat, depth-anything, iw3 (default: relief)
+        where depth comes from: relief, cues, flat, depth-anything, iw3, user (default: relief; user with --depth)
     model
         model of the engine, where it has several (docs/models.md)
     divergence
@@ -91,6 +93,10 @@ async def convert(
         which eyes are made; the other one is the source itself
     tone_map
         turn HDR into SDR
+    depth
+        depth of yours, near is white: a grey film, a folder or a zip of PNG files, or a pattern such as "d/*.png"
+    export_depth
+        write the depth that was used as a film of 16-bit grey pictures (.mkv); --depth takes it again
     accept_license
         use a model whose licence forbids commercial use; yours does not need it
     backend
@@ -106,6 +112,7 @@ async def convert(
             "divergence": divergence, "convergence": convergence, "codec": codec, "crf": crf, "preset": preset,
             "segment_seconds": segment_seconds, "swap_eyes": swap_eyes,
             "synthesise": synthesise, "tone_map": tone_map, "backend": backend,
+            "export_depth": export_depth is not None,
             "container": _container(output),
         }
     )  # fmt: skip
@@ -113,22 +120,31 @@ async def convert(
         raise errors.error("INVALID_OPTIONS", "convert has a broker of its own; submit to a running one with its API.")
     settings = common.settings(log_level=None if common.verbose else QUIET, slots=workers)
     from services import submit
+    from stereospot.media import pictures
 
     source = await submit.local_source(file, None)
     target = (output or _beside(file, options)).expanduser().absolute()
     if target.exists() and not overwrite:
         raise errors.error("CONFLICT", f"{target} exists; --overwrite replaces it.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(
-        f"{source.path}|{source.size_bytes}|{source.digest}|{options.model_dump_json()}".encode()
-    ).hexdigest()[:20]
+    exported = _exported(export_depth, overwrite)
+    given = packed = None
+    if depth is not None:
+        packed = await asyncio.to_thread(pictures.film_of, depth, settings.data_dir / "convert")
+        given = await submit.local_source(packed, None)
+    identity = [source.path, source.size_bytes, source.digest, options.model_dump_json()]
+    if given is not None:
+        identity += [given.path, given.size_bytes, given.digest]
+    key = hashlib.sha256("|".join(map(str, identity)).encode()).hexdigest()[:20]
     folder = settings.data_dir / "convert" / key
     private = settings.model_copy(
         update={"data_dir": folder, "nats_url": None, "nats_port": -1, "storage": "local", "pool": _pool(options)}
     )
-    result = await _run(private, source, options, f"C{key}", target, quiet=common.json)
+    result = await _run(private, source, given, options, f"C{key}", target, exported, quiet=common.json)
     # Only now, with the film in its place and synced, may what it was made from go.
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    if packed is not None and packed.parent == settings.data_dir / "convert":
+        await asyncio.to_thread(packed.unlink, missing_ok=True)
     if common.json:
         print(jsonlib.dumps(result))
     else:
@@ -140,12 +156,20 @@ async def convert(
 
 
 async def _run(
-    settings: Any, source: Any, options: Options, job_id: str, target: Path, *, quiet: bool
+    settings: Any,
+    source: Any,
+    depth: Any,
+    options: Options,
+    job_id: str,
+    target: Path,
+    exported: Path | None,
+    *,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Start the services, run (or resume) the job, move the film; the folder stays unless the input is hopeless."""
     from services import daemon, follow, operations, submit
     from services.cli.progress import Bar
-    from stereospot import records
+    from stereospot import keys, records
     from stereospot.jobs import Phase
 
     started = time.monotonic()
@@ -157,7 +181,7 @@ async def _run(
             if found is not None and found[0].phase in (Phase.FAILED, Phase.CANCELLED):
                 await operations.retry(context.bus, job_id)
             else:
-                await submit.create(context, source, options, job_id=job_id, title=target.stem)
+                await submit.create(context, source, options, job_id=job_id, title=target.stem, depth=depth)
             bar = Bar(target.name, quiet=quiet)
             try:
                 async for snapshot in follow.follow(context, job_id):
@@ -176,6 +200,10 @@ async def _run(
                 raise Failed(failure) if failure else errors.error("CANCELLED")
             film = context.store.local_path(job.film.key)
             assert film is not None, "a private store is local"
+            if exported is not None:
+                kept = context.store.local_path(keys.depth(job_id, job.generation))
+                assert kept is not None, "a private store is local"
+                await asyncio.to_thread(_deliver, kept, exported)
             await asyncio.to_thread(_deliver, film, target)
     except (errors.Misconfigured, Failed) as error:
         # What is missing here can be mended, and then finished segments are worth having; a folder without one is not.
@@ -227,6 +255,19 @@ def _container(output: Path | None) -> Container:
     if container is None:
         raise errors.error("INVALID_OPTIONS", f"The output must end in .mp4, .mov or .mkv, not {output.suffix!r}.")
     return container
+
+
+def _exported(path: Path | None, overwrite: bool) -> Path | None:
+    """Where the depth goes to."""
+    if path is None:
+        return None
+    path = path.expanduser().absolute()
+    if path.suffix.lower() != ".mkv":
+        raise errors.error("INVALID_OPTIONS", f"The depth is written as .mkv, not {path.suffix!r}.")
+    if path.exists() and not overwrite:
+        raise errors.error("CONFLICT", f"{path} exists; --overwrite replaces it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _beside(file: Path, options: Options) -> Path:

@@ -32,6 +32,10 @@ class NewJob(_Request):
     upload: str | None = Field(default=None, max_length=512, examples=["01JD0000000000000000000000"])
     path: str | None = Field(default=None, max_length=4096, examples=["/films/holiday.mp4"])
     url: str | None = Field(default=None, max_length=4096)
+    depth_upload: str | None = Field(
+        default=None, max_length=512, description="depth for the engine `user`: an upload (id or key) …"
+    )
+    depth_path: str | None = Field(default=None, max_length=4096, description="… or a path under a configured root")
     sha256: str | None = Field(
         default=None, pattern="^[0-9a-fA-F]{64}$", description="of the upload, compared with what is stored"
     )
@@ -104,6 +108,7 @@ async def _create(gateway: Gateway, wanted: NewJob, job_id: str | None) -> Job:
         title=wanted.title or title,
         priority=wanted.priority,
         passthrough=wanted.passthrough,
+        depth=await _depth(gateway, wanted),
     )
 
 
@@ -126,6 +131,15 @@ async def source_of(gateway: Gateway, wanted: NewJob) -> tuple[SourceRef, str]:
     if wanted.filename and source.key is not None:
         source = source.model_copy(update={"name": wanted.filename})
     return source, title
+
+
+async def _depth(gateway: Gateway, wanted: NewJob) -> SourceRef | None:
+    """The depth that a request names, checked as its film is."""
+    if wanted.depth_upload is not None and wanted.depth_path is not None:
+        raise errors.error("INVALID_REQUEST", "Give one of depth_upload and depth_path.")
+    if wanted.depth_upload is None and wanted.depth_path is None:
+        return None
+    return (await source_of(gateway, NewJob(upload=wanted.depth_upload, path=wanted.depth_path)))[0]
 
 
 async def _arrived(gateway: Gateway, wanted: NewJob) -> Arrived | None:

@@ -95,6 +95,7 @@ def head(
             synthesise=options.synthesise,
             swap_eyes=options.swap_eyes,
             bars=bars or Bars(),
+            export_depth=options.export_depth,
         ),
         encode=EncodeSpec(
             codec=codec,

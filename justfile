@@ -25,11 +25,10 @@ test *args:
 test-all *args:
     uv run pytest -m "not gpu and not docker" "$@"
 
-# the whole fault matrix, with its table; stores lie in memory where there is one to mount (TMPDIR says otherwise)
+# the whole fault matrix, with its table; stores lie in memory where there is a /dev/shm (TMPDIR says otherwise)
 faults *args:
     TMPDIR="${TMPDIR:-$([ -w /dev/shm ] && echo /dev/shm || echo /tmp)}" PYTHONDONTWRITEBYTECODE= \
-        uv run pytest -m "" tests/faults tests/broker/test_crash.py tests/broker/test_durability.py \
-        tests/broker/test_cluster.py tests/system/test_pipeline_crash.py tests/storage/test_s3.py "$@"
+        uv run python -m tests.faults "$@"
 
 # every benchmark, with its counterpart beside it
 bench *args:
@@ -42,6 +41,10 @@ train-relief *args:
 # convert a generated clip and stay up to watch it
 demo:
     uv run --no-dev stereospot demo
+
+# look at every page of the running product: docs/images/page-*.webp
+screenshots *args:
+    uv run python -m tests.browser.screenshots "$@"
 
 # what CI runs
 ci:

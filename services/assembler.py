@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from inference.comfort import Comfort
 from inference.depth import export
-from services import alias, operations, plans, reports, sources, space
+from services import alias, notices, operations, plans, reports, sources, space
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
 from stereospot import crash, errors, jobs, keys, log, records, subjects
@@ -186,7 +186,7 @@ class Assembler:
                 return None
             found = jobs.without_waits(found)
             for text in warnings:
-                found = found.with_warning("FILM", text)
+                found = found.with_warning(notices.code(text), text)
             for notice in comfort.warnings:
                 found = found.with_warning(notice.code, notice.text)
             return jobs.advance(

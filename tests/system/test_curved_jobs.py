@@ -20,16 +20,17 @@ from services import daemon, operations, submit
 from services.analyse import Analyse
 from services.context import Context
 from services.converter import Report
-from stereospot import completion, errors, keys, records, subjects
+from services.dispatcher import ASKED
+from stereospot import completion, errors, keys, records, spans, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
-from stereospot.messages import AnalyseWork
+from stereospot.messages import AnalyseWork, PartDone, WindowDone
 from stereospot.options import Options
 from stereospot.outcome import Ack, Reject, Retry, Return
 from stereospot.settings import Settings
 from tests.support import eventually
 from tests.system import curved
-from tests.system.rig import rig
+from tests.system.rig import a_job, rig
 
 T = TypeVar("T")
 
@@ -247,6 +248,40 @@ async def test_a_set_that_was_lost_is_begun_anew_with_its_spans(tmp_path: Path, 
         assert after is not None
         assert after.spans == before.spans != {}
         assert after.planned == before.planned == 10
+
+
+async def test_windows_are_asked_for_a_few_at_a_time(tmp_path: Path) -> None:
+    """A two-hour film leaves the analysers room for others, and a seek changes what comes next."""
+    spans_of = [(index, index + 2) for index in range(1500)]
+    async with rig(tmp_path) as context, daemon.running(context.settings, {"collector"}):
+        await records.create_job(context.bus, a_job("J1", pool="gpu"))
+        part = PartDone(job_id="J1", generation=1, pool="gpu", first=0, count=1500, spans=spans.pack(spans_of))
+        await context.bus.publish(subjects.done_plan("J1", 1, "part"), part)
+        await soon(lambda: asked_for(context, ASKED), "the first windows")
+        await operations.seek(context.bus, "J1", 1000)
+        for window in range(4):
+            done = WindowDone(job_id="J1", generation=1, window=window)
+            await context.bus.publish(subjects.done_plan("J1", 1, "window"), done)
+        await soon(lambda: asked_for(context, ASKED + 4), "as many more as were stored")
+        info = (await context.bus.stream_info(subjects.WORK))["state"]
+        found = [await context.bus.get(subjects.WORK, info["last_seq"] - back) for back in range(4)]
+        last = {AnalyseWork.model_validate_json(item.data).window for item in found if item is not None}
+        assert last == {1000, 1001, 1002, 1003}
+        # Segments 0 and 1 have their windows, and wait behind those at the playhead.
+        state = await records.get_state(context.bus, "J1", 1)
+        assert state is not None
+        assert state[0].ahead(1000, 1500)[0] == 0b11
+
+
+async def test_one_command_converts_with_a_learned_engine(tmp_path: Path, film: Path) -> None:
+    """`stereospot convert FILE --engine depth-anything`: its own daemon analyses too."""
+    from services.cli.app import Common
+    from services.cli.convert import convert
+
+    target = tmp_path / "out.mp4"
+    common = Common(data=tmp_path / "data", json=True)
+    assert await convert(film, output=target, engine="depth-anything", preset="ultrafast", common=common) == 0
+    assert target.stat().st_size > 0
 
 
 # ---- processes -------------------------------------------------------------------------------------------

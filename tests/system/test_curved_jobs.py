@@ -95,8 +95,8 @@ async def stored(context: Context, prefix: str) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     async for item in context.store.list(f"jobs/J1/1/{prefix}"):
         body = await context.store.get(item.key)
-        assert body is not None
-        found[item.key] = body
+        if body is not None:  # else it was deleted since
+            found[item.key] = body
     return found
 
 

@@ -120,8 +120,10 @@ def nats_server(store: Path | None = None, *, config: Path | None = None) -> Gen
         try:
             port = _port(folder, process)
             server = Nats(f"nats://127.0.0.1:{port}", folder, process, port, config)
-            yield server
-            process = server.process
+            try:
+                yield server
+            finally:
+                process = server.process
         finally:
             process.kill()
             process.wait(10)

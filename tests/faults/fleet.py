@@ -54,6 +54,8 @@ def stretched(seconds: float) -> float:
 @functools.cache
 def kernels() -> Path:
     """Where all processes of this test run keep compiled kernels: one compiles them, not each."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(given)
     folder = Path(tempfile.mkdtemp(prefix="stereospot-kernels-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -49,6 +53,15 @@ class Row:
         self.extra += extra
         self.recovery = max((value for value in (self.recovery, *recoveries) if value is not None), default=None)
 
+    def merge(self, other: Row) -> None:
+        """The tries of another run."""
+        tries = self.tries + other.tries
+        self.add(other.jobs, other.lost, other.duplicated, other.extra, other.recovery)
+        self.tries = tries
+
+
+VARIABLE = "STEREOSPOT_FAULT_TABLE"
+"""Where a run leaves its rows for the table of several, instead of printing them."""
 
 _ROWS = pytest.StashKey[dict[str, Row]]()
 
@@ -77,15 +90,25 @@ def tell(request: pytest.FixtureRequest) -> Tell:
     return add
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the rows in the order of the matrix."""
-    rows = config.stash.get(_ROWS, {})
-    if not rows:
-        return
-    terminalreporter.write_line("")
-    terminalreporter.write_line("| fault | tries | jobs | lost | duplicated | extra computations | recovery s |")
-    terminalreporter.write_line("|---|---|---|---|---|---|---|")
+def lines(rows: Mapping[str, Row]) -> list[str]:
+    """The table in Markdown, in the order of the matrix."""
+    found = [
+        "| fault | tries | jobs | lost | duplicated | extra computations | recovery s |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for fault, row in sorted(rows.items(), key=lambda item: (int(item[0].split()[0].strip("Fb")), item[0])):
         recovery = "" if row.recovery is None else f"{row.recovery:.1f}"
         cells = (fault, row.tries, row.jobs, row.lost, row.duplicated, row.extra, recovery)
-        terminalreporter.write_line("| " + " | ".join(map(str, cells)) + " |")
+        found.append("| " + " | ".join(map(str, cells)) + " |")
+    return found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the rows, or leave them for the run of which this is a part."""
+    rows = config.stash.get(_ROWS, {})
+    place = os.environ.get(VARIABLE)
+    if place is not None:
+        Path(place).write_text(json.dumps({fault: asdict(row) for fault, row in rows.items()}))
+    elif rows:
+        for line in ["", *lines(rows)]:
+            terminalreporter.write_line(line)

@@ -22,6 +22,7 @@ from typing import Any
 from services import engines, rebuild
 from services.context import Context
 from stereospot import broker, errors
+from stereospot.options import Codec
 from stereospot.settings import Settings
 from streams_config.provision import load
 
@@ -61,7 +62,10 @@ from stereospot.jail import layers
 print(json.dumps(layers.put_on((*layers.SERVER_LAYERS, *layers.CHILD_LAYERS), "auto")))
 """
 
-_ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc")
+_ENCODERS = {
+    "libx264": Codec.X264, "libx265": Codec.X265, "libsvtav1": Codec.SVTAV1, "h264_nvenc": Codec.NVENC_H264,
+    "hevc_nvenc": Codec.NVENC_HEVC,
+}  # fmt: skip
 
 
 async def host(settings: Settings) -> list[Finding]:
@@ -110,9 +114,13 @@ def _libraries() -> Iterator[Finding]:
     import av
     import av.codec
 
+    from stereospot.media import encoders
+
     versions = ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in sorted(av.library_versions.items()))
     yield Finding("FFmpeg", Level.FINE, f"PyAV {av.__version__}: {versions}")
-    present = [name for name in _ENCODERS if name in av.codec.codecs_available]
+    # Hardware encoders are in every build; only one that encodes a picture is there.
+    there = {name: codec for name, codec in _ENCODERS.items() if name in av.codec.codecs_available}
+    present = [name for name, codec in there.items() if codec not in encoders.HARDWARE or encoders.usable(codec)]
     missing = {"libx264", "libsvtav1"} - set(present)
     yield Finding(
         "encoders", Level.ERROR if missing else Level.FINE, ", ".join(present),

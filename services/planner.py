@@ -29,8 +29,8 @@ from services.watch import Threads, is_wanted, watching
 from stereospot import crash, errors, jobs, log, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
+from stereospot.media import encoders, probe
 from stereospot.media import plan as planning
-from stereospot.media import probe
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal, SourceInfo
 from stereospot.media.source import Source
@@ -176,6 +176,7 @@ class Planner:
             created_at=time.time(),
             sequential=job.redecoded,
         ).model_copy(update={"backend": options.backend})
+        await self._threads.run(encoders.check, head.encode, here=self._context.alone)
         if job.depth is not None:
             depth, step = await given.look(self._store, self._threads, job, info, self._limits, stop)
             stereo = head.stereo.model_copy(update={"grid_step": step})

@@ -95,6 +95,10 @@ _ENTRIES = (
     Entry("LICENSE_NOT_ACCEPTED", "permanent", 422, "This model's licence forbids commercial use and was not accepted.", "Pass --accept-license if your use is covered."),
     Entry("MODEL_MISSING", "misconfigured", 503, "The model's weights are not on this machine.", "Download them once where there is a network, or set the model folder."),
     Entry("MODEL_INVALID", "misconfigured", 503, "The model file is damaged, of another architecture, or a pickle.", "Fetch the safetensors file again and check its sha256."),
+    Entry(
+        "ENCODER_UNAVAILABLE", "misconfigured", 503, "This video encoder does not run here.",
+        "Choose the codec x264, x265 or svtav1; NVENC needs a GPU that has it (many for data centres have not) and its driver.",
+    ),
     Entry("ENGINE_UNAVAILABLE", "misconfigured", 503, "This depth engine cannot run here.", "Install its extra, or choose another engine with --engine."),
     # ---- work -------------------------------------------------------------------------------------------
     Entry("CANCELLED", "permanent", 409, "The job was cancelled.", "Retry the job to go on where it stopped."),

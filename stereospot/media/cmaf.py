@@ -140,6 +140,8 @@ def _open(spec: EncodeSpec) -> tuple[av.VideoCodecContext, bytes]:
             stream.time_base = spec.time_base
             container.start_encoding()
     except (av.error.FFmpegError, ValueError) as error:
+        if spec.codec in encoders.HARDWARE and not encoders.usable(spec.codec):
+            raise encoders.unavailable(spec.codec) from error
         raise errors.error("INVALID_OPTIONS", f"The encoder {chosen.name} refuses these settings: {error}") from error
     init, _ = boxes.split(file.getvalue())
     extra = signalling.hdr_boxes(spec.colour) + signalling.stereo_boxes(spec.layout)

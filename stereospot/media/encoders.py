@@ -35,6 +35,12 @@ _PRESETS_NVENC = {
     "medium": "p4", "slow": "p5", "slower": "p6", "veryslow": "p7", "placebo": "p7",
 }  # fmt: skip
 
+_NAMES = tuple(_PRESETS_NVENC)
+"""x264's and x265's own names."""
+
+HARDWARE = frozenset({Codec.NVENC_H264, Codec.NVENC_HEVC})
+"""Encoders that a build lists although the machine may lack what they need."""
+
 PIXEL_FORMATS: dict[Codec, frozenset[str]] = {
     Codec.X264: frozenset(
         ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"),
@@ -62,6 +68,7 @@ def settings(spec: EncodeSpec) -> Settings:
     """Raises Permanent("INVALID_OPTIONS") for a pixel format or preset that the codec has not."""
     if spec.pixel_format not in PIXEL_FORMATS[spec.codec]:
         raise errors.error("INVALID_OPTIONS", f"{spec.codec} does not encode {spec.pixel_format}.")
+    _check_preset(spec)
     match spec.codec:
         case Codec.X264:
             return _x264(spec)
@@ -71,6 +78,28 @@ def settings(spec: EncodeSpec) -> Settings:
             return _svtav1(spec)
         case Codec.NVENC_H264 | Codec.NVENC_HEVC:
             return _nvenc(spec)
+
+
+def check(spec: EncodeSpec, *, here: bool) -> None:
+    """Refuse what cannot work before anything is converted; `here`: this machine is the one that encodes.
+
+    Raises INVALID_OPTIONS for a pixel format or preset that the codec has not, ENCODER_UNAVAILABLE for a hardware
+    encoder that does not encode. Blocking: an encoder is tried.
+    """
+    settings(spec)
+    if here and spec.codec in HARDWARE and not usable(spec.codec):
+        raise unavailable(spec.codec)
+
+
+def unavailable(codec: Codec) -> errors.StereoSpotError:
+    return errors.error("ENCODER_UNAVAILABLE", f"A trial of {codec} gave no picture.")
+
+
+def _check_preset(spec: EncodeSpec) -> None:
+    """A preset that the library does not know is told here, in words, and not by libavcodec in the first segment."""
+    known = (*_NAMES, *(f"p{number}" for number in range(1, 8))) if spec.codec in HARDWARE else _NAMES
+    if spec.codec is not Codec.SVTAV1 and spec.preset not in known:
+        raise errors.error("INVALID_OPTIONS", f"{spec.codec} has no preset {spec.preset!r}; use {', '.join(known)}.")
 
 
 def _x264(spec: EncodeSpec) -> Settings:

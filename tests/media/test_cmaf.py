@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from fractions import Fraction
@@ -241,8 +243,52 @@ def test_what_does_not_fit_is_refused() -> None:
         encoder.finish(10)
 
 
+@pytest.mark.parametrize("codec", [*CODECS, Codec.NVENC_H264])
+def test_presets_are_checked_before_an_encoder_opens(codec: Codec) -> None:
+    encoders.check(spec(codec, preset="slow"), here=False)
+    with pytest.raises(errors.Permanent, match="preset 'sideways'") as refused:
+        encoders.check(spec(codec, preset="sideways"), here=False)
+    assert refused.value.code == "INVALID_OPTIONS"
+
+
 def test_a_usable_encoder_really_encodes() -> None:
     assert encoders.usable(Codec.X264)
+
+
+@pytest.mark.parametrize("codec", sorted(encoders.HARDWARE))
+def test_a_hardware_encoder_is_taken_where_it_encodes_and_refused_elsewhere(codec: Codec) -> None:
+    encoders.check(spec(codec), here=False)
+    if encoders.usable(codec):
+        encoders.check(spec(codec), here=True)
+        return
+    with pytest.raises(errors.Misconfigured) as refused:
+        encoders.check(spec(codec), here=True)
+    assert refused.value.code == "ENCODER_UNAVAILABLE"
+    with pytest.raises(errors.Misconfigured) as late:
+        cmaf.FragmentEncoder(spec(codec))
+    assert late.value.code == "ENCODER_UNAVAILABLE"
+
+
+_WORKER = """
+import hashlib, sys
+from tests.media.test_cmaf import encode, spec
+found = encode(spec(sys.argv[1], crf=24, preset="veryfast", threads=2), [3753 * index for index in range(9)], 9 * 3753)
+print(found.init_sha256, hashlib.sha256(found.media).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("codec", [*CODECS, *filter(encoders.usable, sorted(encoders.HARDWARE))])
+def test_two_workers_write_the_same_header(codec: Codec) -> None:
+    """Two processes, as two workers are; the same library makes the same pictures of it, too."""
+    said = [
+        subprocess.run([sys.executable, "-c", _WORKER, codec], check=True, capture_output=True, text=True, timeout=60)
+        for _ in range(2)
+    ]
+    one, other = (worker.stdout.split() for worker in said)
+    assert len(one) == 2
+    assert one[0] == other[0], "the init segment"
+    if codec not in encoders.HARDWARE:
+        assert one[1] == other[1]
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -34,6 +34,10 @@ _log = log.get("gateway")
 ResultT = TypeVar("ResultT")
 
 VTT = "text/vtt; charset=utf-8"
+BLANK = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 90"><g fill="none" stroke="#2e2c29" stroke-width="2">'
+    b'<circle cx="73" cy="45" r="13"/><circle cx="87" cy="45" r="13"/></g></svg>'
+)
 CACHED = {"Cache-Control": "private, max-age=3600"}
 
 
@@ -123,11 +127,14 @@ def _developed(sheet: Any) -> bytes:
 async def poster_picture(
     gateway: Given, player: GivenPlayer, darkroom: GivenDarkroom, token: FromPath[str], generation: FromPath[int]
 ) -> Response[bytes]:
-    """A picture of the film itself; where there is none, of what is converted."""
+    """A picture of the film itself; where there is none, of what is converted; before that, two empty rings."""
     row = await player.row(token, generation)
     found = await poster(gateway, darkroom, row.job)
     if found is None:
-        found = await darkroom.poster(await player.showing(token, generation))
+        try:
+            found = await darkroom.poster(await player.showing(token, generation))
+        except NotYet:
+            return Response(BLANK, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
     return Response(found, media_type="image/jpeg", headers=CACHED)
 
 

@@ -183,3 +183,22 @@ async def test_a_paste_and_a_folder(page: Page, gateway: Served) -> None:
     await page.wait("document.querySelectorAll('.uploads li.failed').length === 3")
     names = await page.run("return [...document.querySelectorAll('.uploads .name')].map((item) => item.textContent)")
     assert names == ["pasted.mp4", "a.mp4", "b.mkv"]
+
+
+async def test_a_server_without_tus_gets_the_file_in_one_piece(page: Page, gateway: Served, long_film: Sent) -> None:
+    await page.open("/")
+    # As if the answer to the creation came from a server that does not know the protocol.
+    await page.run(
+        """
+        const has = Headers.prototype.has;
+        Headers.prototype.has = function (name) { return name !== "Tus-Resumable" && has.call(this, name); };
+        const open = XMLHttpRequest.prototype.open;
+        XMLHttpRequest.prototype.open = function (method, ...rest) {
+          sessionStorage.methods = (sessionStorage.methods ?? "") + method;
+          return open.call(this, method, ...rest);
+        };
+        """
+    )
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert await page.run("return sessionStorage.methods") == "PUT"

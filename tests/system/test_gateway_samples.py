@@ -95,7 +95,9 @@ async def test_without_its_source_a_film_has_a_poster_of_what_is_converted(gatew
     showing = Showing(gateway.context, "J1")
     await showing.begin()
     path = (await gateway.client.get("/api/v1/jobs/J1")).json()["playback"]["poster"]
-    assert (await gateway.client.get(path)).status_code == 404
+    blank = await gateway.client.get(path)
+    assert blank.headers["content-type"].startswith("image/svg+xml")
+    assert blank.headers["cache-control"] == "no-store"
     await showing.convert(0)
     await playback(gateway, "J1")
     assert (await gateway.client.get(path)).headers["content-type"] == "image/jpeg"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +16,9 @@ from services import daemon, operations
 from services.context import Context
 from services.converter import MISSING_SECONDS, Converter, Report
 from stereospot import errors, jobs, keys, records, subjects
-from stereospot.bus import Delivery
+from stereospot.bus import Bus, Delivery
 from stereospot.completion import Completion
-from stereospot.jobs import Phase
+from stereospot.jobs import Job, Phase
 from stereospot.messages import SegmentDone, SegmentEvent, SegmentTask, Worker
 from stereospot.options import Options
 from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
@@ -191,8 +191,9 @@ async def test_a_worker_that_lacks_the_engine_gives_the_job_back_and_looks_again
         assert outcome.failure.code == "ENGINE_UNAVAILABLE"
 
 
-async def test_cancelling_stops_a_running_segment_and_its_decoder_within_ten_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("end", [operations.cancel, operations.delete])
+async def test_cancelling_and_deleting_stop_a_running_segment_and_its_decoder_within_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[Bus, str], Awaitable[Job]]
 ) -> None:
     monkeypatch.setenv("STEREOSPOT_STUB_SECONDS", "300")
     async with rig(tmp_path) as context, converter(context) as made:
@@ -200,7 +201,7 @@ async def test_cancelling_stops_a_running_segment_and_its_decoder_within_ten_sec
 
         async def cancel() -> None:
             await eventually(lambda: bool(made.busy), what="the segment at work")
-            await operations.cancel(context.bus, "J1")
+            await end(context.bus, "J1")
 
         started = time.monotonic()
         async with asyncio.TaskGroup() as group:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import socket
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
@@ -17,6 +18,7 @@ from services.gateway.tokens import load_secret
 from stereospot.settings import Settings
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+WILDCARDS = frozenset({"0.0.0.0", "::"})
 COOKIE = "stereospot-key"
 OPEN = ("/livez", "/readyz", "/favicon.ico", "/static/", "/v/")
 """What needs no key: health, the look of the page that asks for one, and what carries a token."""
@@ -73,4 +75,18 @@ def entry_url(settings: Settings) -> str:
 
 
 def _shown(host: str) -> str:
+    if host in WILDCARDS:
+        host = own_address(host)
     return f"[{host}]" if ":" in host else host
+
+
+def own_address(wildcard: str) -> str:
+    """Where others reach a server that listens on all addresses of this machine; loopback without a net."""
+    family, away = (socket.AF_INET6, "2001:db8::1") if ":" in wildcard else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            # Connecting a datagram socket sends nothing: the kernel only chooses the way there.
+            probe.connect((away, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "localhost"

@@ -13,12 +13,12 @@ from litestar import Litestar, Response, Router
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
 import stereospot
 from services.context import Context
 from services.gateway import api, assets, direct, events, health, pages, pictures, playback, problems, roots, tus
+from services.gateway.description import Description
 from services.gateway.guard import Guard
 from services.gateway.index import Index
 from services.gateway.metrics import Metrics
@@ -60,7 +60,7 @@ def create_app(context: Context) -> Litestar:
                 feeding.cancel()
 
     def guarded(app: ASGIApp) -> ASGIApp:
-        return Guard(app, context.settings, metrics)
+        return Guard(app, context.settings, metrics, player)
 
     app = Litestar(
         route_handlers=[
@@ -86,7 +86,7 @@ def create_app(context: Context) -> Litestar:
             version=stereospot.__version__,
             description="2D films in, stereoscopic 3D films out.",
             openapi_router=Router("/api/v1", route_handlers=[], include_in_schema=False, after_request=_no_page),
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[Description(path="/openapi.json")],
         ),
         request_max_body_size=MAX_JSON_BYTES,
         logging_config=None,

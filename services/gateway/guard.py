@@ -10,6 +10,7 @@ The layer also names each request, counts it, sets the security headers, and ser
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import secrets
@@ -19,11 +20,13 @@ from urllib.parse import urlsplit
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from services.gateway.access import LOOPBACK, Access
+from services.gateway.access import LOOPBACK, WILDCARDS, Access
 from services.gateway.metrics import Metrics
+from services.gateway.playback import Player
 from services.gateway.problems import PROBLEM, problem_body
 from services.gateway.render import render, wants_html
 from stereospot import errors, log
+from stereospot.media.hls import MEDIA_TYPE
 from stereospot.settings import Settings
 
 _log = log.get("gateway")
@@ -56,13 +59,15 @@ HEADERS = (
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), xr-spatial-tracking=(self)"),
 )
 
+PLAYLIST = ((b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store"))
+
 
 def allowed_hosts(settings: Settings) -> frozenset[str]:
     """Host names (no port) under which this gateway is reached."""
     names = {*LOOPBACK, settings.host.lower(), *(host.lower() for host in settings.allowed_hosts)}
     if settings.public_url:
         names.add((urlsplit(settings.public_url).hostname or "").lower())
-    return frozenset(names - {"", "0.0.0.0", "::"})
+    return frozenset(names - WILDCARDS - {""})
 
 
 def host_name(host: str) -> str | None:
@@ -77,11 +82,23 @@ def host_name(host: str) -> str | None:
     return parts.hostname.lower().rstrip(".") if parts.hostname else None
 
 
-def refusal(method: str, headers: dict[str, str], hosts: frozenset[str]) -> str | None:
-    """Why a request is refused, or None. `headers` have lower-case names."""
+def is_address(name: str) -> bool:
+    """Whether a host's name is an IP address: no page of another site can have that name turned to point here."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def refusal(method: str, headers: dict[str, str], hosts: frozenset[str], *, any_address: bool = False) -> str | None:
+    """Why a request is refused, or None. `headers` have lower-case names.
+
+    any_address: the server listens on all addresses, so all of them are its names.
+    """
     host = headers.get("host", "")
     name = host_name(host)
-    if name is None or name not in hosts:
+    if name is None or (name not in hosts and not (any_address and is_address(name))):
         return f"The host {host[:100]!r} is not one of this server's names."
     site = headers.get("sec-fetch-site")
     if method in SAFE:
@@ -101,9 +118,11 @@ def refusal(method: str, headers: dict[str, str], hosts: frozenset[str]) -> str 
 class Guard:
     """The outermost ASGI layer."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, player: Player) -> None:
         self.app = app
+        self.player = player
         self.hosts = allowed_hosts(settings)
+        self.any_address = settings.host in WILDCARDS
         self.access = Access(settings)
         self.metrics = metrics
 
@@ -138,9 +157,19 @@ class Guard:
                 message["body"] = b""
             await send(message)
 
+        path = scope["path"]
         try:
-            if (reason := refusal(method, headers, self.hosts)) is not None:
+            if (reason := refusal(method, headers, self.hosts, any_address=self.any_address)) is not None:
                 await _refuse(scope, answer, errors.error("FORBIDDEN_ORIGIN", reason), request_id)
+            elif (
+                path.startswith("/v/")
+                and method in ("GET", "HEAD")
+                and not scope["query_string"]
+                and (known := self.player.again(path)) is not None
+            ):
+                # What many players ask for again and again takes the short way; its path carries the token.
+                extra["path_template"] = known.route
+                await _send_playlist(answer, known.body)
             elif await self._is_let_in(scope, headers, answer, request_id):
                 await self.app(scope, receive, answer)
         finally:
@@ -161,6 +190,12 @@ class Guard:
         await send({"type": "http.response.start", "status": 303, "headers": found})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return False
+
+
+async def _send_playlist(send: Send, body: bytes) -> None:
+    headers = [*PLAYLIST, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def _refuse(scope: HTTPScope, send: Send, error: errors.StereoSpotError, request_id: str) -> None:

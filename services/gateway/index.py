@@ -295,6 +295,10 @@ class Index:
         """Be woken by changes of one job, or of any: `with index.watch(job_id) as watch: await watch.wait(15)`."""
         return Watch(self, job_id)
 
+    def recent(self, job_id: str) -> Row | None:
+        """A job of the recent ones as this gateway last heard of it, without asking anybody."""
+        return self._recent.get(job_id)
+
     async def row(self, job_id: str) -> Row | None:
         """A job as this gateway last heard of it; one that it has not heard of yet is asked of the broker."""
         row = self._recent.get(job_id)

@@ -63,6 +63,19 @@ class Showing:
         return min(end, max(anchor, self.state.audio_ready)) if self.has_sound else end
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A playlist as it was last sent, and what it was made of: it is sent again while all of that is as it was."""
+
+    route: str
+    body: bytes
+    job_id: str
+    generation: int
+    row_revision: int
+    state_revision: int
+    token: str
+
+
 class NotYet(Exception):
     """Nothing to play at this place yet: 404 with Retry-After, on which players ask again (they give up on 403)."""
 
@@ -74,6 +87,37 @@ class Player:
     gateway: Gateway
     _codecs: OrderedDict[str, str] = field(default_factory=OrderedDict[str, str])
     _texts: OrderedDict[tuple[Any, ...], bytes] = field(default_factory=OrderedDict[tuple[Any, ...], bytes])
+    _answers: OrderedDict[str, Answer] = field(default_factory=OrderedDict[str, Answer])
+
+    def again(self, path: str) -> Answer | None:
+        """The same answer as last time, if nothing that it was made of has changed: no await, no parsing.
+
+        Hundreds of players ask for one playlist every few seconds; most of the time there is nothing new in it.
+        """
+        found = self._answers.get(path)
+        if found is None:
+            return None
+        row = self.gateway.index.recent(found.job_id)
+        live = self.gateway.index.live(found.job_id, found.generation)
+        if (
+            row is not None
+            and live is not None
+            and (row.revision, live.revision) == (found.row_revision, found.state_revision)
+            and self.gateway.tokens.check(found.token) == found.job_id
+        ):
+            return found
+        del self._answers[path]
+        return None
+
+    def remember(self, request: Request[Any, Any, Any], token: str, shown: Showing, body: bytes) -> None:
+        """Keep an answer that was made of what the index holds now."""
+        job_id, generation = shown.row.job.job_id, shown.row.job.generation
+        live = self.gateway.index.live(job_id, generation)
+        if live is None or live.completion is not shown.state or request.url.query:
+            return
+        route = str(request.scope.get("path_template", ""))
+        kept = Answer(route, body, job_id, generation, shown.row.revision, live.revision, token)
+        _keep(self._answers, request.url.path, kept)
 
     async def row(self, token: str, generation: int) -> Row:
         """The job of a token, if it still has this generation; else NOT_FOUND, whatever the reason."""
@@ -180,9 +224,13 @@ GivenPlayer = NamedDependency[Player]
 
 # ---- playlists -------------------------------------------------------------------------------------------
 @get("/v/{token:str}/{generation:int}/master.m3u8", include_in_schema=False)
-async def master(player: GivenPlayer, token: FromPath[str], generation: FromPath[int]) -> Response[Any]:
+async def master(
+    request: Request[Any, Any, Any], player: GivenPlayer, token: FromPath[str], generation: FromPath[int]
+) -> Response[Any]:
     shown = await player.showing(token, generation)
-    return _playlist((await player.master(shown, 0, "from/0/")).encode())
+    body = (await player.master(shown, 0, "from/0/")).encode()
+    player.remember(request, token, shown, body)
+    return _playlist(body)
 
 
 @get("/v/{token:str}/{generation:int}/from/{anchor:int}/master.m3u8", include_in_schema=False)
@@ -210,14 +258,21 @@ async def anchored_master(
 
 @get("/v/{token:str}/{generation:int}/from/{anchor:int}/video.m3u8", include_in_schema=False)
 async def video(
-    player: GivenPlayer, token: FromPath[str], generation: FromPath[int], anchor: FromPath[int]
+    request: Request[Any, Any, Any],
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    anchor: FromPath[int],
 ) -> Response[Any]:
     shown = await player.showing(token, generation)
-    return _playlist(await player.media(shown, _index(anchor), None))
+    body = await player.media(shown, _index(anchor), None)
+    player.remember(request, token, shown, body)
+    return _playlist(body)
 
 
 @get("/v/{token:str}/{generation:int}/from/{anchor:int}/audio/{name:str}", include_in_schema=False)
 async def audio(
+    request: Request[Any, Any, Any],
     player: GivenPlayer,
     token: FromPath[str],
     generation: FromPath[int],
@@ -228,7 +283,9 @@ async def audio(
     track = _stem(name, ".m3u8")
     if track >= len(shown.plan.source.audio) or not shown.has_sound:
         raise errors.error("NOT_FOUND", f"There is no audio track {track}.")
-    return _playlist(await player.media(shown, _index(anchor), track))
+    body = await player.media(shown, _index(anchor), track)
+    player.remember(request, token, shown, body)
+    return _playlist(body)
 
 
 def _playlist(text: bytes) -> Response[bytes]:

@@ -164,7 +164,20 @@ async def test_only_this_machine_needs_no_key(server: Nats, tmp_path: Path) -> N
         asked = await get("/", headers=away | {"Accept": "text/html"})
         assert "<form" in asked.text
         assert entry_url(gateway.context.settings) == "http://127.0.0.1:8666/"
-        assert entry_url(gateway.context.settings.model_copy(update={"host": "0.0.0.0"})).endswith(f"/?key={key}")
+        everywhere = httpx.URL(entry_url(gateway.context.settings.model_copy(update={"host": "0.0.0.0"})))
+        assert everywhere.params["key"] == key
+        assert everywhere.host not in ("0.0.0.0", "")
+
+
+async def test_a_server_on_all_addresses_is_opened_by_the_address_it_prints(server: Nats, tmp_path: Path) -> None:
+    async with served(server, tmp_path, host="0.0.0.0") as gateway:
+        printed = httpx.URL(entry_url(gateway.context.settings))
+        named = {"Host": f"{printed.host}:{printed.port}"}
+        entered = await gateway.client.get(printed.raw_path.decode(), headers=named)
+        assert entered.status_code == 303, entered.text
+        gateway.client.cookies.clear()
+        for name, status in (("10.1.2.3", 401), ("[fd00::1]:99", 401), ("evil.example", 403), ("1.2.3.4.nip.io", 403)):
+            assert (await gateway.client.get("/jobs", headers={"Host": name})).status_code == status, name
 
 
 # ---- problems --------------------------------------------------------------------------------------------

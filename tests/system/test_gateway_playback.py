@@ -82,6 +82,36 @@ async def test_the_run_only_grows_and_ends(gateway: Served) -> None:
     assert await run_of(gateway, f"{base}/from/4/video.m3u8") == ([], False)
 
 
+async def test_what_is_asked_again_is_answered_the_same_until_it_changes(gateway: Served) -> None:
+    """The short way of the guard: the same bytes and headers, counted under the same route, never stale."""
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    await showing.convert(0)
+    master = await master_of(gateway, showing)
+    path = master.replace("master.m3u8", "from/0/video.m3u8")
+    for asked in (master, path):
+        answers = [await gateway.client.get(asked) for _ in range(3)]
+        assert len({answer.content for answer in answers}) == 1
+        named = [{name: answer.headers[name] for name in answer.headers if name not in ("date", "x-request-id")}
+                 for answer in answers]  # fmt: skip
+        assert named[0] == named[1] == named[2]
+        head = await gateway.client.head(asked)
+        assert (head.content, head.headers["content-length"]) == (b"", str(len(answers[0].content)))
+    assert (await gateway.client.get(path, headers={"Host": "evil.example"})).status_code == 403
+    text = (await gateway.client.get("/metrics")).text
+    route = "/v/{token}/{generation}/from/{anchor}/video.m3u8"
+    asked = [line for line in text.splitlines() if route in line and line.startswith("stereospot_http_requests_total")]
+    assert any('method="GET"' in line and line.endswith(" 3.0") for line in asked), asked
+    await showing.convert(1)
+    await until_run(gateway, path, [0, 1], False)
+    assert (await gateway.client.delete("/api/v1/jobs/J1")).status_code == 204
+
+    async def gone() -> bool:
+        return (await gateway.client.get(path)).status_code == 404
+
+    await eventually(gone, what="no playlist of a deleted job")
+
+
 async def test_playlists_name_what_is_there_and_it_decodes(gateway: Served) -> None:
     showing = Showing(gateway.context, "J1", sound=True)
     await showing.begin()

@@ -10,8 +10,9 @@ import itertools
 import json
 import os
 import random
+import socket
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -439,3 +440,55 @@ async def test_a_hundred_at_once_with_broken_connections(gateway: Served) -> Non
         for data in films:
             group.create_task(one(data))
     assert breaks > 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+async def test_ten_gigabytes_take_no_memory(server: Nats, tmp_path: Path) -> None:
+    """A gateway in a process of its own takes 10 GiB of a sparse file in pieces; its memory stays what it was."""
+    size, piece = 10 << 30, 1 << 30
+    source = tmp_path / "sparse.mp4"
+    with source.open("wb") as file:
+        file.write(FTYP)
+        file.truncate(size)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = int(bound.getsockname()[1])
+    words = ["run", "gateway", "--nats", server.url, "--data", str(tmp_path / "data"), "--port", str(port)]
+    daemon = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.cli", *words)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=600, trust_env=False) as client:
+
+            async def ready() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    return (await client.get("/readyz")).status_code == 200
+                return False
+
+            await eventually(ready, seconds=60, what="the gateway")
+            before = resident_kib(daemon.pid)
+            headers = TUS | {"Upload-Length": str(size)}
+            location = (await client.post("/api/v1/uploads", headers=headers)).headers["location"]
+            with source.open("rb") as file:
+
+                async def blocks(count: int) -> AsyncIterator[bytes]:
+                    for _ in range(count >> 20):
+                        yield file.read(MIB)
+
+                for offset in range(0, size, piece):
+                    named = BYTES | {"Upload-Offset": str(offset), "Content-Length": str(piece)}
+                    answer = await client.patch(location, headers=named, content=blocks(piece))
+                    assert answer.status_code == 204, answer.text
+            peak = resident_kib(daemon.pid)
+            resource = (await client.get(location)).json()
+            assert (resource["stored"], resource["size_bytes"]) == (True, size)
+            print(f"peak resident memory: {before} KiB before, {peak} KiB after 10 GiB")
+            assert peak - before < 64 << 10
+    finally:
+        daemon.terminate()
+        await daemon.wait()
+
+
+def resident_kib(process_id: int) -> int:
+    """The most that a process has held in memory, as a Linux kernel tells."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))

@@ -28,7 +28,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# In place of the script's own folder, whose modules have names that the standard library has too.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 SIZE = (448, 252)
 SEED = 20260418

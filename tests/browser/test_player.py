@@ -37,6 +37,15 @@ async def test_the_poster_stays_until_it_plays(page: Page, gateway: Served) -> N
     await page.wait(f"!{PLAYER}.glass.canvas.hidden")
 
 
+async def test_the_screen_shows_what_was_converted_last(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
+    await showing.begin()
+    await page.open("/jobs/J1")
+    for index, shown_ in ((0, "frame/0"), (1, "frame/1"), (2, "poster.jpg")):
+        await showing.convert(index)
+        await page.wait(f"{VIDEO}.poster.endsWith('/{shown_}')")
+
+
 async def test_the_scrubber_shows_what_lies_there(page: Page, gateway: Served) -> None:
     await gateway.context.store.put(keys.source("J1", "mp4"), film(4))
     await shown(page, gateway)

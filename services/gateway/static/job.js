@@ -40,6 +40,7 @@ class Job extends HTMLElement {
     if (!this.segments || (total !== null && this.segments.length !== total)) this.loadSegments();
     else this.show();
     this.player?.know(job, this.segments, this.state);
+    this.develop();
     if (job.phase !== this.phase) {
       this.phase = job.phase;
       announce(job.stage_label);
@@ -67,6 +68,7 @@ class Job extends HTMLElement {
       if (!this.state && this.segments) this.state = stateOf(segments);
       this.show();
       this.player?.know(null, this.segments, this.state);
+      this.develop();
     } catch { /* the next event asks again */ }
     this.loading = false;
   }
@@ -79,6 +81,18 @@ class Job extends HTMLElement {
     const done = doneOf(this.state);
     section.toggleAttribute("data-over", this.segments.every((segment) => done(segment.index)));
     this.strip.show(this.segments, this.state);
+  }
+
+  /** Until somebody plays it, the screen shows what was converted last. */
+  develop() {
+    const { player } = this;
+    const done = doneOf(this.state);
+    if (!this.segments || !player?.base || player.begun || this.classList.contains("theatre")) return;
+    const fresh = this.segments.findLast((segment) => done(segment.index) && !this.developed?.has(segment.index));
+    this.developed = new Set(this.segments.filter((segment) => done(segment.index)).map((segment) => segment.index));
+    const over = this.developed.size === this.segments.length;
+    if (over) player.video.poster = `${player.base}poster.jpg`;
+    else if (fresh) player.video.poster = `${player.base}frame/${fresh.index}`;
   }
 
   async act(event) {

@@ -20,7 +20,8 @@ function keep(key, value) {
 
 /** Uploads that a reload or a crash left unfinished: [{key, name, size, location, offset}]. */
 export async function unfinished() {
-  const keys = Object.keys(localStorage ?? {}).filter((key) => key.startsWith(PREFIX));
+  let keys = [];
+  try { keys = Object.keys(localStorage).filter((key) => key.startsWith(PREFIX)); } catch { /* denied: nothing was kept */ }
   const found = await Promise.all(keys.map(async (key) => {
     const entry = kept(key);
     const offset = entry && (await offsetOf(entry.location).catch(() => null));

@@ -229,7 +229,7 @@ def depth_table(truth: Sequence[View], engines: Sequence[str]) -> str:
             smooth.append(temporal.smooth([raw[i] for i in near], [soft[i] for i in near], near.index(index)))
         relative: list[float] = []
         close: list[float] = []
-        for shot in range(len(stereo_set.SCENES)):
+        for shot in sorted({view.shot for view in truth}):
             chosen = [i for i, view in enumerate(truth) if view.shot == shot]
             true = np.concatenate([small_oracle(truth[i], *size).ravel() for i in chosen]).astype(np.float64)
             found = np.concatenate([smooth[i].ravel() for i in chosen]).astype(np.float64)
@@ -297,14 +297,15 @@ def main() -> None:
     parser.add_argument("--iw3", help="a checkout of nunif, to compare with its weightless methods (needs torch)")
     parser.add_argument("--frames", type=int, default=stereo_set.FRAMES, help="frames of each scene")
     given = parser.parse_args()
-    truth = list(stereo_set.views(given.frames))
     engines = ["relief", "cues", "flat"]
-    size = f"{len(stereo_set.SCENES)} scenes of {given.frames} frames, {WIDTH}x{HEIGHT}"
-    print(f"{size}, parallax {DIVERGENCE:.1f} % of the width.\n")
-    print(view_table(truth, engines, given.iw3), end="\n\n")
-    print(depth_table(truth, engines), end="\n\n")
-    print(seam_table(truth, engines[0]), end="\n\n")
-    print(cuts_found(truth))
+    for name, scenes in (("Scenes that were looked at", stereo_set.SCENES), ("Held out", stereo_set.HELD_OUT)):
+        truth = list(stereo_set.views(given.frames, scenes))
+        size = f"{len(scenes)} scenes of {given.frames} frames, {WIDTH}x{HEIGHT}"
+        print(f"## {name}: {size}, parallax {DIVERGENCE:.1f} % of the width\n")
+        print(view_table(truth, engines, given.iw3), end="\n\n")
+        print(depth_table(truth, engines), end="\n\n")
+        print(seam_table(truth, engines[0]), end="\n\n")
+        print(cuts_found(truth), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,10 @@ FRAMES = 24
 PARALLAX = 0.03 * WIDTH
 CONVERGENCE = 0.5
 SCENES = ("field", "room", "fence", "crossing")
+"""The scenes by which the warp's parameters were chosen."""
+
+HELD_OUT = ("held-1", "held-2", "held-3", "held-4")
+"""Scenes by lot, of other things at other depths with other textures, by which nothing was chosen."""
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +67,9 @@ class View:
 
 
 def scene(name: str) -> Scene:
-    """One of SCENES; the same every time."""
+    """One of SCENES or HELD_OUT; the same every time."""
+    if name in HELD_OUT:
+        return _by_lot(np.random.default_rng(7000 + HELD_OUT.index(name)))
     rng = np.random.default_rng(SCENES.index(name))
     if name == "field":
         trees = tuple(
@@ -113,9 +119,34 @@ def scene(name: str) -> Scene:
     return Scene((Layer("wall", 0.1, 128, rough=0.3, seed=8), *things))
 
 
-def views(frames: int = FRAMES) -> Iterator[View]:
+def _by_lot(rng: np.random.Generator) -> Scene:
+    """A wall or a sky, maybe ground, and some things in front of it, from far to near."""
+    far = float(rng.uniform(0.0, 0.3))
+    layers = [Layer("wall", far, float(rng.uniform(90, 200)), rough=float(rng.uniform(0.1, 0.35)), seed=50)]
+    if rng.random() < 0.5:
+        layers = [Layer("sky", 0.0, 205, rough=0.0)]
+    horizon = float(rng.uniform(170, 260))
+    if rng.random() < 0.75:
+        near = float(rng.uniform(0.6, 1.0))
+        layers.append(Layer("ground", max(far, 0.05), float(rng.uniform(70, 150)), y=horizon, near=near, seed=51))
+    depths = np.sort(rng.uniform(far + 0.1, 1.0, int(rng.integers(4, 10))))
+    for number, depth in enumerate(depths):
+        shape = ("box", "disc", "pole")[int(rng.integers(0, 3))]
+        width = float(rng.uniform(3, 8)) if shape == "pole" else float(rng.uniform(30, 170))
+        height = float(rng.uniform(150, 300)) if shape == "pole" else float(rng.uniform(40, 190))
+        layers.append(
+            Layer(
+                shape, float(depth), float(rng.uniform(40, 215)), float(rng.uniform(0, WIDTH - 40)),
+                float(rng.uniform(20, 220)), width, height, speed=float(rng.uniform(-2.5, 2.5)),
+                rough=float(rng.uniform(0.05, 0.3)), seed=60 + number,
+            )
+        )  # fmt: skip
+    return Scene(tuple(layers), pan=float(rng.uniform(-2, 2)))
+
+
+def views(frames: int = FRAMES, scenes: tuple[str, ...] = SCENES) -> Iterator[View]:
     """Every frame of every scene, one after the other; scenes are shots."""
-    for shot, name in enumerate(SCENES):
+    for shot, name in enumerate(scenes):
         made = scene(name)
         for time in range(frames):
             left, depth = _draw(made, time, 0.0)

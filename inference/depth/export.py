@@ -18,7 +18,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-_OPTIONS = {"level": "3", "g": "1", "slicecrc": "1", "slices": "4"}
+_OPTIONS = {"level": "3", "g": "1", "slicecrc": "1"}
 _MUXER = {"fflags": "+bitexact"}
 
 

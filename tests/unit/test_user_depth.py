@@ -107,6 +107,15 @@ def test_sizes_that_fit() -> None:
         assert caught.value.code == "DEPTH_MISMATCH"
 
 
+@pytest.mark.parametrize("size", [(1, 1), (480, 1), (2, 64), (33, 17)])
+def test_depth_of_any_size_is_written(size: tuple[int, int], tmp_path: Path) -> None:
+    writer = export.Writer(*size, Fraction(24000, 1001))
+    picture = np.random.default_rng(1).integers(0, 65536, size[::-1]).astype(np.uint16)
+    writer.write(picture)
+    assert export.join([writer.finish()], tmp_path / "depth.mkv", Fraction(24000, 1001)) == 1
+    assert np.array_equal(read(tmp_path / "depth.mkv")[0], picture)
+
+
 def test_constant_depth_is_like_no_depth_but_for_a_shift() -> None:
     """Constant depth at the screen is the source, whatever the layout's parallax."""
     frames = clips.pictures(1, 64, 36)

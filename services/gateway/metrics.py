@@ -15,6 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.requests = Counter(
             "stereospot_http_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
         )
@@ -35,9 +36,14 @@ class Metrics:
 
     def count(self, method: str, route: str | None, status: int, seconds: float) -> None:
         method = method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
-        route = route or "none"
-        self.requests.labels(method, route, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        known = method, route or "none", status
+        series = self._series.get(known)
+        if series is None:
+            # Finding a series by its labels takes longer than counting.
+            made = self.requests.labels(known[0], known[1], str(status)), self.seconds.labels(known[1])
+            series = self._series[known] = made
+        series[0].inc()
+        series[1].observe(seconds)
 
     def render(self, counts: dict[str, int], ready: bool) -> bytes:
         for phase in Phase:

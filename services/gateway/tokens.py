@@ -39,6 +39,11 @@ def load_secret(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def expiry_of(token: str) -> float:
+    """Until when a token that was checked is good, in seconds since the epoch."""
+    return float(int(token.split(".")[1], 16))
+
+
 class Tokens:
     """Make and check playback tokens."""
 

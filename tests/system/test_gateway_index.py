@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from services.context import Context
+from services.gateway.app import create_app
 from services.gateway.table import Table, decode_cursor
+from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
 from stereospot.messages import SourceRef
+from stereospot.settings import Settings
+from stereospot.storage import open_store
+from tests.support import nats_server
 
 COUNT = 100_000
 SHARE = {97: Phase.FAILED, 98: Phase.CONVERTING, 99: Phase.CREATED}
@@ -60,6 +68,43 @@ def test_every_question_is_answered_within_100_ms(table: Table) -> None:
     }
     slow = {name: round(seconds * 1000) for name, action in questions.items() if (seconds := p95(action)) > 0.1}
     assert slow == {}
+
+
+async def test_every_list_over_http_is_answered_within_100_ms(table: Table, tmp_path: Path) -> None:
+    """The whole answer: routing, the index, fifty resources, JSON."""
+    with nats_server() as server:
+        settings = Settings(nats_url=server.url, data_dir=tmp_path)
+        bus = await Bus.connect(settings, name="index-test")
+        store = open_store(settings)
+        app = create_app(Context(settings, bus, store))
+        index = app.state.gateway.index
+        index._table.close()
+        index._table = table
+        transport = httpx.ASGITransport(app)  # pyright: ignore[reportArgumentType]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            cursor = (await client.get("/api/v1/jobs")).json()["next"]
+            slow: dict[str, int] = {}
+            for query in (
+                "",
+                f"cursor={cursor}",
+                "status=failed",
+                "status=active",
+                "q=Film+123",
+                "q=nothing",
+                "limit=200",
+            ):
+                times: list[float] = []
+                for _ in range(20):
+                    begun = time.process_time()
+                    answer = await client.get(f"/api/v1/jobs?{query}")
+                    times.append(time.process_time() - begun)
+                    assert answer.status_code == 200, answer.text
+                if (found := sorted(times)[18]) > 0.1:
+                    slow[query] = round(found * 1000)
+                print(f"/api/v1/jobs?{query[:20]}: p95 {found * 1000:.1f} ms of processor time")
+            assert slow == {}
+        await store.close()
+        await bus.drain()
 
 
 def test_pages_walk_through_all_jobs_of_a_filter(table: Table) -> None:

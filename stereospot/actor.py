@@ -268,7 +268,8 @@ class Actor:
                 await received.nak(self._delay(delivery.attempt) if delay is None else delay)
             case Return(delay_seconds=delay):
                 await self._tries.excuse(delivery)
-                await received.nak(delay)
+                # In step with the renewal of waiting requests it would come back to the same worker for ever.
+                await received.nak(delay * random.uniform(0.7, 1.3))
             case Reject(failure=failure):
                 await self._bury(delivery, failure)
                 await received.terminate(f"{failure.code} {failure.detail}")

@@ -48,7 +48,10 @@ async def test_a_rolling_restart_buries_nothing(tmp_path: Path, tell: Tell) -> N
 
 @pytest.mark.timeout(400)
 async def test_workers_that_lack_the_engine_bury_nothing(tmp_path: Path, tell: Tell) -> None:
-    """They look, give it back and look again later; whoever has the engine finds it with all of its attempts."""
+    """They look, give it back and look again later; whoever has the engine finds it with all of its attempts.
+
+    Both live on to the end: neither may get the same message for ever.
+    """
     async with fleet(tmp_path, start=("planner", "collector", "assembler", "dead-letters")) as made:
         options = Options(engine=curved.NAME, preset="ultrafast", segment_seconds=1.0)
         source = await submit.local_source(curved.film(tmp_path, seconds=4), None)

@@ -351,6 +351,10 @@ async def capabilities(gateway: Given) -> dict[str, Any]:
         "max_upload_bytes": settings.max_upload_bytes,
         "max_pixels": settings.max_pixels,
         "max_duration_seconds": settings.max_duration_seconds if math.isfinite(settings.max_duration_seconds) else None,
+        "uploads": {
+            "tus": {"version": tus.VERSION, "extensions": tus.EXTENSIONS.split(","), "checksums": tus.ALGORITHMS},
+            "direct": settings.storage == "s3",
+        },
         "inputs": ["upload", *(["path"] if settings.roots else [])],
     }
 

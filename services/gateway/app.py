@@ -17,7 +17,20 @@ from litestar.types import ASGIApp
 
 import stereospot
 from services.context import Context
-from services.gateway import api, assets, direct, events, health, pages, pictures, playback, problems, roots, tus
+from services.gateway import (
+    api,
+    assets,
+    direct,
+    events,
+    health,
+    outputs,
+    pages,
+    pictures,
+    playback,
+    problems,
+    roots,
+    tus,
+)
 from services.gateway.description import Description
 from services.gateway.guard import Guard
 from services.gateway.index import Index
@@ -64,7 +77,7 @@ def create_app(context: Context) -> Litestar:
 
     app = Litestar(
         route_handlers=[
-            Router("/api/v1", route_handlers=[*tus.HANDLERS, *direct.HANDLERS, *api.HANDLERS]),
+            Router("/api/v1", route_handlers=[*tus.HANDLERS, *direct.HANDLERS, *outputs.HANDLERS, *api.HANDLERS]),
             *events.HANDLERS,
             *roots.HANDLERS,
             *playback.HANDLERS,

@@ -122,6 +122,11 @@ def _complete(method: str, path: str, operation: Schema) -> None:
         answers["304"] = {"description": "Nothing has changed."}
     if (method, path) == ("post", "/api/v1/jobs"):
         answers["200"] = {**answers["201"], "description": "The job that the same request made before."}
+    if path.endswith("/outputs/{name}"):
+        served = {"application/octet-stream": {"schema": _BYTES}}
+        answers["200"] = {"description": "The whole.", "content": {"video/*": {"schema": _BYTES}} | served}
+        answers["206"] = {**answers["200"], "description": "The range that was asked for."}
+        answers["304"] = {"description": "Nothing has changed."}
     name = "Job" if path.startswith("/api/v1/jobs") else ""
     for status in ("200", "201"):
         media: Schema | None = answers.get(status, {}).get("content", {}).get("application/json")
@@ -134,7 +139,11 @@ def _complete(method: str, path: str, operation: Schema) -> None:
                 "properties": {"jobs": {"type": "array", "items": {"$ref": "#/components/schemas/Job"}}},
             }
             media["example"] = _example_list()
-        elif name and path.count("/") <= 5 and not path.endswith(("/seek", "/segments", "/events", "/whole")):
+        elif (
+            name
+            and path.count("/") <= 5
+            and not path.endswith(("/seek", "/segments", "/events", "/whole", "/outputs", "/outputs/{name}"))
+        ):
             media["schema"] = {"$ref": "#/components/schemas/Job"}
             media["example"] = _example_job()
 

@@ -582,6 +582,26 @@ async def test_playlists_and_play_lead_to_the_film(gateway: Served) -> None:
     assert part.headers["content-range"] == "bytes 1000000-1000009/1200000"
     head = await gateway.client.head(lines[2])
     assert (head.headers["content-length"], head.content) == ("1200000", b"")
+    listed = (await gateway.client.get(f"/api/v1/jobs/{job_id}/outputs")).json()["outputs"]
+    assert [item["file_name"] for item in listed] == ["Holiday.3D.HSBS.LR.mp4"]
+    href = listed[0]["href"]
+    whole = await gateway.client.get(href)
+    assert whole.content == data
+    etag = whole.headers["etag"]
+    table: list[tuple[str, dict[str, str], int, bytes]] = [
+        ("HEAD", {}, 200, b""),
+        ("GET", {"Range": "bytes=5-9"}, 206, data[5:10]),
+        ("GET", {"Range": "bytes=5-9", "If-Range": etag}, 206, data[5:10]),
+        ("GET", {"Range": "bytes=5-9", "If-Range": '"other"'}, 200, data),
+        ("GET", {"If-None-Match": etag}, 304, b""),
+    ]
+    for method, headers, status, body in table:
+        answer = await gateway.client.request(method, href, headers=headers)
+        assert (answer.status_code, answer.content) == (status, body), (method, headers)
+    beyond = await gateway.client.get(href, headers={"Range": "bytes=1200000-"})
+    assert (beyond.status_code, beyond.json()["code"]) == (416, "RANGE_NOT_SATISFIABLE")
+    assert beyond.headers["content-range"] == "bytes */1200000"
+    assert (await gateway.client.get(f"/api/v1/jobs/{job_id}/outputs/other.mp4")).json()["code"] == "NOT_FOUND"
     forged = lines[2].replace(job_id, "other")
     assert (await gateway.client.get(forged)).status_code == 404
 

@@ -448,6 +448,8 @@ async def test_a_hundred_at_once_with_broken_connections(gateway: Served) -> Non
 async def test_ten_gigabytes_take_no_memory(server: Nats, tmp_path: Path, gibibytes: int) -> None:
     """A gateway in a process of its own takes a sparse file in pieces; its memory stays what it was."""
     size, piece = gibibytes << 30, 1 << 29
+    async with served(server, tmp_path / "first"):
+        pass  # the broker has its streams
     source = tmp_path / "sparse.mp4"
     with source.open("wb") as file:
         file.write(FTYP)

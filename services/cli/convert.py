@@ -32,8 +32,6 @@ CodecName = Literal["x264", "x265", "svtav1", "nvenc-h264", "nvenc-hevc"]
 
 SUFFIXES: dict[str, Container] = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "mkv"}
 SERVICES = frozenset({"planner", "analyse", "converter", "collector", "assembler"})
-HOPELESS = frozenset({"permanent", "misconfigured"})
-"""Kinds of failures after which nothing that was made is worth keeping."""
 
 
 async def convert(

@@ -140,7 +140,7 @@ async def test_a_server_that_could_not_write_is_started_again(tmp_path: Path) ->
             said.write("[1] [ERR] Filestore [WORK] Critical write error: no space left on device\n")
         await eventually(lambda: server.pid not in (None, old), seconds=5)
         new = server.pid
-        await asyncio.sleep(0.2)  # long enough for several looks: one error is one start
+        await asyncio.sleep(0.2)  # an absence can only be waited for: four looks, and one error is one start
         assert server.pid == new
 
 

@@ -20,6 +20,7 @@ from stereospot import broker, subjects
 from stereospot.broker import Embedded
 from stereospot.bus import Bus, Write
 from stereospot.settings import Settings
+from tests.faults.table import Tell
 from tests.support import Nats, eventually
 
 STRACE = shutil.which("strace")
@@ -71,7 +72,7 @@ def unsynced_at_ack(trace: str, marker: str) -> list[str]:
 
 @pytest.mark.skipif(STRACE is None, reason="strace is not installed")
 @pytest.mark.parametrize("kind", ["publish", "put", "commit"])
-async def test_the_embedded_server_syncs_before_it_acknowledges(tmp_path: Path, kind: str) -> None:
+async def test_the_embedded_server_syncs_before_it_acknowledges(tmp_path: Path, tell: Tell, kind: str) -> None:
     writes: dict[str, Callable[[Bus], Awaitable[object]]] = {
         "publish": lambda bus: bus.publish("stereospot.work.plan.a", b"MARKER"),
         "put": lambda bus: bus.bucket(subjects.JOBS).create("a", b"MARKER"),
@@ -87,7 +88,9 @@ async def test_the_embedded_server_syncs_before_it_acknowledges(tmp_path: Path, 
         async with traced(server.pid, tmp_path / "trace"):
             await writes[kind](bus)
         await bus.drain()
-    assert unsynced_at_ack((tmp_path / "trace").read_text(), "MARKER") == []
+    unsynced = unsynced_at_ack((tmp_path / "trace").read_text(), "MARKER")
+    tell("F4b fsync before the acknowledgement", lost=len(unsynced))
+    assert unsynced == []
 
 
 @pytest.mark.skipif(STRACE is None, reason="strace is not installed")
@@ -99,7 +102,7 @@ async def test_the_check_itself_sees_a_server_that_does_not_sync(bus: Bus, serve
 
 
 @pytest.mark.slow
-async def test_commits_are_whole_under_forty_kills(tmp_path: Path) -> None:
+async def test_commits_are_whole_under_forty_kills(tmp_path: Path, tell: Tell) -> None:
     async with Embedded(tmp_path, port=None) as server:
         settings = server.settings(Settings(data_dir=tmp_path))
         bus = await Bus.connect(settings, name="test")
@@ -128,6 +131,7 @@ async def test_commits_are_whole_under_forty_kills(tmp_path: Path) -> None:
         bucket = bus.bucket(subjects.STATE)
         states = {key.removeprefix("state.") for key in await bucket.keys("state")}
         triggers = {key.removeprefix("trigger.") for key in await bucket.keys("trigger")}
+        tell("F4 broker killed in commits, 40 times", lost=len(committed - states), duplicated=len(states ^ triggers))
         assert states == triggers == committed
         await bus.drain()
 

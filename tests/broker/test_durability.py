@@ -124,9 +124,12 @@ async def test_commits_are_whole_under_forty_kills(tmp_path: Path, tell: Tell) -
             for kill in range(40):
                 before = len(committed)
                 await eventually(lambda before=before, kill=kill: len(committed) > before + kill % 5, seconds=30)
-                assert server.pid is not None
-                os.kill(server.pid, signal.SIGKILL)
-                await eventually(lambda: server.pid is not None and bus.is_connected, seconds=30)
+                old = server.pid
+                assert old is not None
+                os.kill(old, signal.SIGKILL)
+                await eventually(
+                    lambda old=old: server.pid not in (None, old) and bus.is_connected, seconds=30, what="a new server"
+                )
             stopping.set()
         bucket = bus.bucket(subjects.STATE)
         states = {key.removeprefix("state.") for key in await bucket.keys("state")}

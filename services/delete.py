@@ -1,14 +1,15 @@
 """`work.delete.<job>`: a deleted job's objects and keys go, its record last.
 
 Workers that have not yet noticed may still store something: the objects are removed twice, `SETTLE_SECONDS` apart, and
-the record stays until the second time, so whatever dies when, somebody comes back to finish.
+the record stays until the second time, so whatever dies when, somebody comes back to finish. An input that another job
+reads stays (`inputs`).
 """
 
 from __future__ import annotations
 
 from pydantic import ValidationError
 
-from services import operations
+from services import inputs, operations
 from services.context import Context
 from stereospot import crash, errors, keys, log, records, subjects
 from stereospot.bus import Delivery
@@ -35,6 +36,8 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
     found = await records.get_job(context.bus, job_id)
     if found is not None and found[0].phase is not Phase.DELETED:
         return Ack("not deleted")
+    for mark in inputs.foreign(found[0]) if found is not None else ():
+        await context.store.delete(mark)
     removed = await _sweep(context, job_id)
     crash.point("delete.swept")
     if found is not None and delivery.attempt == 1:
@@ -50,7 +53,8 @@ async def _sweep(context: Context, job_id: str) -> int:
     """Remove queued segments, objects and completion sets; returns how many objects."""
     await operations.withdraw(context.bus, job_id)
     removed = await context.store.delete_prefix(keys.job_prefix(job_id))
-    removed += await context.store.delete_prefix(keys.input_prefix(job_id))
+    if not await inputs.is_used(context.bus, context.store, job_id):  # else the janitor removes it when it is not
+        removed += await context.store.delete_prefix(keys.input_prefix(job_id))
     state = context.bus.bucket(subjects.STATE)
     for key in await state.keys(f"state.{job_id}") + await state.keys(f"trigger.{job_id}"):
         await state.purge(key)

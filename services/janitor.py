@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services import alias, intake, operations
+from services import alias, inputs, intake, operations
 from services.context import Context
 from services.ledger import Ledger, Queued
 from services.states import States
@@ -249,7 +249,9 @@ class Janitor:
                 if job_id not in known and modified < before:
                     orphans.add(prefix)
         for prefix in sorted(orphans):
-            if await records.get_job(self._bus, prefix.split("/")[1]) is None:
+            job_id = prefix.split("/")[1]
+            used = prefix.startswith("input/") and await inputs.is_used(self._bus, self._store, job_id)
+            if not used and await records.get_job(self._bus, job_id) is None:
                 await self._store.delete_prefix(prefix)
                 findings.add("orphan", prefix)
         return findings

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from services import operations, sources
+from services import inputs, operations, sources
 from services.context import Context
 from stereospot import errors, keys, log, records, subjects
 from stereospot.bus import Conflict, Delivery, Refused
@@ -99,6 +99,9 @@ async def create(
         passthrough=passthrough,
         history=(Step(phase=Phase.CREATED, at=now, generation=1, attempt=1),),
     )
+    for key in inputs.foreign(job):
+        # Before the record: what a job may read is never removed as nobody's.
+        await context.store.put(key, b"")
     try:
         await records.create_job(context.bus, job)
     except Conflict:

@@ -35,6 +35,11 @@ def input_prefix(job_id: str) -> str:
     return f"input/{job_id}/"
 
 
+def input_use(input_id: str, job_id: str) -> str:
+    """Says that a job reads an input that is another's; an empty object beside it."""
+    return f"input/{input_id}/used-by/{job_id}"
+
+
 def upload_prefix(upload_id: str) -> str:
     """What is kept of an upload beside its bytes."""
     return f"uploads/{upload_id}/"
@@ -176,6 +181,19 @@ class ChunkKey:
 
 def _parts(key: str) -> list[str]:
     return unquote_plus(key).split("/")
+
+
+def parse_input_use(key: str) -> tuple[str, str] | None:
+    """(input, job) of an `input_use` key."""
+    parts = _parts(key)
+    if (
+        len(parts) != 4
+        or parts[0] != "input"
+        or parts[2] != "used-by"
+        or not (is_token(parts[1]) and is_token(parts[3]))
+    ):
+        return None
+    return parts[1], parts[3]
 
 
 def parse_source(key: str) -> SourceKey | None:

@@ -43,9 +43,7 @@ class Frame:
 
     __slots__ = ("_decoder", "_slot", "pad", "planes", "pts")
 
-    def __init__(
-        self, pts: int, pad: int, planes: tuple[NDArray[Any], ...], decoder: Decoder, slot: int
-    ) -> None:
+    def __init__(self, pts: int, pad: int, planes: tuple[NDArray[Any], ...], decoder: Decoder, slot: int) -> None:
         self.pts = pts
         self.pad = pad
         self.planes = planes

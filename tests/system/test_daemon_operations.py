@@ -343,6 +343,30 @@ async def test_the_janitor_mends_each_thing_that_a_crash_can_leave(tmp_path: Pat
         assert Trigger.model_validate_json(trigger.value).total == 2
 
 
+async def test_an_input_stays_while_another_job_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delete, "SETTLE_SECONDS", 0.2)
+    key = keys.source("film", "mp4")
+    source = SourceRef(key=key, name="film.mp4", size_bytes=1)
+
+    async def gone(job_id: str) -> bool:
+        return await records.get_job(context.bus, job_id) is None
+
+    async with rig(tmp_path) as context:
+        await context.store.put(key, b"x")
+        await submit.create(context, source, Options(), job_id="film")
+        await submit.create(context, source, Options(samples=(0.0,)), job_id="try-1")
+        async with daemon.running(context.settings, {"delete"}):
+            await operations.delete(context.bus, "film")
+            await eventually(lambda: gone("film"), what="the owner's record gone")
+            assert await context.store.head(key) is not None
+            assert (await Janitor(context, stale_seconds=0.0).sweep_storage()).mended == {}
+            await operations.delete(context.bus, "try-1")
+            await eventually(lambda: gone("try-1"), what="the reader's record gone")
+        found = await Janitor(context, stale_seconds=0.0).sweep_storage()
+        assert found.mended["orphan"] == ["input/film/"]
+        assert [item.key async for item in context.store.list("input/")] == []
+
+
 async def test_the_janitor_removes_only_old_orphans(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job())

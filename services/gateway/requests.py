@@ -43,6 +43,9 @@ class NewJob(_Request):
     filename: str = Field(default="", max_length=200, description="what an uploaded file is called, for display")
     options: Options = Options()
     priority: int = Field(default=4, ge=0, le=9, description="9 first")
+    pool: str | None = Field(
+        default=None, max_length=64, description="a label of converters; default: by backend and engine"
+    )
     passthrough: str = Field(default="", max_length=1000)
 
 
@@ -107,6 +110,7 @@ async def _create(gateway: Gateway, wanted: NewJob, job_id: str | None) -> Job:
         job_id=job_id,
         title=wanted.title or title,
         priority=wanted.priority,
+        pool=wanted.pool,
         passthrough=wanted.passthrough,
         depth=await _depth(gateway, wanted),
     )

@@ -376,6 +376,15 @@ async def test_idempotency(gateway: Served) -> None:
     assert other.json()["code"] == "CONFLICT"
 
 
+async def test_a_job_may_ask_for_a_pool_by_its_label(gateway: Served) -> None:
+    stored = (await gateway.client.put("/api/v1/uploads", content=CLIP)).json()
+    body = {"upload": stored["upload"]}
+    nowhere = await gateway.client.post("/api/v1/jobs", json={**body, "pool": "nowhere"})
+    assert (nowhere.status_code, nowhere.json()["code"]) == (422, "INVALID_OPTIONS")
+    made = await gateway.client.post("/api/v1/jobs", json={**body, "pool": "gpu"})
+    assert (made.status_code, made.json()["pool"]) == (201, "gpu")
+
+
 async def test_etags(gateway: Served) -> None:
     job_id = (await upload(gateway))["job_id"]
     path = f"/api/v1/jobs/{job_id}"

@@ -32,31 +32,32 @@ _QUEUES = frozenset({subjects.WORK, subjects.CONVERT, subjects.DONE, subjects.LI
 
 # ---- the net ---------------------------------------------------------------------------------------------
 async def handle(context: Context, delivery: Delivery) -> Outcome:
-    """One advisory: bury the message it speaks of, unless its handler has done so."""
+    """One advisory: bury the message it speaks of; what its handler, or one of us, had begun is finished."""
     try:
         advisory: dict[str, Any] = json.loads(delivery.data)
         stream, sequence = str(advisory["stream"]), int(advisory["stream_seq"])
     except (ValueError, KeyError, TypeError):
         return Ack("not an advisory")
     bus = context.bus
-    dead_id = f"{stream}-{sequence}"
-    if await find(bus, dead_id) is not None:
-        return Ack("buried by its handler")
     found = await bus.get(stream, sequence)
     if found is None or found.is_marker:
         return Ack("gone")
     deliveries = int(advisory.get("deliveries", 0))
-    if str(advisory.get("type", "")).endswith("max_deliver") and await _offer_again(context, found, stream, deliveries):
-        return Ack("offered again")
-    reason = advisory.get("reason") or "no worker that took it came back"
-    problem = errors.error("ATTEMPTS_EXHAUSTED", f"{deliveries} deliveries: {reason}.")
-    failure = Failure.of(problem, attempts=deliveries, segment_index=_segment_index(found.subject))
-    source = Delivery(
-        subject=found.subject, data=found.data, attempt=deliveries, stream=stream, stream_sequence=sequence,
-        headers=found.headers,
-    )  # fmt: skip
-    letter = dead_letter(source, failure, worker_id=str(advisory.get("consumer", "")), at=time.time())
-    await bus.publish(subjects.dead(letter.kind, letter.dead_id), letter, msg_id=f"dead.{letter.dead_id}")
+    # A letter that is there already is its handler's, or of one of us who died before the rest was done.
+    letter = await find(bus, f"{stream}-{sequence}")
+    if letter is None:
+        is_spent = str(advisory.get("type", "")).endswith("max_deliver")
+        if is_spent and await _offer_again(context, found, stream, deliveries):
+            return Ack("offered again")
+        reason = advisory.get("reason") or "no worker that took it came back"
+        problem = errors.error("ATTEMPTS_EXHAUSTED", f"{deliveries} deliveries: {reason}.")
+        failure = Failure.of(problem, attempts=deliveries, segment_index=_segment_index(found.subject))
+        source = Delivery(
+            subject=found.subject, data=found.data, attempt=deliveries, stream=stream, stream_sequence=sequence,
+            headers=found.headers,
+        )  # fmt: skip
+        letter = dead_letter(source, failure, worker_id=str(advisory.get("consumer", "")), at=time.time())
+        await bus.publish(subjects.dead(letter.kind, letter.dead_id), letter, msg_id=f"dead.{letter.dead_id}")
     crash.point("dead_letters.buried")
     await _fail_job(bus, letter)
     crash.point("dead_letters.failed")

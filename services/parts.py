@@ -203,7 +203,8 @@ def _converter(context: Context, _: object) -> Part:
             finally:
                 for task in others:
                     task.cancel()
-        with contextlib.suppress(errors.StereoSpotError):
+        # A courtesy: the bucket forgets by itself.
+        with contextlib.suppress(errors.StereoSpotError, TimeoutError):
             async with asyncio.timeout(1.0):
                 await context.bus.bucket(subjects.WORKERS).delete(worker_id)
         if converter.lost is not None:

@@ -17,6 +17,7 @@ from stereospot.actor import Actor
 from stereospot.bus import Bus
 from stereospot.messages import PlanWork
 from tests.broker.worker import worker
+from tests.faults.fleet import stretched
 from tests.support import Nats, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,9 +34,9 @@ async def shorten(bus: Bus) -> None:
 async def finish(bus: Bus) -> None:
     """Run the worker here until its work is gone."""
     actor: Actor = worker(bus)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
         group.create_task(actor.run())
-        await eventually(lambda: gone(bus))
+        await eventually(lambda: gone(bus), seconds=stretched(10), what="the work done")
         actor.stop()
 
 
@@ -53,7 +54,7 @@ async def test_a_crash_at(point: str, bus: Bus, server: Nats) -> None:
         cwd=ROOT, env={**os.environ, crash.VARIABLE: point}, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(stretched(20)):
             assert await process.wait() == -signal.SIGKILL, "the point was never passed"
     finally:
         if process.returncode is None:

@@ -32,13 +32,8 @@ def tear(made: Fleet, stream: str) -> int:
     return size
 
 
-@pytest.mark.parametrize(
-    "stream",
-    [
-        pytest.param(name, marks=() if name == "KV_state" else pytest.mark.slow)
-        for name in ("KV_jobs", "KV_state", "CONVERT", "DONE", "EVENT", "WORK")
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", ["KV_jobs", "KV_state", "CONVERT", "DONE", "EVENT", "WORK"])
 async def test_f5_a_torn_block(tmp_path: Path, tell: Tell, stream: str) -> None:
     """One job is done, one is in its middle; all services died with the broker."""
     async with fleet(tmp_path, start=PIPELINE - {"converter", "collector"}) as made:
@@ -84,7 +79,7 @@ async def test_f5_a_torn_block(tmp_path: Path, tell: Tell, stream: str) -> None:
 
         await eventually(is_done, seconds=stretched(60), every=1.0, what="the end of both jobs")
         recovery = time.monotonic() - back
-        await made.at_rest()
+        # Not `at_rest`: a tear may undo a removal, and what was acknowledged lies there again and is nobody's.
         objects = (await made.history()).objects
         films = [(await made.job(name)).film for name in ("J1", "J2")]
         stored = [objects.get(film.key) if film is not None else None for film in films]

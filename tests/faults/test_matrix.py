@@ -48,14 +48,17 @@ async def supervised(made: Fleet, *names: str, program: tuple[str, ...] = (), **
 @pytest.mark.timeout(1700)
 @pytest.mark.parametrize(("workers", "jobs"), [(2, 10), (8, 200)])
 async def test_f2_random_kills(tmp_path: Path, tell: Tell, workers: int, jobs: int) -> None:
-    """A process of the fleet, any but the broker, is killed every two seconds until all jobs are done."""
+    """A process of the fleet, any but the broker, is killed every two seconds until all jobs are done.
+
+    Attempts are not limited: as shipped, what four workers died of is poison, and here they die of something else.
+    """
     dice = random.Random(7)
     names = [f"J{number}" for number in range(jobs)]
     async with fleet(tmp_path) as made, asyncio.TaskGroup() as group:
 
         async def keep(*services: str) -> None:
             while True:
-                await (await made.start(*services)).process.wait()
+                await (await made.start(*services, max_attempts=1000)).process.wait()
 
         async def kill_one() -> None:
             while True:
@@ -78,9 +81,9 @@ async def test_f2_random_kills(tmp_path: Path, tell: Tell, workers: int, jobs: i
         verdict = await made.verdict(slack_seconds=math.inf)
         tell("F2 random kill -9 every 2 s", verdict)
         print(f"{workers} workers, {jobs} jobs: {len(made.deaths)} killed")
+        assert verdict.violations == (), verdict
         assert {(await made.job(name)).segments for name in names} == {20}
         assert len(made.deaths) >= 5
-        assert verdict.violations == (), verdict
 
 
 # ---- F3 --------------------------------------------------------------------------------------------------

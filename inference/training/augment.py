@@ -2,7 +2,7 @@
 
 Place in the flow: between the replay pool and the network, on tensors. Zoom
 crops change size and place, the rest changes colour; a clip's frames get the
-same geometry and nearly the same colour, so that their flow stays true.
+same geometry and nearly the same colour, and their flow follows the crop.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def _shared(values: Tensor, pairs: int) -> Tensor:
 
 def geometry(
     rgb: Tensor, inverse: Tensor, flow: Tensor, pairs: int, size: tuple[int, int], g: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Crop, scale to `size` and mirror. The flow is dropped (None) when the batch is cropped."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Crop, scale to `size` and mirror."""
     height, width = rgb.shape[-2:]
-    kept: Tensor | None = flow
     zoom = 1.0 if torch.rand(1, generator=g) < 0.5 else 1 + 0.6 * float(torch.rand(1, generator=g))
     if zoom > 1:
         h, w = int(height / zoom), int(width / zoom)
         y = int(torch.randint(0, height - h + 1, (1,), generator=g))
         x = int(torch.randint(0, width - w + 1, (1,), generator=g))
         rgb, inverse = rgb[:, :, y : y + h, x : x + w], inverse[:, y : y + h, x : x + w]
-        kept = None
+        flow = flow[:, y : y + h, x : x + w]  # what leaves the crop gets beyond -1..1, what was unseen stays there
+        flow = ((flow + 1) * torch.tensor([width, height]) - 2 * torch.tensor([x, y])) / torch.tensor([w, h]) - 1
     if rgb.shape[-2:] != size:
         smaller = rgb.shape[-2] > size[0] * 1.2
         rgb = (
@@ -44,16 +44,14 @@ def geometry(
             else F.interpolate(rgb, size, mode="bilinear", align_corners=False)
         )
         inverse = F.interpolate(inverse[:, None], size, mode="nearest")[:, 0]
-        if kept is not None:
-            kept = F.interpolate(kept.permute(0, 3, 1, 2), size, mode="nearest").permute(0, 2, 3, 1)
+        flow = F.interpolate(flow.permute(0, 3, 1, 2), size, mode="nearest").permute(0, 2, 3, 1)
     mirror = _shared(torch.rand(rgb.shape[0], generator=g), pairs) < 0.5
     rgb = torch.where(mirror[:, None, None, None], rgb.flip(-1), rgb)
     inverse = torch.where(mirror[:, None, None], inverse.flip(-1), inverse)
-    if kept is not None and pairs:
-        turned = kept.flip(2)
-        turned = torch.where(turned.abs() > 1, turned, turned * torch.tensor([-1.0, 1.0]))
-        kept = torch.where(mirror[-pairs:, None, None, None], turned, kept)
-    return rgb, inverse, kept
+    if pairs:
+        turned = flow.flip(2) * torch.tensor([-1.0, 1.0])
+        flow = torch.where(mirror[-pairs:, None, None, None], turned, flow)
+    return rgb, inverse, flow
 
 
 def colour(rgb: Tensor, pairs: int, g: torch.Generator) -> Tensor:

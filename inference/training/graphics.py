@@ -29,7 +29,7 @@ def caption_card(w: World) -> None:
     w.overlay = "card"
 
 
-@kind(0.8)
+@kind(1.3)
 def title_card(w: World) -> None:
     """Shapes and letters on a pattern or a gradient."""
     rng = w.rng

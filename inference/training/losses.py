@@ -16,6 +16,10 @@ RANGE_FLOOR = 0.35
 """A frame whose inverse depths span less than this share of the nearest is not stretched further."""
 
 CARD_WEIGHT = 4.0
+_CLEARLY = 0.02
+"""Relief by which two places must differ before their order counts as settled."""
+_APART = ((0, 1 / 2), (1 / 2, 0), (1 / 3, -1 / 4), (1 / 4, 1 / 3), (1 / 8, 1 / 6), (0, 1 / 8), (1 / 12, 0))
+"""Offsets between the places whose order is compared, in heights and widths of the picture."""
 
 
 def target(inverse: Tensor, pairs: int = 0) -> tuple[Tensor, Tensor]:
@@ -53,6 +57,24 @@ def align(relief: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     return (relief - mean) * scale.clamp(0.4, 2.5).detach() + truth_mean
 
 
+def order(relief: Tensor, inverse: Tensor, valid: Tensor) -> Tensor:
+    """How wrongly pairs of places are ordered whose depths differ by more than a tenth (the bench's `pair order`).
+
+    The other terms compare inverse depth itself and so know little of what is far away.
+    """
+    relief, inverse, valid = relief[:, ::2, ::2], inverse[:, ::2, ::2], valid[:, ::2, ::2]
+    total, count = relief.new_zeros(()), relief.new_zeros(())
+    for down, right in _APART:
+        by = (round(down * relief.shape[1]), round(right * relief.shape[2]))
+        other, d, v = (torch.roll(t, by, (1, 2)) for t in (relief, inverse, valid))
+        away = (d - inverse).abs() > 0.1 * torch.maximum(d, inverse).clamp_min(0.05)
+        counted = away * v * valid
+        behind = (relief - other) * torch.sign(d - inverse)
+        total = total + (_CLEARLY * F.softplus(behind / _CLEARLY) * counted).sum()
+        count = count + counted.sum()
+    return total / count.clamp_min(1)
+
+
 def edges(error: Tensor, valid: Tensor, scales: int = 4) -> Tensor:
     """Mean gradient of the error over several scales: sharp where the truth is, smooth elsewhere."""
     total = error.new_zeros(())
@@ -68,7 +90,7 @@ def edges(error: Tensor, valid: Tensor, scales: int = 4) -> Tensor:
 def steadiness(relief: Tensor, truth: Tensor, flow: Tensor, pairs: int) -> Tensor:
     """Change of relief between the frames of a clip that the truth does not explain.
 
-    flow [pairs, h, w, 2]: where a pixel of the first frame is in the second, 2 if nowhere.
+    flow [pairs, h, w, 2]: where a pixel of the first frame is in the second, beyond -1..1 if nowhere.
     """
     first, second = relief[-2 * pairs : -pairs], relief[-pairs:]
     truth_first, truth_second = truth[-2 * pairs : -pairs], truth[-pairs:]
@@ -89,24 +111,30 @@ class Parts:
     edges: Tensor
     steadiness: Tensor
     spread: Tensor
+    order: Tensor
+    card: Tensor
 
 
 def total(
-    relief: Tensor, spread: Tensor, inverse: Tensor, flow: Tensor | None, pairs: int, edge_weight: float
+    relief: Tensor, spread: Tensor, card: Tensor, inverse: Tensor, flow: Tensor, pairs: int, edge_weight: float
 ) -> Parts:
     truth, valid = target(inverse, pairs)
     count = valid.sum()
     aligned_error = align(relief, truth, valid) - truth
     aligned = (aligned_error.abs() * valid).sum() / count
     # A card's whole truth is that it has no relief, of which the aligned and the edge term know little.
-    weight = 1 + CARD_WEIGHT * ((truth.amax((1, 2)) - truth.amin((1, 2))) < 0.02).float()[:, None, None]
+    shown = torch.where(valid > 0, truth, 0.5)
+    flat = ((shown.amax((1, 2)) - shown.amin((1, 2))) < 0.02).float()
+    weight = 1 + CARD_WEIGHT * flat[:, None, None]
     direct = (F.smooth_l1_loss(relief, truth, reduction="none", beta=0.3) * valid * weight).sum() / count
     gradient = edges(aligned_error, valid)
-    change = steadiness(relief, truth, flow, pairs) if flow is not None else relief.new_zeros(())
+    change = steadiness(relief, truth, flow, pairs) if pairs else relief.new_zeros(())
     # Laplace likelihood of the direct error; it trains the spread head only.
     log_spread = F.interpolate(spread[:, None], relief.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     log_spread = log_spread.clamp(-5, 1)
     error = (relief - truth).abs().detach()
     likelihood = ((error * torch.exp(-log_spread) + log_spread) * valid).sum() / count
-    loss = 0.7 * aligned + 2 * direct + edge_weight * gradient + 0.7 * change + 0.1 * likelihood
-    return Parts(loss, aligned, direct, gradient, change, likelihood)
+    ranked = order(relief, inverse, valid)
+    is_card = F.binary_cross_entropy_with_logits(card, flat)
+    loss = 0.7 * aligned + 2 * direct + edge_weight * gradient + 1.5 * change + ranked + 0.1 * (likelihood + is_card)
+    return Parts(loss, aligned, direct, gradient, change, likelihood, ranked, is_card)

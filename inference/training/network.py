@@ -7,8 +7,9 @@ It sees a 192 x 112 picture and two coordinate planes (where a pixel is in the
 frame matters: ground is below, sky above). Four strided stages lead to 84
 tokens, where a few transformer blocks look at the whole picture at once; a
 decoder with skip connections leads back. Outputs are relief, 0 far to 1 near
-on a fixed scale, and the spread expected of it (natural logarithm of a Laplace
-scale), one value for 8 x 8 pixels.
+on a fixed scale, the spread expected of it (natural logarithm of a Laplace
+scale), one value for 8 x 8 pixels, and for the whole picture how surely it is
+a card, which has no relief (a logit).
 
 What keeps training from collapsing into a picture-independent ramp (it did,
 once): the residual branches of the token blocks start at zero, a layer norm
@@ -27,17 +28,39 @@ CHANNELS = (16, 32, 56, 104)
 TOKEN_BLOCKS = 3
 
 
+def double(x: Tensor) -> Tensor:
+    """Twice as wide and high, bilinear."""
+    size = (x.shape[-2] * 2, x.shape[-1] * 2)
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+class Exact(nn.Conv2d):
+    """A convolution in float32 where the rest runs in bfloat16: outputs, and depthwise ones, faster so on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
 def conv(
     inputs: int, outputs: int, size: int = 3, stride: int = 1, groups: int = 1, *, relu: bool = True
 ) -> nn.Sequential:
     """Convolution, batch norm and (mostly) ReLU."""
+    kind = Exact if groups > 1 else nn.Conv2d
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False),
+        kind(inputs, outputs, size, stride, size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
     ]
     if relu:
         layers.append(nn.ReLU())
     return nn.Sequential(*layers)
+
+
+class Join(nn.Sequential):
+    """A 1 x 1 convolution of an enlarged map and the skip connection beside it."""
+
+    def forward(self, low: Tensor, skip: Tensor) -> Tensor:
+        return super().forward(torch.cat([double(low), skip], 1))
 
 
 class Bottleneck(nn.Module):
@@ -83,9 +106,9 @@ class TokenBlock(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, width = tokens.shape
-        split = self.query_key_value(self.norm_attention(tokens)).view(batch, count, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
-        weights = (query @ key.transpose(-1, -2) * (width // self.heads) ** -0.5).softmax(-1)
+        parts = self.query_key_value(self.norm_attention(tokens)).chunk(3, -1)
+        query, key, value = (part.view(batch, count, self.heads, width // self.heads).transpose(1, 2) for part in parts)
+        weights = (query * (width // self.heads) ** -0.5 @ key.transpose(-1, -2)).softmax(-1)
         tokens = tokens + self.project((weights @ value).transpose(1, 2).reshape(batch, count, width))
         return tokens + self.perceptron(self.norm_perceptron(tokens))
 
@@ -107,17 +130,20 @@ class ReliefNet(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, c3, HEIGHT // 16, WIDTH // 16))
         self.tokens = nn.ModuleList([TokenBlock(c3) for _ in range(TOKEN_BLOCKS)])
         self.norm = nn.LayerNorm(c3)
-        self.up2 = nn.Sequential(conv(c2 + c3, 64, 1), Bottleneck(64, 64, 1, 2, 5))
-        self.up1 = nn.Sequential(conv(64 + c1, 40, 1), Block(40))
-        self.up0 = nn.Sequential(conv(40 + c0, 24, 1), conv(24, 24))
-        self.relief = nn.Conv2d(24, 4, 3, 1, 1)
+        self.up2 = nn.Sequential(Join(*conv(c3 + c2, 64, 1)), Bottleneck(64, 64, 1, 2, 5))
+        self.up1 = nn.Sequential(Join(*conv(64 + c1, 40, 1)), Block(40))
+        self.up0 = nn.Sequential(Join(*conv(40 + c0, 24, 1)), conv(24, 24))
+        self.relief = Exact(24, 4, 3, 1, 1)
         nn.init.constant_(self.relief.bias, 0.4)
-        self.spread = nn.Sequential(nn.Conv2d(64, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 1, 1))
+        self.spread = nn.Sequential(nn.Conv2d(64, 16, 3, 1, 1), nn.ReLU(), Exact(16, 1, 1))
         nn.init.zeros_(self.spread[2].weight)
         nn.init.constant_(self.spread[2].bias, -2.0)
+        self.card = nn.Linear(c3, 1)
+        nn.init.zeros_(self.card.weight)
+        nn.init.constant_(self.card.bias, -2.0)
 
-    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        """[n, 3, h, w] in 0..1 to relief [n, h, w] and log spread [n, h / 8, w / 8].
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[n, 3, h, w] in 0..1 to relief [n, h, w], log spread [n, h / 8, w / 8] and card [n].
 
         The sides are multiples of 16; other sizes than 112 x 192 occur in training only.
         """
@@ -134,20 +160,17 @@ class ReliefNet(nn.Module):
         tokens = x3.flatten(2).transpose(1, 2)
         for block in self.tokens:
             tokens = block(tokens)
-        x3 = x3 + self.norm(tokens).transpose(1, 2).reshape(x3.shape)
-        x2 = self.up2(torch.cat([self._double(x3), x2], 1))
-        x1 = self.up1(torch.cat([self._double(x2), x1], 1))
-        x0 = self.up0(torch.cat([self._double(x1), x0], 1))
+        tokens = self.norm(tokens)
+        card = self.card(tokens.mean(1))
+        x3 = x3 + tokens.transpose(1, 2).reshape(x3.shape)
+        x2 = self.up2[1](self.up2[0](x3, x2))
+        x1 = self.up1[1](self.up1[0](x2, x1))
+        x0 = self.up0[1](self.up0[0](x1, x0))
         spread = self.spread(x2.detach())  # learns from the picture, does not teach it
-        relief = self.relief(x0)
+        relief = self.relief(x0)[:, :4]  # more come of the convolution that `weights.folded` pads
         if not self.training:  # before the shuffle, so that 8-bit output steps are 1/255
             relief = relief.clamp(0, 1)
-        return F.pixel_shuffle(relief, 2)[:, 0], spread[:, 0]
-
-    @staticmethod
-    def _double(x: Tensor) -> Tensor:
-        size = (x.shape[-2] * 2, x.shape[-1] * 2)
-        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+        return F.pixel_shuffle(relief, 2)[:, 0], spread[:, 0], card[:, 0]
 
 
 def parameters(network: nn.Module) -> int:

@@ -139,7 +139,7 @@ def _moved(rng: np.random.Generator, world: World, objects: NDArray) -> tuple[ND
             rows = world.groups[int(rng.integers(len(world.groups)))]
             distance = max(0.3, float(np.abs(after[rows, CENTRE + 2]).mean()))
             after[rows, CENTRE : CENTRE + 3] += rng.normal(0, 0.06, 3) * distance * np.array([1, 0.15, 0.5])
-        if rng.random() < 0.5:  # gone in one of the two frames
+        if rng.random() < 0.6:  # gone in one of the two frames
             rows = world.groups[int(rng.integers(len(world.groups)))]
             after[rows, CENTRE + 1] -= 1e5
     if rng.random() < 0.4:

@@ -34,8 +34,8 @@ from inference.training.render import still
 from inference.training.stream import Pool, Stream
 from inference.training.textures import make_atlas
 
-STILLS, CLIPS = 24, 4
-"""One batch: 24 stills and the 8 frames of 4 clips."""
+STILLS, CLIPS = 16, 8
+"""One batch: 16 stills and the 16 frames of 8 clips."""
 SMALL = (80, 144)
 """Picture size of the first phase: twice as fast, objects appear sooner."""
 VALIDATION_SEED = 9_000_001
@@ -52,14 +52,14 @@ class Plan:
     learning_rate: float = 1.2e-3
     warm_up_steps: int = 200
     weight_decay: float = 0.02
-    small_until: float = 0.4
-    """Share of the schedule at the small size."""
+    small_until: float = 0.0
+    """Share of the schedule at the small size (0.4 from scratch)."""
     edge_weight: float = 0.3
     edges_from: float = 0.0
     """Share of the schedule after which the edge term fades in (0.08 from scratch)."""
     reuse: float = 8.0
     """Most times a sample is drawn on average: beyond it the trainer waits for the renderers."""
-    least_reuse: float = 3.0
+    least_reuse: float = 4.0
     """Fewest times: below it the renderers wait, and leave their cores to the trainer."""
     first_frames: int = 6000
     """What is rendered before the renderers are held back."""
@@ -107,8 +107,9 @@ class Trainer:
             rgb, _, _ = pool.draw(np.random.default_rng(0), 192, 1)
             weights.calibrate(self.network, self._pictures(rgb))
         else:
-            self.network.load_state_dict(torch.load(path, weights_only=True)["average"])
-            count = parameters(self.network)
+            state = torch.load(path, weights_only=True)["average"]
+            missing = self.network.load_state_dict(state, strict=False).missing_keys  # parts that the run did not have
+            count = parameters(self.network) - sum(self.network.get_parameter(name).numel() for name in missing)
         self.average.load_state_dict(self.network.state_dict())
         self.log(action="initialised", source=path.name, parameters=count, of=parameters(self.network))
 
@@ -160,20 +161,21 @@ class Trainer:
         rgb = augment.colour(rgb, CLIPS, self.generator)
         rgb = rgb.to(self.device).contiguous(memory_format=torch.channels_last)
         inverse = inverse.to(self.device)
-        flow = None if flow is None else flow.to(self.device)
+        flow = flow.to(self.device)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate(plan, self.since_start, self.progress)
+            group["lr"] = rate(plan, self.step, self.progress)
         fade = 1.0 if plan.edges_from <= 0 else min(1.0, max(0.0, (self.progress - plan.edges_from) / 0.3))
         self.network.train()
-        relief, spread = self.network(rgb)
-        parts = losses.total(relief, spread, inverse, flow, CLIPS, plan.edge_weight * fade)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            relief, spread, card = self.network(rgb)
+        parts = losses.total(relief, spread, card.float(), inverse, flow, CLIPS, plan.edge_weight * fade)
         self.optimiser.zero_grad(set_to_none=True)
         parts.total.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         self.since_start += 1
-        self._average(min(0.998, (1 + self.since_start) / (10 + self.since_start)))
+        self._average(min(0.998, (1 + self.step) / (10 + self.step)))
         return parts
 
     @torch.no_grad()
@@ -207,7 +209,8 @@ class Trainer:
             "seen_kinds": [still(rng, atlas) for _ in range(plan.validation)],
         }
         self.log(action="scored", step=self.step, **self.scores(sets))
-        totals, steps = np.zeros(5), 0
+        names = ("aligned", "direct", "edges", "steadiness", "spread", "order", "card")
+        totals, steps = np.zeros(len(names)), 0
         reported = scored = saved = last = time.monotonic()
         worked = 0.0
         while self.progress < 1 and not self.stopping:
@@ -221,12 +224,9 @@ class Trainer:
             worked += min(now - last, LONGEST_STEP_SECONDS)
             last = now
             self.progress = self.started_at + (1 - self.started_at) * min(1.0, worked / (plan.minutes * 60))
-            totals += [
-                float(v.detach()) for v in (parts.aligned, parts.direct, parts.edges, parts.steadiness, parts.spread)
-            ]
+            totals += [float(getattr(parts, name).detach()) for name in names]
             steps += 1
             if now - reported > plan.report_seconds:
-                names = ("aligned", "direct", "edges", "steadiness", "spread")
                 self.log(
                     action="trained", step=self.step, progress=round(self.progress, 4), minutes=round(worked / 60, 2),
                     frames=pool.frames, rate=round(steps * (STILLS + 2 * CLIPS) / (now - reported), 1),

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from inference.training.network import ReliefNet
+from inference.training.network import CHANNELS, Join, ReliefNet, double
 
 # Names in the first prototype's file, and what the same parts are called here.
 _PROTOTYPE = {
@@ -73,6 +74,12 @@ def load_onnx(network: ReliefNet, path: Path) -> int:
     model = onnx.load(str(path))
     found = _initialisers(model)
     named = {_own_name(name): value for name, value in found.items()}
+    for up in ("up2.0", "up1.0", "up0.0"):  # a file of ours has what `folded` made of them
+        if f"{up}.low.weight" in named:
+            named[f"{up}.0.weight"] = np.concatenate([named[f"{up}.low.weight"], named[f"{up}.skip.weight"]], 1)
+            named[f"{up}.0.bias"] = named[f"{up}.skip.bias"]
+    for part in ("relief.weight", "relief.bias"):
+        named[part] = named[part][:4]
     linear = [m for block in network.tokens for m in _linears(block)]
     for module, matrix in zip(linear, _matrices(model, found), strict=False):
         named[_name_of(network, module) + ".weight"] = matrix.T
@@ -159,11 +166,49 @@ def blend(network: ReliefNet, start: ReliefNet, share: float, rgb: Tensor) -> Re
     return out.eval()
 
 
+class _MixedFirst(nn.Module):
+    """A `Join` for inference: each part is mixed before it is enlarged, which gives the same from fewer numbers."""
+
+    def __init__(self, join: Join, skipped: int) -> None:
+        """join: with its batch norm folded; skipped: channels of the skip connection."""
+        super().__init__()
+        whole = join[0]
+        assert isinstance(whole, nn.Conv2d)
+        assert whole.bias is not None
+        low = whole.in_channels - skipped
+        self.low = nn.Conv2d(low, whole.out_channels, 1, bias=False)
+        self.skip = nn.Conv2d(skipped, whole.out_channels, 1)
+        self.low.weight.data = whole.weight.data[:, :low].clone()
+        self.skip.weight.data = whole.weight.data[:, low:].clone()
+        self.skip.bias = whole.bias
+
+    def forward(self, low: Tensor, skip: Tensor) -> Tensor:
+        return F.relu(double(self.low(low)) + self.skip(skip))
+
+
+_LANES = 16
+"""Outputs of a convolution below which onnxruntime's 8-bit kernels waste their time."""
+
+
+def _padded(conv: nn.Conv2d) -> nn.Conv2d:
+    out = nn.Conv2d(conv.in_channels, _LANES, conv.kernel_size, padding=conv.padding)  # type: ignore[arg-type]
+    assert conv.bias is not None
+    for mine, given in ((out.weight, conv.weight), (out.bias, conv.bias)):
+        assert mine is not None
+        mine.data.zero_()
+        mine.data[: conv.out_channels] = given.data
+    return out
+
+
 def folded(network: ReliefNet) -> ReliefNet:
-    """A copy for inference: batch norm inside the convolutions, whose names stay."""
+    """A copy for inference, which computes the same faster: batch norm goes into the convolutions."""
     out = copy.deepcopy(network).eval()
     for _, module in list(out.named_modules()):
         if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
             module[0] = fuse_conv_bn_eval(module[0], module[1])
             module[1] = nn.Identity()
+    for up, skipped in ((out.up2, CHANNELS[2]), (out.up1, CHANNELS[1]), (out.up0, CHANNELS[0])):
+        assert isinstance(up[0], Join)
+        up[0] = _MixedFirst(up[0], skipped)
+    out.relief = _padded(out.relief)
     return out

@@ -60,6 +60,55 @@ def test_the_flow_leads_to_the_same_surface(atlas: Atlas) -> None:
     assert max(errors) < 0.02
 
 
+def test_the_flow_follows_crop_and_mirror(atlas: Atlas) -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    from inference.training import augment
+
+    clip = render.clip(np.random.default_rng(2), atlas, "room")
+    rgb = torch.zeros(2, 3, render.HEIGHT, render.WIDTH)
+    inverse = torch.from_numpy(np.stack([clip.first.inverse, clip.second.inverse])).float()
+    flow = torch.from_numpy(clip.flow).float()[None]
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        _, cut, moved = augment.geometry(rgb, inverse, flow, 1, (render.HEIGHT, render.WIDTH), generator)
+        there = torch.nn.functional.grid_sample(cut[1:, None], moved, align_corners=False)[0, 0]
+        visible = moved[0].abs().amax(-1) < 1
+        assert visible.float().mean() > 0.5
+        assert (there - cut[0]).abs()[visible].median() < 0.02
+
+
+def test_the_order_term_knows_near_from_far() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    from inference.training import losses
+
+    inverse = torch.rand(2, render.HEIGHT, render.WIDTH, generator=torch.Generator().manual_seed(1))
+    valid = torch.ones_like(inverse)
+    right, wrong = losses.order(inverse, inverse, valid), losses.order(1 - inverse, inverse, valid)
+    assert right < 0.01 < 0.2 < wrong
+    assert losses.order(inverse, torch.full_like(inverse, 0.5), valid) == 0
+
+
+def test_the_folded_network_computes_the_same(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    pytest.importorskip("onnx", reason="export needs onnx")
+    from inference.training import export, weights
+    from inference.training.network import ReliefNet
+
+    torch.manual_seed(3)
+    network = ReliefNet()
+    pictures = torch.rand(4, 3, render.HEIGHT, render.WIDTH)
+    weights.calibrate(network, pictures)  # batch norms with statistics of their own
+    torch.nn.init.normal_(network.tokens[0].project.weight, std=0.1)
+    again = ReliefNet()
+    export.write_float(network, tmp_path / "float.onnx")
+    weights.load_onnx(again, tmp_path / "float.onnx")
+    with torch.inference_mode():
+        expected = network(pictures)
+        for made in (weights.folded(network), again.eval()):
+            for found, wanted in zip(made(pictures), expected, strict=True):
+                assert torch.allclose(found, wanted, atol=1e-4)
+
+
 def test_scores() -> None:
     inverse = np.linspace(0.2, 1, 112 * 192, dtype=np.float32).reshape(112, 192)
     perfect = metrics.score(inverse * 3 + 1, inverse, np.random.default_rng(0))

@@ -2,7 +2,8 @@
 
 In turn: rendered scenes of kinds that were never trained on, and of kinds that were (scores against exact truth, for a
 ramp, the cues, a prototype and relief); moving objects before a fixed camera, in a real clip and in rendered ones;
-flicker on static pixels, raw and after the shared temporal filter; title cards; time, bytes, import.
+flicker on static pixels, raw and after the shared temporal filter; title cards; seams, shots and the stereo views of
+`bench.quality`; time, bytes, import.
 
 The scenes come from `inference/training` (numba and Pillow, no torch); the real clips lie beside the checkout.
 """
@@ -23,16 +24,17 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from bench import quality, stereo_set
 from bench.measure import machine
-from inference import depth, temporal
+from inference import depth, prepare, temporal
 from inference.training import metrics, scenes
 from inference.training.render import HEIGHT, WIDTH, Frame, still, walk
 from inference.training.textures import Atlas, make_atlas
 from stereospot.errors import StereoSpotError
+from stereospot.media.model import Bars, Colour
 
 MEDIA = Path(__file__).resolve().parents[2] / "shared" / "media"
 Pictures = NDArray[np.uint8]
@@ -175,14 +177,12 @@ def margin(relief: Reliefs, mask: NDArray[np.bool_]) -> float | None:
     return float((relief[mask].mean() - relief[ring].mean()) / max(high - low, 1e-3))
 
 
-def moving_objects(
-    found: dict[str, Method], frames: Pictures, masks: list[NDArray[np.bool_]], title: str
-) -> dict[str, object]:
+def moving_objects(reliefs: dict[str, Reliefs], masks: list[NDArray[np.bool_]], title: str) -> dict[str, object]:
     """The share of frames in which the mover is nearer than its surroundings, and by how much."""
     result: dict[str, object] = {}
     print(f"\nmoving object, {title}:    nearer   margin   10 % of margins    frames")
-    for name, run in found.items():
-        values = [m for r, mask in zip(run(frames), masks, strict=True) if (m := margin(r, mask)) is not None]
+    for name, relief in reliefs.items():
+        values = [m for r, mask in zip(relief, masks, strict=True) if (m := margin(r, mask)) is not None]
         if not values:
             continue
         right, mean, low = (
@@ -205,7 +205,7 @@ def smoothed(relief: Reliefs, lumas: list[NDArray[np.float32]]) -> Reliefs:
 
 
 def steadiness(
-    found: dict[str, Method], frames: Pictures, masks: list[NDArray[np.bool_]], title: str
+    reliefs: dict[str, Reliefs], frames: Pictures, masks: list[NDArray[np.bool_]], title: str
 ) -> dict[str, object]:
     """Flicker of static pixels (mean change from frame to frame, x 100), raw and after the temporal filter, and how far
     the background moves when an object is there (mean over background pixels, frames with against frames without)."""
@@ -214,8 +214,7 @@ def steadiness(
     occupied = np.array([m.mean() > 0.01 for m in masks])
     print(f"\nsteadiness, {title}:    flicker x100   filtered   ground moves with an object x100")
     lumas = [temporal.soften(np.ascontiguousarray(f @ LUMA).astype(np.uint8)) for f in frames]
-    for name, run in found.items():
-        relief = run(frames)
+    for name, relief in reliefs.items():
         flicker = float(np.abs(np.diff(relief, axis=0))[static].mean() * 100)
         filtered = float(np.abs(np.diff(smoothed(relief, lumas), axis=0))[static].mean() * 100)
         jump = float("nan")
@@ -251,17 +250,17 @@ def cost() -> dict[str, object]:
     """Milliseconds of one core a frame, bytes of the model, seconds to import and load."""
     engine = depth.load("relief")
     rgb = np.random.default_rng(0).integers(0, 255, (1, HEIGHT, WIDTH, 3), np.uint8)
-    big = av.VideoFrame(1920, 1080, "yuv420p")
+    planes = tuple(np.full(size, 128, np.uint8) for size in ((1080, 1920), (540, 960), (540, 960)))
+    preparer = prepare.Preparer(1920, 1080, "yuv420p", Colour(), Bars(), WIDTH, HEIGHT)
     times: dict[str, float] = {}
-    scaler = VideoReformatter()
 
     def network() -> object:
         return engine.infer(rgb)
 
-    def resize() -> object:
-        return scaler.reformat(big, WIDTH, HEIGHT, "rgb24", interpolation="AREA")
+    def small() -> object:
+        return preparer.prepare(planes)
 
-    for name, work in (("network, bytes to relief", network), ("1080p to 192 x 112 by swscale", resize)):
+    for name, work in (("network, bytes to relief", network), ("1080p to 192 x 112 and RGB", small)):
         taken: list[float] = []
         for _ in range(220):
             start = time.perf_counter()
@@ -282,11 +281,29 @@ def cost() -> dict[str, object]:
 def rendered_walks(found: dict[str, Method], atlas: Atlas) -> dict[str, object]:
     frames: list[Pictures] = []
     masks: list[NDArray[np.bool_]] = []
+    truth: list[Reliefs] = []
     for number, kind in enumerate(("room", "wall", "plain_ground", "street", "table_top", "stairs") * 3):
         for frame, mask in walk(np.random.default_rng(SEED + number), atlas, kind, 9):
             frames.append(frame.rgb)
+            truth.append(frame.inverse.astype(np.float32))
             masks.append(mask)
-    return moving_objects(found, np.stack(frames), masks, "18 rendered clips")
+    pictures = np.stack(frames)
+    reliefs = {name: run(pictures) for name, run in found.items()}
+    return moving_objects({"truth": np.stack(truth)} | reliefs, masks, "18 rendered clips")
+
+
+def stereo() -> dict[str, object]:
+    """The product's own stages on the exact stereo set: views, depth over time, segment seams, shots."""
+    truth, engines = list(stereo_set.views(stereo_set.FRAMES)), ["relief", "cues", "flat"]
+    tables = {
+        "views": quality.view_table(truth, engines, None),
+        "depth": quality.depth_table(truth, engines),
+        "seams": quality.seam_table(truth, "relief"),
+        "shots": quality.cuts_found(truth),
+    }
+    for title, table in tables.items():
+        print(f"\nstereo set, {title}:\n{table}")
+    return {f"stereo/{title}": table for title, table in tables.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -306,9 +323,11 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         frames = clip_frames(path)
         masks = list(moving_masks(frames))
-        figures.update(moving_objects(found, frames, masks, path.stem))
-        figures.update(steadiness(found, frames, masks, path.stem))
+        reliefs = {name: run(frames) for name, run in found.items()}
+        figures.update(moving_objects(reliefs, masks, path.stem))
+        figures.update(steadiness(reliefs, frames, masks, path.stem))
     figures.update(cards(found, atlas))
+    figures.update(stereo())
     print("\ncost, one core:")
     figures["cost"] = cost()
     if given.json:

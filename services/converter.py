@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 from inference import backends
 from inference.contract import Converted
 from services import engines, operations, plans, sources
+from services.company import Company
 from services.context import Context
 from services.decoders import Decoders, Lease
 from services.watch import Threads, is_wanted, watching
@@ -57,6 +58,9 @@ FULL_SECONDS = 30.0
 """How long a worker without the memory for a job's segments leaves them to others: it fails faster than they work, and
 would use up every try."""
 
+SUSPECT_SECONDS = 1.0
+"""How long a segment rests that met one in this process that had better be alone (`services.company`)."""
+
 SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
 """Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
 
@@ -86,6 +90,7 @@ class Converter:
         windows = StoredWindows(context.store, asyncio.get_running_loop())
         self._backends = backends.Backends(context.settings, windows=windows.lookup)
         self._computing = asyncio.Semaphore(slots)
+        self._company = Company()
         self._unfit: dict[tuple[str, int, int], tuple[Failure, float]] = {}
         self.engines = engines.available()
         self.device = engines.device()
@@ -157,7 +162,10 @@ class Converter:
         name = f"{task.job_id}.{task.generation}.{task.index}"
         self.busy.add(name)
         try:
-            return await self._convert(delivery, task, job, head, segment)
+            async with self._company.visit(alone=delivery.attempt > 1) as welcome:
+                if not welcome:
+                    return Return(SUSPECT_SECONDS, reason="a segment that may have ended its worker is alone here")
+                return await self._convert(delivery, task, job, head, segment)
         except errors.StereoSpotError as error:
             return await self.failed(delivery, task, error)
         finally:

@@ -188,14 +188,23 @@ async def test_f10_an_assembler_that_slept_through_its_lease(tmp_path: Path, tel
 
 # ---- F11 -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("attempts", "deliveries"),
-    [pytest.param(3, 9, id="buried by the next worker"), pytest.param(9, 3, id="by the net", marks=SLOW)],
+    ("attempts", "deliveries", "slots"),
+    [
+        pytest.param(3, 9, 1, id="buried by the next worker"),
+        pytest.param(3, 200, 4, id="with others in its process"),
+        pytest.param(9, 3, 1, id="by the net", marks=SLOW),
+    ],
 )
-async def test_f11_a_segment_that_kills_its_worker(tmp_path: Path, tell: Tell, attempts: int, deliveries: int) -> None:
+async def test_f11_a_segment_that_kills_its_worker(
+    tmp_path: Path, tell: Tell, attempts: int, deliveries: int, slots: int
+) -> None:
     """The other job is completed, the pool lives on, and the poison ends as a dead letter with its number."""
     async with fleet(tmp_path, ack_wait=1.0, start=(PIPELINE - {"converter"}) | {"dead-letters"}) as made:
         await _few_deliveries(made, deliveries)
-        async with supervised(made, "converter", program=("tests.faults.poisoned", "2"), max_attempts=attempts):
+        program = ("tests.faults.poisoned", "2")
+        # Slow enough that with more slots than one others are in the process whenever it dies.
+        given = {"max_attempts": attempts, "slots": slots, "stub_seconds": 0.5 if slots > 1 else 0.0}
+        async with supervised(made, "converter", program=program, **given):
             await made.submit("poison", "good")
             await made.ended("good", "poison", seconds=90.0)
             await made.at_rest()

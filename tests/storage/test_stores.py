@@ -48,7 +48,11 @@ async def test_history_hears_of_what_is_stored_and_only_of_that(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, str]] = []
-    monkeypatch.setattr("stereospot.history.record", lambda kind, key: told.append((kind, key)))
+
+    def record(kind: str, *, key: str) -> None:
+        told.append((kind, key))
+
+    monkeypatch.setattr("stereospot.history.record", record)
     await store.put(KEY, b"abc")
     assert await store.put(KEY, b"abc", if_absent=True) is False
     (tmp_path / "film").write_bytes(b"x")

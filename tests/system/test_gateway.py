@@ -348,7 +348,8 @@ async def test_raw_upload_then_job(gateway: Served) -> None:
     assert again["job_id"] != job["job_id"]
     wrong = await gateway.client.put(f"/api/v1/uploads?sha256={'0' * 64}", content=data)
     assert wrong.json()["code"] == "CHECKSUM_MISMATCH"
-    assert len([info async for info in gateway.context.store.list("input/")]) == 1
+    stored_keys = [info.key async for info in gateway.context.store.list("input/")]
+    assert stored_keys == [stored.json()["upload"], keys.input_use(job["job_id"], again["job_id"])]
 
 
 async def test_a_path_under_a_root(gateway: Served, tmp_path: Path) -> None:

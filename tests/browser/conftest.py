@@ -43,8 +43,9 @@ class Page:
         return await asyncio.to_thread(self.driver.execute_script, script, *arguments)
 
     async def wait(self, expression: str, *, seconds: float = 20.0) -> Any:
-        """The value of a JavaScript expression as soon as it is true."""
-        return await eventually(lambda: self.run(f"return {expression}"), seconds=seconds, every=0.1, what=expression)
+        """The value of a JavaScript expression as soon as it is true; what it looks into need not be there yet."""
+        script = f"try {{ return {expression} }} catch (e) {{ if (e instanceof TypeError) return null; throw e }}"
+        return await eventually(lambda: self.run(script), seconds=seconds, every=0.1, what=expression)
 
     async def until(self, check: Callable[[], Awaitable[Any]], what: str, *, seconds: float = 20.0) -> Any:
         return await eventually(check, seconds=seconds, every=0.1, what=what)

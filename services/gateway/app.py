@@ -29,6 +29,7 @@ from services.gateway import (
     playback,
     problems,
     roots,
+    stored,
     tus,
 )
 from services.gateway.description import Description
@@ -81,6 +82,7 @@ def create_app(context: Context) -> Litestar:
             *events.HANDLERS,
             *roots.HANDLERS,
             *playback.HANDLERS,
+            *stored.HANDLERS,
             *pictures.HANDLERS,
             *pages.HANDLERS,
             *assets.HANDLERS,

@@ -20,10 +20,8 @@ from typing import Any, Literal
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
-from litestar.response import Stream
 
 from services.gateway.problems import problem
-from services.gateway.ranges import object_response
 from services.gateway.state import Gateway, Given
 from services.gateway.table import Row
 from services.gateway.tokens import expiry_of
@@ -282,7 +280,7 @@ async def audio(
     name: FromPath[str],
 ) -> Response[Any]:
     shown = await player.showing(token, generation)
-    track = _stem(name, ".m3u8")
+    track = number_in(name, ".m3u8")
     if track >= len(shown.plan.source.audio) or not shown.has_sound:
         raise errors.error("NOT_FOUND", f"There is no audio track {track}.")
     body = await player.media(shown, _index(anchor), track)
@@ -300,65 +298,12 @@ def _index(number: int) -> int:
     return number
 
 
-def _stem(name: str, suffix: str) -> int:
+def number_in(name: str, suffix: str) -> int:
     """The number in `<number><suffix>`; raises NOT_FOUND."""
     text = name.removesuffix(suffix)
     if text == name or not text.isascii() or not text.isdigit() or len(text) > 9:
         raise errors.error("NOT_FOUND", f"There is no {name[:80]}.")
     return int(text)
-
-
-# ---- objects ---------------------------------------------------------------------------------------------
-async def _object(request: Request[Any, Any, Any], gateway: Gateway, key: str) -> Response[Any] | Stream:
-    info = await gateway.context.store.head(key) if keys.is_key(key) else None
-    if info is None:
-        raise NotYet
-    return await object_response(request, gateway.context.store, info)
-
-
-@get("/v/{token:str}/{generation:int}/video/{name:str}", include_in_schema=False)
-async def video_object(
-    request: Request[Any, Any, Any],
-    gateway: Given,
-    player: GivenPlayer,
-    token: FromPath[str],
-    generation: FromPath[int],
-    name: FromPath[str],
-) -> Response[Any] | Stream:
-    """A fragment, or the init segment that its playlist names."""
-    job_id = (await player.row(token, generation)).job.job_id
-    if name.startswith("init-") and name.endswith(".mp4"):
-        return await _object(request, gateway, f"{keys.generation_prefix(job_id, generation)}{name}")
-    return await _object(request, gateway, keys.segment(job_id, generation, _stem(name, ".m4s")))
-
-
-@get("/v/{token:str}/{generation:int}/audio/{track:int}/{name:str}", include_in_schema=False)
-async def audio_object(
-    request: Request[Any, Any, Any],
-    gateway: Given,
-    player: GivenPlayer,
-    token: FromPath[str],
-    generation: FromPath[int],
-    track: FromPath[int],
-    name: FromPath[str],
-) -> Response[Any] | Stream:
-    job_id = (await player.row(token, generation)).job.job_id
-    if name == "init.mp4":
-        return await _object(request, gateway, keys.audio_init(job_id, generation, track))
-    return await _object(request, gateway, keys.audio_segment(job_id, generation, track, _stem(name, ".m4s")))
-
-
-@get("/v/{token:str}/{generation:int}/subtitles/{name:str}", include_in_schema=False)
-async def subtitles(
-    request: Request[Any, Any, Any],
-    gateway: Given,
-    player: GivenPlayer,
-    token: FromPath[str],
-    generation: FromPath[int],
-    name: FromPath[str],
-) -> Response[Any] | Stream:
-    job_id = (await player.row(token, generation)).job.job_id
-    return await _object(request, gateway, keys.subtitles(job_id, generation, _stem(name, ".vtt"), "vtt"))
 
 
 @get("/v/{token:str}/{generation:int}/tracks.json", include_in_schema=False)
@@ -380,29 +325,10 @@ async def tracks(
     return Response({"subtitles": found, "chapters": chapters}, headers=NO_STORE)
 
 
-@get("/v/{token:str}/{generation:int}/film", include_in_schema=False)
-async def film(
-    request: Request[Any, Any, Any],
-    gateway: Given,
-    player: GivenPlayer,
-    token: FromPath[str],
-    generation: FromPath[int],
-) -> Response[Any] | Stream:
-    """The finished film, as the record names it; `?download` saves it under a name that players parse."""
-    row = await player.row(token, generation)
-    if row.job.film is None:
-        raise NotYet
-    info = await gateway.context.store.head(row.job.film.key)
-    if info is None:
-        raise errors.error("SOURCE_MISSING", "The film is not in the store any more.")
-    inline = "download" not in request.query_params
-    return await object_response(request, gateway.context.store, info, file_name=row.job.film.file_name, inline=inline)
-
-
 def not_yet(request: Request[Any, Any, Any], _: NotYet) -> Response[Any]:
     answer = problem(request, errors.error("NOT_FOUND", "This part is not converted yet."))
     answer.headers["Retry-After"] = "1"
     return answer
 
 
-HANDLERS = (master, anchored_master, video, audio, video_object, audio_object, subtitles, tracks, film)
+HANDLERS = (master, anchored_master, video, audio, tracks)

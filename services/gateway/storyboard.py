@@ -20,9 +20,9 @@ from litestar.response import Stream
 from services import sources
 from services.context import Context
 from services.gateway.pictures import Darkroom, GivenDarkroom, jpeg
-from services.gateway.playback import GivenPlayer, NotYet
-from services.gateway.ranges import object_response
+from services.gateway.playback import GivenPlayer, NotYet, number_in
 from services.gateway.state import Gateway, Given
+from services.gateway.stored import stored
 from stereospot import errors, keys, log
 from stereospot.jobs import Job
 from stereospot.media import storyboard as drawing
@@ -156,13 +156,8 @@ async def sheet(
     name: FromPath[str],
 ) -> Response[Any] | Stream:
     job_id = (await player.row(token, generation)).job.job_id
-    number = name.removesuffix(".jpg")
-    if not (name.endswith(".jpg") and number.isascii() and number.isdigit() and len(number) < 4):
-        raise errors.error("NOT_FOUND", f"There is no {name[:80]}.")
-    info = await gateway.context.store.head(keys.storyboard_sheet(job_id, generation, int(number)))
-    if info is None:
-        raise NotYet
-    return await object_response(request, gateway.context.store, info)
+    key = keys.storyboard_sheet(job_id, generation, number_in(name, ".jpg"))
+    return await stored(request, gateway, key)
 
 
 HANDLERS = (poster_picture, storyboard, sheet)

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from services.collector import Collector
 from services.context import Context
 from stereospot import subjects
 from stereospot.actor import Actor
-from stereospot.bus import Delivery
+from stereospot.bus import Bus, Delivery
 from stereospot.messages import (
     SegmentDone,
     SegmentTask,
@@ -19,17 +18,6 @@ from stereospot.messages import (
 from tests.faults import history
 
 INIT = "a" * 64
-
-
-@asynccontextmanager
-async def collecting(*collectors: Collector) -> AsyncGenerator[None]:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(collector.run()) for collector in collectors]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 @asynccontextmanager
@@ -42,12 +30,13 @@ async def acting(actor: Actor) -> AsyncGenerator[None]:
             actor.stop()
 
 
-async def say(context: Context, index: int, salt: object = "", *, job_id: str = "J1") -> None:
+async def say(bus: Bus, index: int, salt: object = "", *, job_id: str = "J1") -> None:
+    """A segment of generation 1 is done, as a worker says it."""
     done = SegmentDone(
         job_id=job_id, generation=1, index=index, frames=24, init_sha256=INIT, size_bytes=1, worker_id="w", seconds=1
     )
     subject = subjects.done_segment(job_id, 1, index)
-    await context.bus.publish(subject, done, msg_id=f"{subject}.{salt}")
+    await bus.publish(subject, done, msg_id=f"{subject}.{salt}")
 
 
 async def drained(context: Context, stream: str = subjects.DONE) -> bool:

@@ -6,8 +6,6 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,40 +16,15 @@ from services.context import Context
 from stereospot import records, subjects
 from stereospot.bus import Bus
 from stereospot.jobs import Phase
-from stereospot.messages import SegmentDone
 from stereospot.options import Options
 from tests.faults import history
 from tests.faults.fleet import PIPELINE, shorten, stretched
 from tests.faults.proxy import proxy
+from tests.faults.racing import INIT, drained, say
 from tests.faults.table import Tell
 from tests.media import sources as films
 from tests.support import eventually
-from tests.system.rig import a_job, announce_total, rig
-
-INIT = "a" * 64
-
-
-@asynccontextmanager
-async def collecting(*collectors: Collector) -> AsyncGenerator[None]:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(collector.run()) for collector in collectors]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-
-
-async def say(bus: Bus, job_id: str, index: int, salt: object = "") -> None:
-    done = SegmentDone(
-        job_id=job_id, generation=1, index=index, frames=24, init_sha256=INIT, size_bytes=1, worker_id="w", seconds=1
-    )
-    subject = subjects.done_segment(job_id, 1, index)
-    await bus.publish(subject, done, msg_id=f"{subject}.{salt}")
-
-
-async def drained(context: Context) -> bool:
-    return (await context.bus.stream_info(subjects.DONE))["state"]["messages"] == 0
+from tests.system.rig import a_job, announce_total, collecting, rig
 
 
 # ---- F8 --------------------------------------------------------------------------------------------------
@@ -71,7 +44,7 @@ async def test_f8_completions_thrice_shuffled_and_acks_lost(tmp_path: Path, tell
             random.Random(5).shuffle(order)
             async with collecting(Collector(Context(context.settings, bus, context.store), batch=32)):
                 for salt, index in enumerate(order):
-                    await say(context.bus, "J1", index, salt)
+                    await say(context.bus, index, salt)
                     if salt == segments:
                         await announce_total(context, job, segments)
                 await eventually(lambda: drained(context), seconds=stretched(40), what="everything acknowledged")
@@ -135,7 +108,7 @@ async def test_f9_all_producers_finish_one_job_at_once(tmp_path: Path, tell: Tel
 
             async def produce(index: int) -> None:
                 await start.wait()
-                await say(buses[index % 8], "J1", index)
+                await say(buses[index % 8], index)
 
             async with asyncio.TaskGroup() as group:
                 for index in range(producers):

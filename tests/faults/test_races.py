@@ -30,10 +30,10 @@ from stereospot.messages import (
 from stereospot.options import Options
 from stereospot.outcome import Ack
 from tests.faults import history
-from tests.faults.racing import INIT, collecting, drained, say, task, trigger_delivery, triggers
+from tests.faults.racing import INIT, drained, say, task, trigger_delivery, triggers
 from tests.media import sources as films
 from tests.support import eventually
-from tests.system.rig import a_job, a_planned_job, announce_total, rig
+from tests.system.rig import a_job, a_planned_job, announce_total, collecting, rig
 
 
 # ---- the completion set ----------------------------------------------------------------------------------
@@ -43,13 +43,13 @@ async def test_r1_a_segment_that_is_done_before_the_plan_is_counts(tmp_path: Pat
         job = a_job(phase=Phase.PLANNING)
         await records.create_job(context.bus, job)
         async with collecting(Collector(context)):
-            await say(context, 0)
+            await say(context.bus, 0)
             await eventually(lambda: drained(context))
             state = await records.get_state(context.bus, "J1", 1)
             assert state is not None
             assert (state[0].done, state[0].total) == (0b1, None), "counted, though nobody knows of how many"
             await announce_total(context, job, 2)
-            await say(context, 1)
+            await say(context.bus, 1)
             await eventually(lambda: drained(context))
         assert await triggers(context) == 1
 
@@ -61,7 +61,7 @@ async def test_r2_the_total_triggers_when_everything_was_done_before_it(tmp_path
         await records.create_job(context.bus, job)
         async with collecting(Collector(context)):
             for index in range(3):
-                await say(context, index)
+                await say(context.bus, index)
             await eventually(lambda: drained(context))
             assert await triggers(context) == 0
             await announce_total(context, job, 3)
@@ -81,7 +81,7 @@ async def test_r3_a_commit_that_is_torn_leaves_neither_set_nor_trigger(tmp_path:
         await context.bus.nc.flush()
         assert await records.get_state(context.bus, "J1", 1) is None
         async with collecting(Collector(context)):
-            await say(context, 0)
+            await say(context.bus, 0)
             await announce_total(context, job, 1)
             await eventually(lambda: drained(context))
         assert await triggers(context) == 1
@@ -166,7 +166,7 @@ async def test_r6_what_comes_late_changes_no_record(tmp_path: Path) -> None:
         finally:
             made.close()
         async with collecting(Collector(context)):
-            await say(context, 0, job_id="J2")
+            await say(context.bus, 0, job_id="J2")
             await eventually(lambda: drained(context))
         assert await records.list_jobs(context.bus) == before
         assert await records.get_state(context.bus, "J2", 1) is None

@@ -21,9 +21,9 @@ from stereospot.jobs import Phase
 from stereospot.messages import PlanWork, SegmentTask
 from stereospot.outcome import Ack, Outcome
 from tests.faults.fleet import PIPELINE, fleet, stretched
-from tests.faults.racing import acting, collecting, drained, say
+from tests.faults.racing import acting, drained, say
 from tests.support import eventually
-from tests.system.rig import a_job, rig
+from tests.system.rig import a_job, collecting, rig
 
 
 async def test_p1_two_slots_are_two_at_a_time(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ async def test_p4_a_cancelled_job_is_withdrawn_and_stays_cancelled(tmp_path: Pat
         await operations.cancel(context.bus, "J1")
         await eventually(lambda: drained(context, subjects.CONVERT), what="the queue without it")
         async with collecting(Collector(context)):  # of one that was in a worker's hands
-            await say(context, 0)
+            await say(context.bus, 0)
             await eventually(lambda: drained(context), what="the late completion handled")
         found = await records.get_job(context.bus, "J1")
         assert found is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from array import array
@@ -13,6 +14,7 @@ import av
 
 from inference import geometry
 from services import plans, sources
+from services.collector import Collector
 from services.context import Context
 from stereospot import jobs, records, subjects
 from stereospot.bus import Bus
@@ -126,3 +128,15 @@ async def announce_total(context: Context, job: Job, total: int, *, attempt: int
         job_id=job.job_id, generation=1, attempt=attempt, pool=job.pool, total=total, parts=(0,), audio=False
     )
     await context.bus.publish(subjects.done_plan(job.job_id, 1, "total"), done)
+
+
+@asynccontextmanager
+async def collecting(*collectors: Collector) -> AsyncGenerator[None]:
+    """Collectors at work around the block."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(collector.run()) for collector in collectors]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,7 @@ from stereospot.completion import Completion
 from stereospot.jobs import Phase
 from stereospot.messages import AudioDone, Failure, PartDone, SegmentDone, SegmentTask, TotalDone, Worker
 from tests.support import eventually
-from tests.system.rig import a_job, rig
+from tests.system.rig import a_job, collecting, rig
 
 INIT = "a" * 64
 OTHER = "b" * 64
@@ -67,17 +65,6 @@ async def queued(context: Context) -> list[SegmentTask]:
     return [SegmentTask.model_validate_json(item.data) for item in found if item is not None]
 
 
-@asynccontextmanager
-async def running(*collectors: Collector) -> AsyncGenerator[None]:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(collector.run()) for collector in collectors]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-
-
 async def test_the_last_segment_triggers_once_however_often_it_comes(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job())
@@ -88,7 +75,7 @@ async def test_the_last_segment_triggers_once_however_often_it_comes(tmp_path: P
                 async for message in tail:
                     written.append(message.sequence)
 
-            async with running(Collector(context)), asyncio.TaskGroup() as group:
+            async with collecting(Collector(context)), asyncio.TaskGroup() as group:
                 counting = group.create_task(count())
                 for index in [2, 0, 1, 1, 2]:
                     await say(context, segment(index), random.random())
@@ -125,7 +112,7 @@ async def test_two_collectors_lose_nothing_and_trigger_once_a_job(tmp_path: Path
 
             async with asyncio.TaskGroup() as group:
                 counting = group.create_task(count())
-                async with running(Collector(context, batch=8), Collector(context, batch=8)):
+                async with collecting(Collector(context, batch=8), Collector(context, batch=8)):
                     for position, message in enumerate(messages):
                         await say(context, message)
                         if position % 7 == 0:
@@ -146,7 +133,7 @@ async def test_results_of_old_generations_and_unknown_jobs_are_dropped(tmp_path:
     async with rig(tmp_path) as context:
         renewed = jobs.renew(a_job(), at=2.0, note="changed")
         await records.create_job(context.bus, renewed)
-        async with running(Collector(context)):
+        async with collecting(Collector(context)):
             await say(context, segment(0, generation=1))
             await say(context, segment(0, job_id="nobody"))
             await say(context, segment(0, generation=2))
@@ -161,7 +148,7 @@ async def test_results_of_old_generations_and_unknown_jobs_are_dropped(tmp_path:
 async def test_what_is_no_completion_is_buried(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job())
-        async with running(Collector(context)):
+        async with collecting(Collector(context)):
             await context.bus.publish(f"{subjects.PREFIX}.done.J1.1.0", b"[]")
             await context.bus.publish(f"{subjects.PREFIX}.done.J1.1.999999999", segment(0))
             await context.bus.publish(f"{subjects.PREFIX}.done.nonsense", b"{}")
@@ -177,7 +164,7 @@ async def test_what_is_no_completion_is_buried(tmp_path: Path) -> None:
 async def test_dispatch_keeps_the_queue_shallow_and_follows_the_playhead(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job())
-        async with running(Collector(context)):
+        async with collecting(Collector(context)):
             worker = Worker(worker_id="w1", host="h", pid=1, pool="cpu", slots=3, started_at=0, seen_at=0)
             await context.bus.bucket(subjects.WORKERS).put("w1", worker)
             await say_total(context, 40)
@@ -205,7 +192,7 @@ async def test_dispatch_keeps_the_queue_shallow_and_follows_the_playhead(tmp_pat
 async def test_a_segment_with_another_header_is_offered_again(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job())
-        async with running(Collector(context)):
+        async with collecting(Collector(context)):
             await say_total(context, 2)
             await eventually(lambda: _sent(context, 2), what="both sent")
             await say(context, segment(0))
@@ -231,7 +218,7 @@ async def _is_triggered(context: Context) -> bool:
 async def test_a_retry_sends_only_what_is_missing_and_triggers_again_when_nothing_is(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job())
-        async with running(Collector(context)):
+        async with collecting(Collector(context)):
             await say_total(context, 2)
             await eventually(lambda: _sent(context, 2), what="both sent")
             await say(context, segment(0))
@@ -264,7 +251,7 @@ async def test_a_retry_sends_only_what_is_missing_and_triggers_again_when_nothin
 async def test_sound_and_parts_are_monotone(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job(phase=Phase.PLANNING))
-        async with running(Collector(context)):
+        async with collecting(Collector(context)):
             for ready in (4, 2, 8):
                 await context.bus.publish(
                     subjects.done_plan("J1", 1, "audio"), AudioDone(job_id="J1", generation=1, ready=ready)

@@ -1,5 +1,5 @@
 // Ways to look at a stereo picture without a headset: one WebGL quad that samples both eyes of the video.
-const VERTEX = "attribute vec2 p; varying vec2 v; void main() { v = p * 0.5 + 0.5; gl_Position = vec4(p, 0.0, 1.0); }";
+const VERTEX = "attribute vec2 corner; varying vec2 v; void main() { v = corner * 0.5 + 0.5; gl_Position = vec4(corner, 0.0, 1.0); }";
 
 // Anaglyph: Dubois' least-squares matrices for red and cyan (www.site.uottawa.ca/~edubois/anaglyph), on gamma-coded RGB
 // as the tables are published; columns are the source's R, G and B.
@@ -37,6 +37,27 @@ const EYES = {
 export const isStereo = (layout) => layout in EYES && layout !== "2d-depth";
 export const eyesOf = (layout) => EYES[layout];
 
+/** A program in use that draws one texture; `corners` are x, y of the attribute `corner`. */
+export function prepared(gl, vertex, fragment, corners) {
+  const program = gl.createProgram();
+  for (const [kind, text] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
+    const shader = gl.createShader(kind);
+    gl.shaderSource(shader, text);
+    gl.compileShader(shader);
+    gl.attachShader(program, shader);
+  }
+  gl.linkProgram(program);
+  gl.useProgram(program);
+  gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+  gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(corners), gl.STATIC_DRAW);
+  const corner = gl.getAttribLocation(program, "corner");
+  gl.enableVertexAttribArray(corner);
+  gl.vertexAttribPointer(corner, 2, gl.FLOAT, false, 0, 0);
+  gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+  for (const [name, value] of [[gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE], [gl.TEXTURE_MIN_FILTER, gl.LINEAR], [gl.TEXTURE_MAG_FILTER, gl.LINEAR]]) gl.texParameteri(gl.TEXTURE_2D, name, value);
+  return program;
+}
+
 export class Glass {
   /** Draw `video`, whose picture has `layout`, on `canvas`. Throws where there is no WebGL. */
   constructor(video, canvas, layout) {
@@ -48,22 +69,7 @@ export class Glass {
     this.second = false;
     const gl = (this.gl = canvas.getContext("webgl", { antialias: false, alpha: false, preserveDrawingBuffer: false }));
     if (!gl) throw new Error("There is no WebGL here.");
-    const program = gl.createProgram();
-    for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
-      const shader = gl.createShader(kind);
-      gl.shaderSource(shader, text);
-      gl.compileShader(shader);
-      gl.attachShader(program, shader);
-    }
-    gl.linkProgram(program);
-    gl.useProgram(program);
-    gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
-    gl.bufferData(gl.ARRAY_BUFFER, new Float32Array([-1, -1, 3, -1, -1, 3]), gl.STATIC_DRAW);
-    const corner = gl.getAttribLocation(program, "p");
-    gl.enableVertexAttribArray(corner);
-    gl.vertexAttribPointer(corner, 2, gl.FLOAT, false, 0, 0);
-    gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
-    for (const [name, value] of [[gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE], [gl.TEXTURE_MIN_FILTER, gl.LINEAR], [gl.TEXTURE_MAG_FILTER, gl.LINEAR]]) gl.texParameteri(gl.TEXTURE_2D, name, value);
+    const program = prepared(gl, VERTEX, FRAGMENT, [-1, -1, 3, -1, -1, 3]);
     this.places = Object.fromEntries(["left", "right", "mode"].map((name) => [name, gl.getUniformLocation(program, name)]));
   }
 

@@ -2,7 +2,7 @@
 //
 // Where the browser has WebXR layers, its compositor samples the video itself (a quad layer, sharpest and smoothest);
 // elsewhere a quad is drawn into each eye's viewport. Both say which eye gets which half; nothing is left to a default.
-import { eyesOf } from "./glass.js";
+import { eyesOf, prepared } from "./glass.js";
 
 const DISTANCE = 3.2; // metres to the screen
 const HEIGHT = 1.9; // metres; its width follows the film
@@ -112,21 +112,6 @@ export function eyeOf(eye, { layout, swap }) {
 }
 
 function build(gl) {
-  const program = gl.createProgram();
-  for (const [kind, text] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
-    const shader = gl.createShader(kind);
-    gl.shaderSource(shader, text);
-    gl.compileShader(shader);
-    gl.attachShader(program, shader);
-  }
-  gl.linkProgram(program);
-  gl.useProgram(program);
-  gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
-  gl.bufferData(gl.ARRAY_BUFFER, new Float32Array([0, 0, 1, 0, 0, 1, 1, 1]), gl.STATIC_DRAW);
-  const corner = gl.getAttribLocation(program, "corner");
-  gl.enableVertexAttribArray(corner);
-  gl.vertexAttribPointer(corner, 2, gl.FLOAT, false, 0, 0);
-  gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
-  for (const [name, value] of [[gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE], [gl.TEXTURE_MIN_FILTER, gl.LINEAR], [gl.TEXTURE_MAG_FILTER, gl.LINEAR]]) gl.texParameteri(gl.TEXTURE_2D, name, value);
+  const program = prepared(gl, VERTEX, FRAGMENT, [0, 0, 1, 0, 0, 1, 1, 1]);
   return Object.fromEntries(["projection", "view", "screen", "eye"].map((name) => [name, gl.getUniformLocation(program, name)]));
 }

@@ -1,0 +1,89 @@
+"""What playlists, players and pages name by its place: fragments, inits, subtitles, the film; whole or by ranges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.params import FromPath
+from litestar.response import Stream
+
+from services.gateway.playback import GivenPlayer, NotYet, number_in
+from services.gateway.ranges import object_response
+from services.gateway.state import Gateway, Given
+from stereospot import errors, keys
+
+
+async def stored(request: Request[Any, Any, Any], gateway: Gateway, key: str) -> Response[Any] | Stream:
+    """An object, or the range of it that was asked for; raises NotYet."""
+    info = await gateway.context.store.head(key) if keys.is_key(key) else None
+    if info is None:
+        raise NotYet
+    return await object_response(request, gateway.context.store, info)
+
+
+@get("/v/{token:str}/{generation:int}/video/{name:str}", include_in_schema=False)
+async def video_object(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    name: FromPath[str],
+) -> Response[Any] | Stream:
+    """A fragment, or the init segment that its playlist names."""
+    job_id = (await player.row(token, generation)).job.job_id
+    if name.startswith("init-") and name.endswith(".mp4"):
+        return await stored(request, gateway, f"{keys.generation_prefix(job_id, generation)}{name}")
+    return await stored(request, gateway, keys.segment(job_id, generation, number_in(name, ".m4s")))
+
+
+@get("/v/{token:str}/{generation:int}/audio/{track:int}/{name:str}", include_in_schema=False)
+async def audio_object(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    track: FromPath[int],
+    name: FromPath[str],
+) -> Response[Any] | Stream:
+    job_id = (await player.row(token, generation)).job.job_id
+    if name == "init.mp4":
+        return await stored(request, gateway, keys.audio_init(job_id, generation, track))
+    return await stored(request, gateway, keys.audio_segment(job_id, generation, track, number_in(name, ".m4s")))
+
+
+@get("/v/{token:str}/{generation:int}/subtitles/{name:str}", include_in_schema=False)
+async def subtitles(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    name: FromPath[str],
+) -> Response[Any] | Stream:
+    job_id = (await player.row(token, generation)).job.job_id
+    return await stored(request, gateway, keys.subtitles(job_id, generation, number_in(name, ".vtt"), "vtt"))
+
+
+@get("/v/{token:str}/{generation:int}/film", include_in_schema=False)
+async def film(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+) -> Response[Any] | Stream:
+    """The finished film, as the record names it; `?download` saves it under a name that players parse."""
+    row = await player.row(token, generation)
+    if row.job.film is None:
+        raise NotYet
+    info = await gateway.context.store.head(row.job.film.key)
+    if info is None:
+        raise errors.error("SOURCE_MISSING", "The film is not in the store any more.")
+    inline = "download" not in request.query_params
+    return await object_response(request, gateway.context.store, info, file_name=row.job.film.file_name, inline=inline)
+
+
+HANDLERS = (video_object, audio_object, subtitles, film)

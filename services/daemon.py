@@ -22,6 +22,7 @@ from typing import Any
 
 from services import parts, workers
 from services.context import Context
+from services.listener import listen
 from services.reclaim import reclaim
 from stereospot import errors, jail, log, metrics
 from stereospot.broker import Embedded
@@ -77,7 +78,7 @@ async def running(
             await reclaim(bus)
         listener: socket.socket | None = None
         if "gateway" in services:
-            listener = stack.enter_context(contextlib.closing(_listen(settings)))
+            listener = stack.enter_context(contextlib.closing(listen(settings.host, settings.port)))
             settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         store = open_store(settings)
         stack.push_async_callback(store.close)
@@ -240,21 +241,6 @@ async def _provision(bus: Bus, settings: Settings) -> None:
         raise errors.error("BROKER_UNAVAILABLE", str(error)) from error
     if report.changed:
         _log.info("provisioned", action="ready", created=len(report.created), updated=len(report.updated))
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """The gateway's socket, bound before anything starts: a port that is taken is said at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
-        listener.listen(1024)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise errors.error("PORT_TAKEN", f"{settings.host}:{settings.port}: {error.strerror}.") from error
-    return listener
 
 
 def _role(services: Collection[str]) -> str:

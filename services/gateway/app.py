@@ -39,8 +39,9 @@ from services.gateway.metrics import Metrics
 from services.gateway.state import Gateway
 from services.gateway.tokens import Tokens, load_secret
 from services.intake import Intake
+from services.listener import listen
 from services.plans import Plans
-from stereospot import errors, log
+from stereospot import log
 
 _log = log.get("gateway")
 
@@ -118,19 +119,6 @@ def _no_page(response: Response[Any]) -> Response[Any]:
     if response.status_code == 404:
         raise NotFoundException
     return response
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; raises PORT_TAKEN."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as problem:
-        bound.close()
-        raise errors.error("PORT_TAKEN", f"{host}:{port}: {problem.strerror}.") from problem
-    return bound
 
 
 async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket | None = None) -> None:

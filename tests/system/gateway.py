@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 
 from services.context import Context
-from services.gateway.app import listen, serve
+from services.gateway.app import serve
+from services.listener import listen
 from stereospot import broker
 from stereospot.bus import Bus
 from stereospot.settings import Settings

@@ -33,9 +33,11 @@ from services.gateway import (
     tus,
 )
 from services.gateway.description import Description
+from services.gateway.feed import Feed
 from services.gateway.guard import Guard
 from services.gateway.index import Index
 from services.gateway.metrics import Metrics
+from services.gateway.snapshots import Snapshots
 from services.gateway.state import Gateway
 from services.gateway.tokens import Tokens, load_secret
 from services.intake import Intake
@@ -59,7 +61,8 @@ def create_app(context: Context) -> Litestar:
     secret = load_secret(context.settings.data_dir / "gateway.secret")
     metrics = Metrics()
     gateway = Gateway(context, Index(context.bus), Plans(context.store), Tokens(secret), metrics, Intake(context))
-    snapshots = events.Snapshots(gateway)
+    snapshots = Snapshots(gateway)
+    feed = Feed(gateway, snapshots)
     player = playback.Player(gateway)
     darkroom = pictures.Darkroom(gateway)
     assets.load()
@@ -67,12 +70,13 @@ def create_app(context: Context) -> Litestar:
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None]:
         async with asyncio.TaskGroup() as group:
-            feeding = group.create_task(gateway.index.run())
+            running = [group.create_task(gateway.index.run()), group.create_task(feed.run())]
             try:
                 yield
             finally:
                 gateway.stop()
-                feeding.cancel()
+                for task in running:
+                    task.cancel()
 
     def guarded(app: ASGIApp) -> ASGIApp:
         return Guard(app, context.settings, metrics, player)
@@ -92,6 +96,7 @@ def create_app(context: Context) -> Litestar:
         dependencies={
             "gateway": Provide(lambda: gateway, sync_to_thread=False),
             "snapshots": Provide(lambda: snapshots, sync_to_thread=False),
+            "feed": Provide(lambda: feed, sync_to_thread=False),
             "player": Provide(lambda: player, sync_to_thread=False),
             "darkroom": Provide(lambda: darkroom, sync_to_thread=False),
         },
@@ -111,6 +116,7 @@ def create_app(context: Context) -> Litestar:
     )
     app.asgi_handler = guarded(app.asgi_handler)
     app.state.gateway = gateway
+    app.state.feed = feed
     return app
 
 

@@ -8,8 +8,6 @@ a second, and one JSON text serves all clients. A comment every 15 s keeps proxi
 from __future__ import annotations
 
 import asyncio
-import json
-from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -18,16 +16,13 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from services.gateway.resources import snapshot
+from services.gateway.feed import GATHER_SECONDS, RETRY_MILLISECONDS, Feed
+from services.gateway.snapshots import Snapshots, event
 from services.gateway.state import Gateway, Given
-from services.gateway.table import Row
 from stereospot import errors
 from stereospot.jobs import Phase
 
 KEEPALIVE_SECONDS = 15.0
-GATHER_SECONDS = 0.2
-RETRY_MILLISECONDS = 1000
-CACHED = 512
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -38,39 +33,8 @@ HEADERS = {
 FINISHED = (Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED, Phase.DELETED)
 
 
-class Snapshots:
-    """The JSON of each job's present state, made once for all who read it."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._known: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
-
-    async def get(self, job_id: str) -> tuple[str, bytes, Row] | None:
-        """(event id, data, row) of a job that exists."""
-        gateway = self._gateway
-        row = await gateway.index.row(job_id)
-        if row is None:
-            return None
-        live = gateway.index.live(job_id, row.job.generation)
-        # Cells change without a revision: they are few, and only while the job runs.
-        cells = "" if live is None else ",".join(f"{c.index}{c.state[1]}{c.attempt}" for c in live.cells.values())
-        identity = f"{row.revision}-{live.revision if live else 0}-{hash(cells) & 0xFFFFFF:x}"
-        known = self._known.get(job_id)
-        if known is None or known[0] != identity:
-            body = snapshot(row, live, gateway.token(row))
-            known = identity, json.dumps(body, separators=(",", ":")).encode()
-            self._known[job_id] = known
-            while len(self._known) > CACHED:
-                self._known.popitem(last=False)
-        return *known, row
-
-
 GivenSnapshots = NamedDependency[Snapshots]
-
-
-def event(name: str, identity: str, data: bytes) -> bytes:
-    """One event of the wire format; JSON has no line breaks."""
-    return f"event: {name}\nid: {identity}\ndata: ".encode() + data + b"\n\n"
+GivenFeed = NamedDependency[Feed]
 
 
 async def job_stream(gateway: Gateway, snapshots: Snapshots, job_id: str, last_id: str | None) -> AsyncGenerator[bytes]:
@@ -95,27 +59,11 @@ async def job_stream(gateway: Gateway, snapshots: Snapshots, job_id: str, last_i
                 yield b": keepalive\n\n"
 
 
-async def all_stream(gateway: Gateway, snapshots: Snapshots) -> AsyncGenerator[bytes]:
-    """Every change of every job, and the counts of phases; a client reads the list itself when the stream (re)opens."""
-    yield f"retry: {RETRY_MILLISECONDS}\nevent: open\ndata: {{}}\n\n".encode()
-    counted = b""
-    with gateway.index.watch() as watch, gateway.metrics.sse_clients.track_inprogress():
-        while not gateway.stopping.is_set():
-            counts = json.dumps(await gateway.index.counts()).encode()
-            if counts != counted:
-                counted = counts
-                yield event("counts", "c", counts)
-            dirty = await watch.wait(KEEPALIVE_SECONDS)
-            if not dirty:
-                yield b": keepalive\n\n"
-                continue
-            await asyncio.sleep(GATHER_SECONDS)
-            for job_id in dirty:
-                found = await snapshots.get(job_id)
-                if found is None or found[2].job.phase is Phase.DELETED:
-                    yield event("deleted", "d", json.dumps({"job_id": job_id}).encode())
-                else:
-                    yield event("job", found[0], found[1])
+async def all_stream(gateway: Gateway, feed: Feed) -> AsyncGenerator[bytes]:
+    """Every change of every job, and the counts of phases; a client reads the list itself at each `open`."""
+    with gateway.metrics.sse_clients.track_inprogress():
+        async for text in feed.texts():
+            yield text
 
 
 def _answer(request: Request[Any, Any, Any], body: AsyncGenerator[bytes]) -> Stream:
@@ -147,9 +95,9 @@ async def job_events_v1(
 
 
 @get("/api/v1/events", media_type="text/event-stream")
-async def events(request: Request[Any, Any, Any], gateway: Given, snapshots: GivenSnapshots) -> Stream:
+async def events(request: Request[Any, Any, Any], gateway: Given, feed: GivenFeed) -> Stream:
     """Snapshots of every job that changes (`job`), of what was deleted (`deleted`), and counts (`counts`)."""
-    return _answer(request, all_stream(gateway, snapshots))
+    return _answer(request, all_stream(gateway, feed))
 
 
 HANDLERS = (job_events, job_events_v1, events)

@@ -100,6 +100,10 @@ class Watch:
                 await self._event.wait()
         except TimeoutError:
             return set()
+        return self.take()
+
+    def take(self) -> set[str]:
+        """What changed since it was asked last, without waiting."""
         self._event.clear()
         dirty, self._dirty = self._dirty, set()
         return dirty

@@ -5,7 +5,8 @@
 The network's scale is its own and drifts from shot to shot: what it returns becomes 0 … 1 by the near/far curve of
 `inference.curves` (`needs_curve`). On a CPU each frame is a batch of one on one thread, several frames side by side:
 matrix products of another shape or another thread count round differently (measured), so neither may vary. On a GPU the
-batch is constant and captured once as a CUDA graph: the small model is bound by kernel launches otherwise.
+batch is constant and recorded once as a CUDA graph: the small model is bound by kernel launches otherwise. `batched`
+runs the GPU's way on a CPU.
 
 torch and transformers are imported when an engine is loaded, never before; torchvision is not used.
 """
@@ -17,7 +18,7 @@ import dataclasses
 import importlib
 import os
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -25,16 +26,19 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from inference import device as devices
 from inference.depth import DEFAULT_DIVERGENCE, EngineInfo, weights
+from inference.device import Torch
 from stereospot import errors
 
 Dtype = Literal["float32", "bfloat16", "int8"]
-Torch = Any
-"""torch ships no types that strict checking accepts; the module and its tensors are Any here."""
 
 PATCH = 14
 SHORT_SIDE = 252
 GPU_BATCH = 16
+
+MOST_SHAPES = 4
+"""Recorded input shapes that are kept: each holds the memory of one run."""
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -46,12 +50,13 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where and in which numbers the network runs."""
+    """Where and in which numbers the network runs; `batched`: in constant batches, else a frame a thread."""
 
     name: str
     dtype: Dtype
     batch: int
     threads: int
+    batched: bool = False
 
 
 def input_size(width: int, height: int, *, short_side: int = SHORT_SIDE) -> tuple[int, int]:
@@ -66,22 +71,24 @@ def input_size(width: int, height: int, *, short_side: int = SHORT_SIDE) -> tupl
 
 
 class DepthAnything:
-    """The network, ready to run. Thread-safe on a CPU; on a GPU one caller at a time is let in."""
+    """The network, ready to run. Thread-safe; in batches one caller at a time is let in."""
 
     def __init__(self, torch: Torch, model: Any, info: EngineInfo, device: Device) -> None:
         self.info = info
         self.device = device
         self._torch = torch
         self._model: Any = model
-        self._on_gpu = device.name.startswith("cuda")
         self._kind = torch.float32 if device.dtype == "float32" else torch.bfloat16
-        self._mean = torch.tensor(_MEAN, device=device.name).view(1, 3, 1, 1) * 255.0
-        self._scale = 1.0 / (torch.tensor(_STD, device=device.name).view(1, 3, 1, 1) * 255.0)
-        self.side_by_side = device.batch if self._on_gpu else device.threads
+        self._on = devices.Device(torch, device.name)
+        with self._on.working():
+            self._mean = torch.tensor(_MEAN, device=device.name).view(1, 3, 1, 1) * 255.0
+            self._scale = 1.0 / (torch.tensor(_STD, device=device.name).view(1, 3, 1, 1) * 255.0)
+            self._on.wait()  # the network was moved there on another stream: it is there before this one reads it
+        self.side_by_side = device.batch if device.batched else device.threads
         self._guard = threading.Lock()
-        self._graphs: dict[tuple[int, ...], tuple[Any, Any, Any]] = {}
+        self._graphs: OrderedDict[tuple[int, ...], devices.Graph] = OrderedDict()
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-        if not self._on_gpu:
+        if not device.batched:
             # The number of threads of a torch operator belongs to the calling thread: these workers have one each.
             self._pool = concurrent.futures.ThreadPoolExecutor(
                 device.threads, "depth", initializer=torch.set_num_threads, initargs=(1,)
@@ -91,7 +98,7 @@ class DepthAnything:
         """Raw relative inverse depth, greater is nearer, 0 and up; see `needs_curve`.
 
         rgb: [n, height, width, 3] uint8, both sides multiples of 14. Returns [n, height, width] float32. Raises
-        Exhausted("OUT_OF_MEMORY") when the device has no room, ENGINE_UNAVAILABLE when the device is gone.
+        Exhausted("OUT_OF_MEMORY") when the device has no room, WORKER_LOST when the device is gone.
         """
         if rgb.shape[1] % PATCH or rgb.shape[2] % PATCH:
             raise ValueError(f"sides must be multiples of {PATCH}, got {rgb.shape[2]} x {rgb.shape[1]}")
@@ -100,42 +107,23 @@ class DepthAnything:
         if self._pool is not None:
             return np.stack(list(self._pool.map(self._one, rgb)))
         out = np.empty(rgb.shape[:3], np.float32)
-        for start in range(0, len(rgb), self.device.batch):
-            piece = rgb[start : start + self.device.batch]
-            uploaded = self._torch.from_numpy(np.ascontiguousarray(piece)).pin_memory()
-            tensor = uploaded.to(self.device.name, non_blocking=True).permute(0, 3, 1, 2)
-            out[start : start + len(piece)] = self.infer_tensor(tensor).cpu().numpy()
+        with self._guard, self._on.working():
+            for start in range(0, len(rgb), self.device.batch):
+                piece = rgb[start : start + self.device.batch]
+                out[start : start + len(piece)] = self._on.down(self._batch(self._on.up(piece)))
         return out
 
-    def infer_tensor(self, rgb: Any) -> Any:
-        """The same on the device: [n <= batch, 3, height, width], 0 … 255, to [n, height, width] float32."""
-        torch = self._torch
-        count = rgb.shape[0]
-        if count > self.device.batch:
-            raise ValueError(f"{count} frames in a batch of {self.device.batch}")
-        try:
-            with torch.inference_mode():
-                if count < self.device.batch:
-                    rgb = torch.cat([rgb, rgb[-1:].expand(self.device.batch - count, -1, -1, -1)])
-                pixels = ((rgb.float() - self._mean) * self._scale).to(self._kind)
-                pixels = pixels.contiguous(memory_format=torch.channels_last)
-                depth = self._replay(pixels) if self._on_gpu else self._model(pixels).predicted_depth
-                return depth[:count].float()
-        except Exception as failure:
-            raise translated(failure) from failure
-
     def resize(self, batch: int) -> None:
-        """Use another constant batch on the GPU from now on; what was captured for the old one is dropped."""
+        """Use another constant batch from now on; what was recorded for the old one is dropped."""
         with self._guard:
-            if self._on_gpu:
-                self._graphs.clear()
-                self.device = dataclasses.replace(self.device, batch=batch)
-                self._torch.cuda.empty_cache()
+            self._graphs.clear()
+            self.device = dataclasses.replace(self.device, batch=batch)
+            self._on.forget()
         self.side_by_side = batch
 
     def memory_bytes(self) -> int | None:
         """Peak of this process's memory on the GPU; None on a CPU."""
-        return int(self._torch.cuda.max_memory_allocated(self.device.name)) if self._on_gpu else None
+        return self._on.peak_bytes()
 
     def input_size(self, width: int, height: int) -> tuple[int, int]:
         """The input for a picture of this shape, with as many patches as the engine was loaded for."""
@@ -145,26 +133,36 @@ class DepthAnything:
         """Let threads, graphs and the model's memory go."""
         if self._pool is not None:
             self._pool.shutdown()
-        self._graphs.clear()
-        self._model = None
-        if self._on_gpu:
-            self._torch.cuda.empty_cache()
+        with self._guard:
+            self._graphs.clear()
+            self._model = None
+            self._on.forget()
 
     def _one(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        tensor = self._torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]
-        return self.infer_tensor(tensor)[0].numpy()
+        """A frame on the thread that it came to."""
+        with self._on.working():
+            pixels = self._pixels(self._on.up(frame)[None])
+            return self._on.down(self._model(pixels).predicted_depth[0].float())
 
-    def _replay(self, pixels: Any) -> Any:
-        """Run the captured graph of this shape; the copy of its output is the caller's to keep."""
-        torch = self._torch
+    def _batch(self, rgb: Any) -> Any:
+        """[n <= batch, height, width, 3] uint8 on the device to [n, height, width] float32 there."""
+        count, batch = rgb.shape[0], self.device.batch
+        if count < batch:
+            rgb = self._torch.cat([rgb, rgb[-1:].expand(batch - count, -1, -1, -1)])
+        pixels = self._pixels(rgb)
         shape = tuple(pixels.shape)
-        with self._guard:
-            if shape not in self._graphs:
-                self._graphs[shape] = _capture(torch, self._model, pixels)
-            graph, fixed_in, fixed_out = self._graphs[shape]
-            fixed_in.copy_(pixels)
-            graph.replay()
-            return fixed_out.clone()
+        if shape not in self._graphs:
+            while len(self._graphs) >= MOST_SHAPES:
+                self._graphs.popitem(last=False)
+            self._graphs[shape] = devices.Graph(self._on, lambda given: self._model(given).predicted_depth, pixels)
+        self._graphs.move_to_end(shape)
+        return self._graphs[shape](pixels)[:count].float()
+
+    def _pixels(self, rgb: Any) -> Any:
+        """The network's input of pictures on the device: NCHW in channels-last memory, in the network's numbers."""
+        planes = rgb.permute(0, 3, 1, 2).float()
+        pixels = ((planes - self._mean) * self._scale).to(self._kind)
+        return pixels.contiguous(memory_format=self._torch.channels_last)
 
 
 def load(
@@ -176,6 +174,7 @@ def load(
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     threads: int | None = None,
+    batched: bool = False,
     accept_license: bool = False,
     download: bool = True,
     sha256: str | None = None,
@@ -183,13 +182,14 @@ def load(
     """Load a model of `weights.MODELS`.
 
     folder: where model folders lie, before the hub is asked; device: auto, cpu, cuda or cuda:1; size: (width, height)
-    of the network's input; batch: frames at a time on a GPU; threads: frames side by side on a CPU.
+    of the network's input; batch: frames at a time on a GPU; threads: frames side by side on a CPU; batched: constant
+    batches on a CPU too, as a GPU takes them.
     Raises LICENSE_NOT_ACCEPTED, ENGINE_UNAVAILABLE (no torch, no such GPU), MODEL_MISSING, MODEL_INVALID.
     """
     found = weights.find(model)
     weights.check_licence(found, accept_license)
     torch = import_torch()
-    where = settle(torch, device, dtype, batch, threads)
+    where = settle(torch, device, dtype, batch, threads, batched=batched)
     place = weights.locate(found, folder=Path(folder) if folder is not None else None, download=download)
     sound = weights.read(place, name=found.name, model_type="depth_anything", sha256=sha256)
     network = _prepared(torch, build(torch, sound), where)
@@ -223,7 +223,9 @@ def import_torch() -> Torch:
     return torch
 
 
-def settle(torch: Torch, device: str, dtype: str | None, batch: int | None, threads: int | None) -> Device:
+def settle(
+    torch: Torch, device: str, dtype: str | None, batch: int | None, threads: int | None, *, batched: bool = False
+) -> Device:
     """Settle what `auto` and None mean on this machine; a GPU that was asked for by name is never replaced by a CPU."""
     if dtype is not None and dtype not in get_args(Dtype):
         raise errors.error("INVALID_OPTIONS", f"There is no dtype {dtype!r}; there are {', '.join(get_args(Dtype))}.")
@@ -239,10 +241,11 @@ def settle(torch: Torch, device: str, dtype: str | None, batch: int | None, thre
             )
         if dtype == "int8":
             raise errors.error("INVALID_OPTIONS", "int8 is for CPUs; a GPU takes float32 or bfloat16.")
-        return Device(name, "float32" if dtype == "float32" else "bfloat16", batch or GPU_BATCH, 1)
+        return Device(name, "float32" if dtype == "float32" else "bfloat16", batch or GPU_BATCH, 1, batched=True)
     if name != "cpu":
         raise errors.error("ENGINE_UNAVAILABLE", f"There is no device {device!r}; there are auto, cpu, cuda, cuda:N.")
-    return Device("cpu", cast(Dtype, dtype or "float32"), 1, threads or os.cpu_count() or 1)
+    size = (batch or GPU_BATCH) if batched else 1
+    return Device("cpu", cast(Dtype, dtype or "float32"), size, threads or os.cpu_count() or 1, batched=batched)
 
 
 def build(torch: Torch, sound: weights.Weights) -> Any:
@@ -263,19 +266,6 @@ def build(torch: Torch, sound: weights.Weights) -> Any:
     return network.float().eval().requires_grad_(False)
 
 
-def translated(failure: BaseException) -> BaseException:
-    """A failure of torch in the catalogue's words; anything else stays what it is."""
-    if isinstance(failure, errors.StereoSpotError):
-        return failure
-    kind, text = type(failure).__name__, str(failure)
-    if isinstance(failure, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
-        return errors.error("OUT_OF_MEMORY", text.splitlines()[0] if text else kind)
-    if kind == "AcceleratorError" or "CUDA error" in text or "device-side assert" in text:
-        # A context that has failed never recovers in this process: the segment goes back, the worker has to restart.
-        return errors.error("WORKER_LOST", f"The GPU stopped answering: {text.splitlines()[0]}", device_lost=True)
-    return failure
-
-
 def _prepared(torch: Torch, network: Any, device: Device) -> Any:
     """The network in the numbers and on the device that were settled."""
     if device.dtype != "float32":
@@ -285,7 +275,7 @@ def _prepared(torch: Torch, network: Any, device: Device) -> Any:
     try:
         network = network.to(device.name).to(memory_format=torch.channels_last)
     except Exception as failure:
-        raise translated(failure) from failure
+        raise devices.translated(failure) from failure
     if device.name == "cpu" and device.dtype != "float32":
         _attend_in_float32(network)
     return network
@@ -337,18 +327,3 @@ def _int8_linear(torch: Torch, linear: Any) -> Any:
             return out.to(x.dtype).reshape(*x.shape[:-1], -1)
 
     return Int8Linear()
-
-
-def _capture(torch: Torch, network: Callable[[Any], Any], pixels: Any) -> tuple[Any, Any, Any]:
-    """Warm up on a side stream, then record one run: (graph, its input, its output)."""
-    fixed_in = pixels.clone(memory_format=torch.channels_last)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            network(fixed_in)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        fixed_out = network(fixed_in).predicted_depth
-    return graph, fixed_in, fixed_out

@@ -57,13 +57,14 @@ class Iw3:
         self.info = info
         self.method = method
         self._process = process
+        self._batch = info.batch
 
     def infer(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Raw relative inverse depth of [n, h, w, 3] uint8, as [n, h, w] float32; each frame by itself."""
         n, height, width = rgb.shape[:3]
         out = np.empty((n, height, width), np.float32)
         # One frame a call on a CPU: sums of another batch size round differently.
-        size = 1 if self.info.device == "cpu" else self.info.batch
+        size = 1 if self.info.device == "cpu" else self._batch
         for start in range(0, n, size):
             piece = rgb[start : start + size]
             missing = size - len(piece)
@@ -95,6 +96,10 @@ class Iw3:
         payload = np.ascontiguousarray(rgb).tobytes() + np.ascontiguousarray(depth, dtype=np.float32).tobytes()
         _, data = self._process.ask(body, payload, seconds=ANSWER_SECONDS, loading=self.method)
         return np.frombuffer(data, np.uint8).reshape(2, n, height, width, 3)
+
+    def resize(self, batch: int) -> None:
+        """Use another constant batch from now on."""
+        self._batch = batch
 
     def input_size(self, width: int, height: int) -> tuple[int, int]:
         """The picture's shape with iw3's resolution on the shorter side, in whole patches of 14."""
@@ -164,11 +169,28 @@ def find(home: Path | str | None = None) -> Path:
         found = fingerprint(checkout)
     except OSError as failure:
         raise errors.error("ENGINE_UNAVAILABLE", f"NUNIF_HOME is no checkout ({failure}). Run: {mend}") from failure
-    if found != FINGERPRINT:
+    if found != FINGERPRINT or commit(checkout) not in (None, COMMIT):
         raise errors.error(
             "ENGINE_UNAVAILABLE", f"NUNIF_HOME is at another commit. Run: git -C {checkout} checkout {COMMIT}"
         )
     return checkout
+
+
+def commit(checkout: Path) -> str | None:
+    """The commit that a clone is at, read from its files; None for an archive, which has none."""
+    folder = checkout / ".git"
+    try:
+        head = (folder / "HEAD").read_text().strip()
+        name = head.removeprefix("ref: ")
+        if name == head:
+            return head
+        loose = folder / name
+        if loose.is_file():
+            return loose.read_text().strip()
+        packed = (folder / "packed-refs").read_text().split("\n")
+        return next((line.partition(" ")[0] for line in packed if line.endswith(f" {name}")), None)
+    except OSError:
+        return None
 
 
 def fingerprint(checkout: Path) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.depth import DepthEngine, EngineInfo
+from inference.device import drop_frames
 from stereospot import errors, log
 
 _log = log.get("inference")
@@ -53,6 +54,7 @@ class Shared:
         start = 0
         while start < len(rgb):
             group = self._core.group
+            spent: errors.Exhausted | None = None
             try:
                 with self._core.lock:
                     began = time.perf_counter()
@@ -60,7 +62,9 @@ class Shared:
                     self.seconds += time.perf_counter() - began
                 start += group
             except errors.Exhausted as failure:
-                self._core.halve(group, failure)
+                spent = failure
+            if spent is not None:
+                self._core.halve(group, spent)
         return np.concatenate(found) if found else np.empty(rgb.shape[:3], np.float32)
 
     @property
@@ -69,10 +73,24 @@ class Shared:
         return getattr(self._core.engine, "method", None)
 
     def eyes(self, rgb: NDArray[np.uint8], depth: NDArray[np.float32], **settings: Any) -> NDArray[np.uint8]:
-        """Both eyes by the engine's own method; see `inference.depth.iw3`."""
+        """Both eyes by the engine's own method; see `inference.depth.iw3`. Gives way as `infer` does."""
         make: Any = self._core.engine
-        with self._core.lock:
-            return make.eyes(rgb, depth, **settings)
+        made: list[NDArray[np.uint8]] = []
+        start, group = 0, len(rgb)
+        while start < len(rgb):
+            spent: errors.Exhausted | None = None
+            part = slice(start, start + group)
+            try:
+                with self._core.lock:
+                    made.append(make.eyes(rgb[part], depth[part], **settings))
+                start += group
+            except errors.Exhausted as failure:
+                spent = failure
+            if spent is not None:
+                if group < max(2, len(rgb)):
+                    raise spent
+                group = -(-group // 2)
+        return np.concatenate(made, axis=1)
 
     def memory_bytes(self) -> int | None:
         """Peak memory of the device, where it is known."""
@@ -100,6 +118,7 @@ class _Core:
                 raise failure
             self._halved = True
             self.group = tried // 2
+            drop_frames(failure)
             resize: Any = getattr(self.engine, "resize", None)
             if resize is not None:
                 resize(self.group)

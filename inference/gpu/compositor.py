@@ -2,7 +2,8 @@
 
 The same integers as the CPU compositor, so the same bytes (a test holds the two together). Disparity is still counted
 and converted on the CPU: the grid is small, and the comfort report wants every cell of it. Layouts that mix colours or
-paint depth stay with the CPU compositor.
+paint depth stay with the CPU compositor. Its work is on a stream of its own, beside the engine's. Out of memory halves
+the group once, as it halves an engine's batch.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from numpy.typing import NDArray
 
 from inference import geometry, layouts, warp
 from inference.contract import Planes
+from inference.device import Device, drop_frames
 from inference.warp import torch_kernel
+from stereospot import errors, log
 from stereospot.media.model import Plan
 from stereospot.options import Layout
 
 GROUP = 8
 """Frames at a time: enough to hide the cost of launching kernels."""
+
+_log = log.get("inference")
 
 _PLACED = frozenset(
     {Layout.HALF_SBS, Layout.FULL_SBS, Layout.HALF_TB, Layout.FULL_TB, Layout.CROSS_EYED, Layout.LEFT}
@@ -40,8 +45,9 @@ class DeviceCompositor:
         video, form = plan.source.video, plan.encode.pixel_format
         self.inner = inner
         self.means: list[float] = []
+        self.group = GROUP
         self._torch: Any = importlib.import_module("torch")
-        self._device = device
+        self._on = Device(self._torch, device)
         self._sizes = geometry.plane_sizes(video.width, video.height, form)
         self._shifts = geometry.subsampling(form)
         place = inner.arrangement
@@ -54,28 +60,55 @@ class DeviceCompositor:
         self._wide = form.endswith("10le")
 
     def compose(self, pictures: Sequence[Planes], depths: Sequence[NDArray[np.float32]]) -> list[Planes]:
-        """Finished pictures, in order. pictures: Y, U, V of each source frame; depths: [rows, columns] on the grid."""
+        """Finished pictures, in order. pictures: Y, U, V of each source frame; depths: [rows, columns] on the grid.
+
+        Raises OUT_OF_MEMORY when half a group does not fit, WORKER_LOST when the GPU is gone.
+        """
+        parallax = self._parallax(depths)
+        found: list[Planes] = []
+        while len(found) < len(pictures):
+            part = slice(len(found), min(len(found) + self.group, len(pictures)))
+            spent: errors.Exhausted | None = None
+            try:
+                found += self._composed(pictures[part], parallax[part])
+            except errors.Exhausted as failure:
+                spent = failure
+            if spent is not None:
+                self._halve(part.stop - part.start, spent)
+        return found
+
+    def _composed(self, pictures: Sequence[Planes], parallax: NDArray[np.int32]) -> list[Planes]:
+        """One group, there and back."""
         torch, field, place = self._torch, self.inner.field, self.inner.arrangement
-        step, parallax = field.grid.step, self._parallax(depths)
-        with torch.inference_mode():
+        step = field.grid.step
+        with self._on.working():
             moves = torch_kernel.invert(
-                self._up(parallax), step, field.width, self._knot, self._knots, self._eyes.left, self._eyes.right
+                self._on.up(parallax), step, field.width, self._knot, self._knots, self._eyes.left, self._eyes.right
             )
-            self._count(moves)
             down: list[NDArray[Any]] = []
             for index, (size, out_size) in enumerate(zip(self._sizes, self._out, strict=True)):
                 x, y = self._shifts if index else (0, 0)
                 planes = np.stack([picture[index][: size[0], : size[1]] for picture in pictures])
-                source = self._up(planes.view(np.int16) if self._wide else planes)
-                out = torch.empty((len(pictures), *out_size), dtype=source.dtype, device=self._device)
+                source = self._on.up(planes.view(np.int16) if self._wide else planes)
+                out = torch.empty((len(pictures), *out_size), dtype=source.dtype, device=self._on.name)
                 torch_kernel.render(
                     source, moves, step, self._knot, x, y, int(place.half_width), int(place.half_height), out,
                     place.eye_width >> x, place.eye_height >> y,
                     (place.left[0] >> x, place.left[1] >> y), (self._right[0] >> x, self._right[1] >> y),
                 )  # fmt: skip
-                found = out.cpu().numpy()
+                found = self._on.down(out)
                 down.append(found.view(np.uint16) if self._wide else found)
+            self._count(moves)
         return [tuple(plane[i] for plane in down) for i in range(len(pictures))]
+
+    def _halve(self, tried: int, failure: errors.Exhausted) -> None:
+        """Half the group from now on; raises `failure` when that was done before, or when there is nothing to halve."""
+        if self.group < GROUP or tried < 2:
+            raise failure
+        self.group = tried // 2
+        drop_frames(failure)
+        self._on.forget()
+        _log.warning("out of memory, group halved", action="retry", batch=self.group, detail=failure.detail)
 
     def _parallax(self, depths: Sequence[NDArray[np.float32]]) -> NDArray[np.int32]:
         """[n, rows, columns] disparity; `means` then holds the mean parallax of each of these frames, in percent."""
@@ -86,15 +119,9 @@ class DeviceCompositor:
             self.means.append(self.inner.disparity.mean_percent)
         return np.stack(found)
 
-    def _up(self, array: NDArray[Any]) -> Any:
-        """A tensor on the device; page-locked on the way there, so that the copy runs beside the work."""
-        tensor = self._torch.from_numpy(np.ascontiguousarray(array))
-        if self._device.startswith("cuda"):
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor.to(self._device)
-
     def _count(self, moves: Any) -> None:
         """What the CPU kernel counts while it inverts: intervals of knots whose source is stretched to double."""
         grown = moves.to(self._torch.int64).diff(dim=-1)
-        self.inner.stretch[0] += int((grown < -(self._knot << 15)).sum())
+        stretched = int((grown < -(self._knot << 15)).sum())
+        self.inner.stretch[0] += stretched
         self.inner.stretch[1] += grown.numel()

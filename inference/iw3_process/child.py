@@ -101,6 +101,11 @@ class Child:
             out = (both.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
             return {}, out.cpu().contiguous().numpy().tobytes()
 
+    def forget(self) -> None:
+        """Give cached memory back to the GPU, for a smaller batch that comes next."""
+        if self._gpu >= 0:
+            self._torch.cuda.empty_cache()
+
     def _pictures(self, data: bytes, n: int, height: int, width: int) -> Any:
         array = self._np.frombuffer(data, self._np.uint8).reshape(n, height, width, 3)
         return self._torch.from_numpy(array.copy()).to(self._model.device).permute(0, 3, 1, 2).float().div_(255)
@@ -134,7 +139,8 @@ class Child:
 def kind_of(failure: BaseException) -> str:
     """What sort of failure: the parent turns it into a code."""
     name, text = type(failure).__name__, str(failure)
-    if isinstance(failure, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in text:
+    full = "out of memory" in text or "can't allocate memory" in text
+    if isinstance(failure, MemoryError) or name == "OutOfMemoryError" or (full and isinstance(failure, RuntimeError)):
         return "memory"
     if name == "AcceleratorError" or "CUDA error" in text:
         return "device"
@@ -156,6 +162,7 @@ def main() -> None:
     child: Child | None = None
     while (message := read(requests)) is not None:
         body, data = message
+        kind = ""
         try:
             if child is None:
                 child = Child(sys.argv[1])
@@ -164,8 +171,10 @@ def main() -> None:
             else:
                 write(answers, *getattr(child, body["do"])(body, data))
         except Exception as failure:
-            text = f"{type(failure).__name__}: {failure}"[:2000]
-            write(answers, {"error": kind_of(failure), "text": text})
+            kind, text = kind_of(failure), f"{type(failure).__name__}: {failure}"[:2000]
+            write(answers, {"error": kind, "text": text})
+        if kind == "memory" and child is not None:
+            child.forget()
 
 
 if __name__ == "__main__":

@@ -130,13 +130,3 @@ def test_what_this_machine_has_not(models: Path, arguments: dict[str, Any], code
     with pytest.raises(errors.StereoSpotError) as caught:
         depth.load("depth-anything", folder=models, size=SIZE, download=False, **arguments)
     assert caught.value.code == code
-
-
-def test_failures_of_the_device_have_codes() -> None:
-    found = depth_anything.translated(MemoryError("no room"))
-    assert isinstance(found, errors.Exhausted)
-    lost = depth_anything.translated(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    assert isinstance(lost, errors.Transient)
-    assert lost.code == "WORKER_LOST"
-    other = ValueError("mine")
-    assert depth_anything.translated(other) is other

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from inference import depth
 from inference.depth import iw3
 from inference.gpu import backend
+from inference.gpu.batching import Shared
 from stereospot import errors
 from stereospot.options import Layout
 from tests.unit import clips
@@ -48,6 +49,27 @@ def test_another_commit(tmp_path: Path) -> None:
     assert found.code == "ENGINE_UNAVAILABLE"
     assert "another commit" in str(found)
     assert f"checkout {iw3.COMMIT}" in str(found)
+
+
+def test_a_clone_at_another_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that are called may be equal: a clone still says what it is, detached, on a branch, or packed."""
+    for name in iw3._CALLED:  # pyright: ignore[reportPrivateUsage]
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("# the same")
+    monkeypatch.setattr(iw3, "FINGERPRINT", iw3.fingerprint(tmp_path))
+    assert iw3.find(tmp_path) == tmp_path
+    head = tmp_path / ".git" / "HEAD"
+    head.parent.mkdir()
+    head.write_text(iw3.COMMIT + "\n")
+    assert iw3.find(tmp_path) == tmp_path
+    for where, line in (
+        (head, "0" * 40),
+        (head.parent / "packed-refs", f"# pack-refs\n{'0' * 40} refs/heads/master\n"),
+    ):
+        head.write_text("ref: refs/heads/master\n")
+        where.write_text(line)
+        found = refused(lambda: iw3.find(tmp_path))
+        assert (found.code, "another commit" in str(found)) == ("ENGINE_UNAVAILABLE", True)
 
 
 @pytest.mark.parametrize("model", ["Any_V2_B", "Any_V2_L", "Distill_Any_L", "DepthPro", "Any_V2_N", "no such"])
@@ -102,6 +124,39 @@ def test_an_interpreter_without_torch(tmp_path: Path) -> None:
     assert found.code == "ENGINE_UNAVAILABLE"
     assert "stereospot[iw3]" in str(found)
     child.close()
+
+
+_ROOMY = """
+import json, sys
+while head := sys.stdin.buffer.read(4):
+    body = json.loads(sys.stdin.buffer.read(int.from_bytes(head, "big")))
+    sys.stdin.buffer.read(body["bytes"])
+    n, h, w = body["shape"]
+    told, data = {"error": "memory", "text": f"CUDA out of memory: {n}"}, b""
+    if n <= int(sys.argv[-1]):
+        told, data = {}, bytes(n * h * w * 4) if body["do"] == "depth" else bytes(2 * n * h * w * 3)
+    line = json.dumps({**told, "bytes": len(data)}).encode()
+    sys.stdout.buffer.write(len(line).to_bytes(4, "big") + line + data)
+    sys.stdout.buffer.flush()
+"""
+"""A child of the adapter's protocol whose GPU has room for so many frames."""
+
+
+@pytest.mark.parametrize(("room", "fits"), [(4, True), (3, False)])
+def test_memory_that_runs_out_halves_its_batches_once(tmp_path: Path, room: int, fits: bool) -> None:
+    (tmp_path / "roomy.py").write_text(_ROOMY)
+    child = process(f"exec {sys.executable} {tmp_path / 'roomy.py'} {room}", tmp_path)
+    info = depth.EngineInfo("iw3", "test", None, 28, 14, 2.0, batch=8, device="cuda:0")
+    shared = Shared(iw3.Iw3(child, info, "backward"))
+    frames, near = np.zeros((10, 14, 28, 3), np.uint8), np.zeros((8, 7, 14), np.float32)
+    if fits:
+        assert shared.infer(frames).shape == (10, 14, 28)
+        assert shared.group == 4
+        assert shared.eyes(frames[:8], near).shape == (2, 8, 14, 28, 3)
+    else:
+        assert refused(lambda: shared.infer(frames)).code == "OUT_OF_MEMORY"
+        assert refused(lambda: shared.eyes(frames[:8], near)).code == "OUT_OF_MEMORY"
+    shared.close()
 
 
 @pytest.mark.parametrize(

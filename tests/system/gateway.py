@@ -14,11 +14,21 @@ import httpx
 from services.context import Context
 from services.gateway.app import serve
 from services.listener import listen
-from stereospot import broker
+from stereospot import broker, records
 from stereospot.bus import Bus
+from stereospot.jobs import Job, Phase, advance
 from stereospot.settings import Settings
 from stereospot.storage import open_store
 from tests.support import Nats, eventually
+
+CLIP = b"\0\0\0\x18ftypisom\0\0\x02\0isomiso2"
+"""Begins as an mp4 does, and is no more of a film than a gateway needs."""
+
+FILM: dict[str, Any] = {
+    "sha256": "0" * 64, "size_bytes": 1000, "frames": 24, "duration_seconds": 1.0, "container": "mp4",
+    "file_name": "Holiday.3D.HSBS.LR.mp4",
+}  # fmt: skip
+"""What a completed job's record says of its film, beside the key."""
 
 
 @dataclass(slots=True)
@@ -61,3 +71,23 @@ async def served(server: Nats, data_dir: Path, *, port: int = 0, **changes: Any)
             await serving
         await bus.drain()
         await store.close()
+
+
+async def upload(gateway: Served, data: bytes = CLIP, name: str = "Holiday.mp4") -> dict[str, Any]:
+    answer = await gateway.client.post("/upload", files={"file": (name, data, "video/mp4")})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def move(gateway: Served, job_id: str, *phases: Phase, **changes: Any) -> Job:
+    """Take a job through phases, as the services would."""
+    job = None
+    for number, phase in enumerate(phases, 1):
+        last = changes if number == len(phases) else {}
+
+        def step(job: Job, phase: Phase = phase, last: dict[str, Any] = last) -> Job:
+            return advance(job, phase, at=job.updated_at + 1, **last)
+
+        job = await records.change_job(gateway.context.bus, job_id, step)
+    assert job is not None
+    return job

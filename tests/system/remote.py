@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import socket
 import threading
 from collections.abc import Callable, Generator
@@ -11,19 +12,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import uvicorn
 
 from inference import depth
+from inference.backends.http import Endpoint, HttpBackend
 from inference.contract import Converted, Frames
 from inference.convert import convert_segment
 from inference.invocation import Workshop
 from inference.server import Options, Server
+from stereospot.media.cmaf import Fragment
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
 from stereospot.storage.base import ObjectStore
 from tests.support import wait_until
+from tests.unit import clips
 
 LIMITS = Limits(sandbox="off")
+COUNT, WIDTH, HEIGHT = 40, 160, 90
 
 
 def convert(decoder: Frames, plan: Plan, segment: Segment, stop: threading.Event | None) -> Converted:
@@ -35,6 +42,21 @@ def convert(decoder: Frames, plan: Plan, segment: Segment, stop: threading.Event
 def copy(source: Path, target: Path, options: object, stop: object) -> None:
     """A whole-file conversion that changes nothing."""
     target.write_bytes(source.read_bytes())
+
+
+def decoded(fragment: Fragment) -> list[np.ndarray]:
+    with av.open(io.BytesIO(fragment.init + fragment.media), "r") as container:
+        return [frame.to_ndarray() for frame in container.decode(video=0)]
+
+
+def backend(url: str, **values: Any) -> HttpBackend:
+    store = values.pop("store", None)
+    endpoint = Endpoint(url, timeout_seconds=values.pop("timeout_seconds", 60.0), **values)
+    return HttpBackend(endpoint, limits=LIMITS, open_store=None if store is None else lambda: store)
+
+
+def locally(pictures: list[tuple[np.ndarray, ...]], plan: Plan, first: int, last: int) -> Converted:
+    return convert(clips.Clip(pictures), plan, clips.segment(3, first, last), None)
 
 
 @contextmanager

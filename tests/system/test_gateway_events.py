@@ -1,0 +1,105 @@
+"""Event streams: one job, all jobs, and what a slow reader gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+
+from services.gateway.app import create_app
+from services.gateway.feed import KEPT, Feed
+from stereospot.jobs import Phase
+from stereospot.messages import Failure
+from tests.system.gateway import Served, move, upload
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[dict[str, str]]:
+    found: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        if not line:
+            if "data" in found:
+                yield found
+            found = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            found[name] = value
+
+
+async def test_a_jobs_events(gateway: Served) -> None:
+    job_id = (await upload(gateway))["job_id"]
+    async with gateway.client.stream("GET", f"/jobs/{job_id}/events") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        stream = _events(response)
+        first = await anext(stream)
+        body = json.loads(first["data"])
+        assert (body["progress_percent"], body["stage_label"]) == (5, "Waiting")
+        await move(gateway, job_id, Phase.PLANNING)
+        second = await anext(stream)
+        assert json.loads(second["data"])["progress_percent"] == 15
+        assert second["id"] != first["id"]
+    async with gateway.client.stream(
+        "GET", f"/jobs/{job_id}/events", headers={"Last-Event-ID": second["id"]}
+    ) as response:
+        stream = _events(response)
+        await move(gateway, job_id, Phase.FAILED, failure=Failure(code="NO_FRAMES", sentence="s", advice="a"))
+        third = await anext(stream)
+        assert json.loads(third["data"])["stage_label"] == "Failed", "what was seen is not sent again"
+        assert (await anext(stream))["event"] == "end"
+    assert (await gateway.client.get("/jobs/none/events")).status_code == 404
+
+
+async def test_events_of_all_jobs_survive_a_broker_restart(gateway: Served) -> None:
+    async with gateway.client.stream("GET", "/api/v1/events") as response:
+        stream = _events(response)
+        assert (await anext(stream))["event"] == "open"
+        await asyncio.to_thread(gateway.server.kill)
+        gateway.server.restart()
+        job_id = (await upload(gateway))["job_id"]
+        async with asyncio.timeout(20):
+            async for item in stream:
+                if item["event"] == "job":
+                    assert json.loads(item["data"])["job_id"] == job_id
+                    break
+
+
+async def test_many_streams_hear_the_same_of_a_change(gateway: Served) -> None:
+    async def hear(begun: asyncio.Barrier) -> list[str]:
+        async with gateway.client.stream("GET", "/api/v1/events") as response:
+            found: list[str] = []
+            async for item in _events(response):
+                if item["event"] == "open":
+                    await begun.wait()
+                elif item["event"] == "job":
+                    found.append(json.loads(item["data"])["title"])
+                    if found[-1] == "The end":
+                        return found
+        raise AssertionError(found)
+
+    job_id = (await upload(gateway))["job_id"]
+    begun = asyncio.Barrier(51)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        streams = [group.create_task(hear(begun)) for _ in range(50)]
+        await begun.wait()
+        (await gateway.client.patch(f"/api/v1/jobs/{job_id}", json={"title": "The end"})).raise_for_status()
+    assert {stream.result()[-1] for stream in streams} == {"The end"}
+    metrics = (await gateway.client.get("/metrics")).text
+    assert "stereospot_sse_clients " in metrics
+
+
+async def test_who_is_slow_hears_what_is_kept_and_reads_the_list_for_the_rest(gateway: Served) -> None:
+    feed: Feed = create_app(gateway.context).state.feed
+    texts = feed.texts()
+    assert b"event: open" in await anext(texts)
+    feed.publish(b"one")
+    assert await anext(texts) == b"one"
+    for number in range(KEPT):
+        feed.publish(b"%d " % number)
+    assert await anext(texts) == b"".join(b"%d " % number for number in range(KEPT)), "all that it missed, in order"
+    for _ in range(KEPT + 1):
+        feed.publish(b"again")
+    assert b"event: open" in await anext(texts), "more was missed than is kept"
+    feed.publish(b"new")
+    assert await anext(texts) == b"new"
+    await texts.aclose()

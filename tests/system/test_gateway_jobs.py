@@ -1,0 +1,128 @@
+"""Jobs by the API: made once, changed by their revision, waited for, ended, listed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from stereospot import keys
+from stereospot.jobs import Phase
+from stereospot.messages import Failure, Film
+from tests.support import Nats, eventually
+from tests.system.gateway import CLIP, FILM, Served, move, served, upload
+
+
+async def test_idempotency(gateway: Served) -> None:
+    stored = (await gateway.client.put("/api/v1/uploads", content=CLIP)).json()
+    body = {"upload": stored["upload"]}
+    headers = {"Idempotency-Key": "one"}
+    answers = [await gateway.client.post("/api/v1/jobs", json=body, headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 200, 200]
+    assert len({answer.json()["job_id"] for answer in answers}) == 1
+    assert answers[1].headers["idempotency-replayed"] == "true"
+    other = await gateway.client.post("/api/v1/jobs", json={**body, "title": "other"}, headers=headers)
+    assert other.json()["code"] == "CONFLICT"
+
+
+async def test_a_job_may_ask_for_a_pool_by_its_label(gateway: Served) -> None:
+    stored = (await gateway.client.put("/api/v1/uploads", content=CLIP)).json()
+    body = {"upload": stored["upload"]}
+    nowhere = await gateway.client.post("/api/v1/jobs", json={**body, "pool": "nowhere"})
+    assert (nowhere.status_code, nowhere.json()["code"]) == (422, "INVALID_OPTIONS")
+    made = await gateway.client.post("/api/v1/jobs", json={**body, "pool": "gpu"})
+    assert (made.status_code, made.json()["pool"]) == (201, "gpu")
+
+
+async def test_etags(gateway: Served) -> None:
+    job_id = (await upload(gateway))["job_id"]
+    path = f"/api/v1/jobs/{job_id}"
+    answer = await gateway.client.get(path)
+    etag = answer.headers["etag"]
+    assert etag == f'"{answer.json()["revision"]}"'
+    assert (await gateway.client.get(path, headers={"If-None-Match": etag})).status_code == 304
+    changed = await gateway.client.patch(path, json={"title": "New"}, headers={"If-Match": etag})
+    assert changed.json()["title"] == "New"
+    stale = await gateway.client.patch(path, json={"title": "Newer"}, headers={"If-Match": etag})
+    assert (stale.status_code, stale.json()["code"]) == (412, "PRECONDITION_FAILED")
+    assert (await gateway.client.get(path, headers={"If-None-Match": etag})).status_code == 200
+    head = await gateway.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["etag"] == changed.headers["etag"]
+
+
+async def test_prefer_wait(gateway: Served) -> None:
+    job_id = (await upload(gateway))["job_id"]
+    path = f"/api/v1/jobs/{job_id}"
+    etag = (await gateway.client.get(path)).headers["etag"]
+    headers = {"If-None-Match": etag, "Prefer": "wait=20"}
+    waiting = asyncio.create_task(gateway.client.get(path, headers=headers))
+    await asyncio.sleep(0)
+    await move(gateway, job_id, Phase.PLANNING)
+    answer = await asyncio.wait_for(waiting, 10)
+    assert answer.json()["phase"] == "planning"
+    assert answer.headers["preference-applied"] == "wait=20"
+    none = await gateway.client.get(path, headers={"If-None-Match": answer.headers["etag"], "Prefer": "wait=0"})
+    assert none.status_code == 304
+
+
+async def test_cancel_retry_delete(gateway: Served) -> None:
+    job_id = (await upload(gateway))["job_id"]
+    path = f"/api/v1/jobs/{job_id}"
+    refused = await gateway.client.post(f"{path}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (409, "CONFLICT")
+    cancelled = await gateway.client.post(f"{path}/cancel")
+    assert (cancelled.json()["phase"], cancelled.json()["status"]) == ("cancelled", "failed")
+    retried = await gateway.client.post(f"{path}/retry")
+    assert (retried.json()["phase"], retried.json()["attempt"]) == ("planning", 2)
+    assert (await gateway.client.delete(path)).status_code == 204
+    assert (await gateway.client.get(path)).status_code == 404
+
+    async def unlisted() -> bool:
+        return (await gateway.client.get("/api/v1/jobs")).json()["jobs"] == []
+
+    await eventually(unlisted, what="the list without the job")
+
+
+async def test_lists_filters_and_pages(gateway: Served) -> None:
+    ids = [(await upload(gateway, name=f"film {number}.mp4"))["job_id"] for number in range(7)]
+    await move(gateway, ids[0], Phase.PLANNING)
+    await move(gateway, ids[1], Phase.FAILED, failure=Failure(code="NO_FRAMES", sentence="s", advice="a"))
+    film = Film(key=keys.film(ids[2], 1, "mp4"), **FILM)
+    await move(gateway, ids[2], Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING, Phase.COMPLETED, film=film)
+
+    async def counted() -> bool:
+        body = (await gateway.client.get("/api/v1/jobs")).json()
+        return body["counts"] == {"queued": 4, "processing": 1, "completed": 1, "failed": 1}
+
+    await eventually(counted, what="the counts")
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        body = (await gateway.client.get(f"/api/v1/jobs?limit=3{cursor}")).json()
+        seen += [job["job_id"] for job in body["jobs"]]
+        if body["next"] is None:
+            break
+        cursor = f"&cursor={body['next']}"
+    assert seen == ids[::-1]
+
+    async def listed(query: str) -> list[str]:
+        return [job["job_id"] for job in (await gateway.client.get(f"/api/v1/jobs?{query}")).json()["jobs"]]
+
+    assert await listed("status=failed") == [ids[1]]
+    assert await listed("status=completed") == [ids[2]]
+    assert await listed("status=active") == [ids[6], ids[5], ids[4], ids[3], ids[0]]
+    assert await listed("q=FILM%203") == [ids[3]]
+    assert await listed("q=%25") == []
+    failed = (await gateway.client.get("/api/v1/jobs?status=failed")).json()["jobs"][0]
+    assert failed["error"]["code"] == "NO_FRAMES"
+
+
+async def test_a_restarted_gateway_knows_all_jobs(server: Nats, tmp_path: Path) -> None:
+    async with served(server, tmp_path) as first:
+        ids = {(await upload(first))["job_id"] for _ in range(20)}
+        secret = (tmp_path / "gateway.secret").read_bytes()
+    async with served(server, tmp_path) as second:
+        found = (await second.client.get("/api/v1/jobs")).json()["jobs"]
+        assert {job["job_id"] for job in found} == ids
+        assert (tmp_path / "gateway.secret").read_bytes() == secret
+        assert (tmp_path / "gateway.secret").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,138 @@
+"""What the inference server promises to any client, and its process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import numpy as np
+import pytest
+
+from inference.invocation import Films
+from stereospot import errors
+from stereospot.options import Layout
+from tests.media import sources
+from tests.support import wait_until
+from tests.system import remote
+from tests.system.remote import HEIGHT, WIDTH, backend
+from tests.unit import clips
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"no json", "not JSON"),
+        (b"[1]", "not a JSON object"),
+        (b"{}", "input_uri"),
+        (json.dumps({"s3_input_uri": "s3://b/k"}).encode(), "output_uri"),
+        (json.dumps({"input_uri": "s3://b/k", "output_uri": "s3://b/o", "mode": "hologram"}).encode(), "mode"),
+        (json.dumps({"input_uri": "ftp://b/k", "output_uri": "file:///etc/x"}).encode(), "below none"),
+        (json.dumps({"input_uri": "file:///etc/passwd", "output_uri": "s3://b/o"}).encode(), "can reach"),
+        (json.dumps({"input_uri": 5, "output_uri": "s3://b/o"}).encode(), "input_uri"),
+        (b"x" * (2 << 20), "more than"),
+    ],
+)
+def test_bad_requests(body: bytes, words: str) -> None:
+    with remote.inference_server() as (url, server):
+        found = httpx.post(url + "/invocations", content=body, timeout=10)
+        assert found.status_code == 400
+        assert words in found.json()["error"]
+        assert found.json()["code"] == "INVALID_REQUEST"
+        assert server.busy == 0
+        assert httpx.get(url + "/elsewhere", timeout=5).status_code == 404
+        assert httpx.get(url + "/invocations", timeout=5).status_code == 404
+
+
+def test_the_plain_contract(tmp_path: Path) -> None:
+    """The seed system's words: both spellings, `mode`, `{"status": "ok"}`; files only below the allowed folders."""
+    modes: list[Any] = []
+
+    def film(source: Path, target: Path, options: Any, stop: object) -> None:
+        modes.append(options.layout)
+        target.write_bytes(source.read_bytes()[::-1])
+
+    (tmp_path / "in.mp4").write_bytes(b"abc")
+    given = {"input_uri": (tmp_path / "in.mp4").as_uri(), "output_uri": (tmp_path / "a" / "out.mp4").as_uri()}
+    with remote.inference_server(film=film, roots=(tmp_path,)) as (url, _):
+        for body in (given, {**{f"s3_{k}": v for k, v in given.items()}, "mode": "sbs"}):
+            found = httpx.post(url + "/invocations", json=body, timeout=10)
+            assert (found.status_code, found.json()) == (200, {"status": "ok"})
+            assert (tmp_path / "a" / "out.mp4").read_bytes() == b"cba"
+        missing = {**given, "input_uri": (tmp_path / "none.mp4").as_uri()}
+        assert httpx.post(url + "/invocations", json=missing, timeout=10).status_code == 400
+        outside = {**given, "output_uri": (tmp_path / ".." / "out.mp4").as_uri()}
+        assert httpx.post(url + "/invocations", json=outside, timeout=10).status_code == 400
+    assert modes == [Layout.ANAGLYPH, Layout.FULL_SBS]
+
+
+def test_a_whole_film_keeps_its_sound(tmp_path: Path) -> None:
+    """What a client of the seed system gets: full side-by-side of every frame, with the sound of its input."""
+    source = sources.path("h264_mp4")
+    given = {"input_uri": source.as_uri(), "output_uri": (tmp_path / "out.mp4").as_uri(), "mode": "sbs"}
+    films = Films(remote.convert, remote.LIMITS, "flat")
+    with remote.inference_server(film=films, roots=(tmp_path, source.parent)) as (url, _):
+        found = httpx.post(url + "/invocations", json=given, timeout=60)
+        assert (found.status_code, found.json()) == (200, {"status": "ok"})
+        rubbish = {**given, "input_uri": (tmp_path / "rubbish.mp4").as_uri()}
+        (tmp_path / "rubbish.mp4").write_bytes(b"rubbish" * 1000)
+        failed = httpx.post(url + "/invocations", json=rubbish, timeout=60)
+        assert failed.status_code == 500
+        assert failed.json()["code"] in ("UNSUPPORTED_CONTAINER", "CORRUPT_INPUT")
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mp4")) as after:
+        assert len(after.streams.audio) == len(before.streams.audio)
+        assert after.streams.video[0].width == 2 * before.streams.video[0].width
+        wanted = [frame.time for frame in before.decode(video=0)]
+        assert [frame.time for frame in after.decode(video=0)] == pytest.approx(wanted)
+
+
+def test_a_failing_conversion_is_a_500(tmp_path: Path) -> None:
+    def fails(*_: object) -> None:
+        raise errors.error("OUT_OF_MEMORY", "8 GiB wanted")
+
+    (tmp_path / "in.mp4").write_bytes(b"abc")
+    body = {"input_uri": (tmp_path / "in.mp4").as_uri(), "output_uri": (tmp_path / "out.mp4").as_uri()}
+    with remote.inference_server(film=fails, roots=(tmp_path,), token="s3cret") as (url, server):
+        assert httpx.post(url + "/invocations", json=body, timeout=10).status_code == 401
+        found = httpx.post(url + "/invocations", json=body, headers={"Authorization": "Bearer s3cret"}, timeout=10)
+        assert found.status_code == 500
+        assert found.json()["code"] == "OUT_OF_MEMORY"
+        assert "8 GiB" in found.json()["error"]
+        assert not (tmp_path / "out.mp4").exists()
+        wait_until(lambda: server.busy == 0, what="a free slot")
+
+
+def test_the_server_as_a_process(pictures: list[tuple[np.ndarray, ...]], tmp_path: Path) -> None:
+    """`python -m inference.serve`: converts by the default engine's settings, stops on SIGTERM, refuses strangers."""
+    environment = {**os.environ, "STEREOSPOT_DATA_DIR": str(tmp_path), "STEREOSPOT_SANDBOX": "off"}
+    command = [sys.executable, "-m", "inference.serve"]
+    open_to_all = subprocess.run([*command, "--host", "0.0.0.0"], env=environment, capture_output=True, timeout=60)
+    assert open_to_all.returncode == errors.EXIT_MISCONFIGURED
+    assert b"STEREOSPOT_INFERENCE_TOKEN" in open_to_all.stderr
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen([*command, "--port", str(port)], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: _answers(url), seconds=60, what="the server")
+        plan = clips.plan(WIDTH, HEIGHT, engine="flat")
+        found = backend(url).convert(decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 3, 9))
+        assert found.fragment.frames == 6
+        process.terminate()
+        assert process.wait(20) in (0, -15)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url + "/ping", timeout=1).text == "OK"
+    except httpx.HTTPError:
+        return False

@@ -122,6 +122,11 @@ def event_segment(job_id: str, generation: int, index: int) -> str:
     return f"{PREFIX}.event.segment.{_token(job_id)}.{generation}.{index}"
 
 
+def event_segments(job_id: str, generation: int) -> str:
+    """A pattern of all cells of a job's strip."""
+    return f"{PREFIX}.event.segment.{_token(job_id)}.{generation}.*"
+
+
 # ---- the rest --------------------------------------------------------------------------------------------
 def dead(kind: str, identity: str) -> str:
     """`stereospot.dead.<kind>.<id>`: a dead letter; kind is work-plan, convert, done, …"""

@@ -216,30 +216,6 @@ async def seek_job(gateway: Given, job_id: JobId, data: JSONBody[Seek]) -> dict[
     }
 
 
-@get("/jobs/{job_id:str}/segments")
-async def list_segments(gateway: Given, job_id: JobId) -> dict[str, Any]:
-    """The segment strip: every segment that is planned, with its times and its state."""
-    row = await gateway.index.fresh(job_id)
-    job = row.job
-    state = await gateway.index.completion(job.job_id, job.generation)
-    live = gateway.index.live(job.job_id, job.generation)
-    cells = live.cells if live is not None else {}
-    found: list[dict[str, Any]] = []
-    async for item in segments_of(gateway, job):
-        done = state is not None and state.is_done(item.index)
-        entry = {
-            "index": item.index,
-            "start_seconds": item.start_seconds,
-            "duration_seconds": item.duration_seconds,
-            "frames": item.frames,
-            "state": "done" if done else "waiting",
-        }
-        if not done and item.index in cells:
-            entry |= resources.cell(cells[item.index])
-        found.append(entry)
-    return {"job_id": job.job_id, "generation": job.generation, "segments": found}
-
-
 # ---- uploads ---------------------------------------------------------------------------------------------
 @route("/uploads", http_method=["POST", "PUT"], status_code=201, request_max_body_size=None)
 async def upload(
@@ -385,6 +361,6 @@ def error_resource(code: str) -> dict[str, Any]:
 
 HANDLERS = (
     create_job, list_jobs, get_job, edit_job, cancel_job, retry_job, delete_job, delete_job_by_post, seek_job,
-    list_segments, upload, list_workers, list_dead_letters, get_dead_letter, retry_dead_letter, drop_dead_letter,
+    upload, list_workers, list_dead_letters, get_dead_letter, retry_dead_letter, drop_dead_letter,
     stats, capabilities, list_errors, get_error,
 )  # fmt: skip

@@ -29,6 +29,7 @@ from services.gateway import (
     playback,
     problems,
     roots,
+    segments,
     stored,
     tus,
 )
@@ -83,7 +84,16 @@ def create_app(context: Context) -> Litestar:
 
     app = Litestar(
         route_handlers=[
-            Router("/api/v1", route_handlers=[*tus.HANDLERS, *direct.HANDLERS, *outputs.HANDLERS, *api.HANDLERS]),
+            Router(
+                "/api/v1",
+                route_handlers=[
+                    *tus.HANDLERS,
+                    *direct.HANDLERS,
+                    *outputs.HANDLERS,
+                    *segments.HANDLERS,
+                    *api.HANDLERS,
+                ],
+            ),
             *events.HANDLERS,
             *roots.HANDLERS,
             *playback.HANDLERS,

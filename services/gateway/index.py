@@ -215,13 +215,21 @@ class Index:
             self._recent.pop(job_id, None)
             self._live.pop(job_id, None)
             return
+        before = self._recent.get(job_id)
         self._recent[job_id] = row
         self._recent.move_to_end(job_id)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
         live = self._live.get(job_id)
-        if live is not None and (live.generation < row.job.generation or not row.job.is_active):
+        if live is None:
+            return
+        anew = before is not None and before.job.attempt < row.job.attempt
+        if live.generation < row.job.generation or anew:
             live.cells.clear()
+            live.done.clear()
+        elif not row.job.is_active:
+            # Nobody works on it any more; what failed stays to be seen.
+            live.cells = {index: cell for index, cell in live.cells.items() if cell.state == "failed"}
             live.done.clear()
 
     async def _states(self, batch: Sequence[Stored]) -> None:

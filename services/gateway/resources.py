@@ -188,12 +188,13 @@ def snapshot(row: Row, live: Live | None, token: str) -> dict[str, Any]:
 
 
 def cell(event: SegmentEvent) -> dict[str, Any]:
-    """A segment that is not simply waiting or done."""
+    """What a worker said of a segment."""
     return {
         "index": event.index,
         "state": event.state,
         "worker_id": event.worker_id,
         "attempt": event.attempt,
+        **({"seconds": event.seconds, "fps": event.fps} if event.seconds is not None else {}),
         **({"error": failure(event.failure)} if event.failure is not None else {}),
     }
 

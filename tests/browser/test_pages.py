@@ -227,7 +227,27 @@ async def test_the_strip_by_keyboard(page: Page, gateway: Served) -> None:
     await page.do(lambda driver: ActionChains(driver).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).perform())
     label = await page.run("return document.activeElement.getAttribute('aria-label')")
     assert label == "Segment 2, 0:02 to 0:04: waiting"
-    assert await page.run("return document.querySelector('[data-cell-note]').textContent") == label
+    assert await page.run("return document.querySelector('[data-cell-note] p').textContent") == label
+
+
+async def test_a_cell_tells_what_happened_to_it(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    failure = Failure(code="CORRUPT_INPUT", sentence="A frame is broken.", advice="a")
+    await showing.tell(0, "running")
+    await showing.tell(0, "retrying", worker_id="w2", failure=failure)
+    await showing.tell(0, "done", worker_id="w2", attempt=2, seconds=1.4, fps=17.1)
+    await showing.convert(0)
+    await page.open("/jobs/J1")
+    await page.wait("document.querySelectorAll('ss-strip button.done').length === 1")
+    await page.run("document.querySelector('ss-strip button').focus()")
+    said = "Segment 0, 0:00 to 0:01: done, in 1.4 s, 17 fps, on w2, attempt 2"
+    await page.wait(f"document.querySelector('[data-cell-note] p').textContent === '{said}'")
+    log = await page.wait(
+        "document.querySelectorAll('.log li').length === 3 && [...document.querySelectorAll('.log li')].map("
+        "(line) => line.textContent.replace(/^[0-9:]+ /, ''))"
+    )
+    assert log == ["at work, on w1", "trying again, on w2, A frame is broken.", "done, in 1.4 s, 17 fps, on w2"]
 
 
 async def test_names_for_everything_that_can_be_pressed(page: Page, gateway: Served) -> None:

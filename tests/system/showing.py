@@ -30,7 +30,7 @@ from stereospot.media.model import (
     SubtitleTrack,
     VideoTrack,
 )
-from stereospot.messages import SourceRef
+from stereospot.messages import SegmentEvent, SourceRef
 from stereospot.options import Codec, Layout
 
 WIDTH, HEIGHT, RATE = 128, 72, 24
@@ -145,6 +145,14 @@ class Showing:
             await store.put(keys.segment(self.job_id, self.generation, index), fragment.media)
             state = state.with_done(index, fragment.init_sha256)
         await self.write(state)
+
+    async def tell(self, index: int, state: Any, *, worker_id: str = "w1", **values: Any) -> None:
+        """Say of a segment what its worker would say."""
+        event = SegmentEvent(
+            job_id=self.job_id, generation=self.generation, index=index, state=state, worker_id=worker_id, at=3.0,
+            **values,
+        )  # fmt: skip
+        await self.context.bus.publish(subjects.event_segment(self.job_id, self.generation, index), event)
 
     async def sing(self, ready: int) -> None:
         """Store sound up to a segment."""

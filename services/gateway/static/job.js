@@ -3,6 +3,7 @@ import { announce, ask, clock, post, subscribe } from "./stream.js";
 import { fragment, update } from "./jobs.js";
 
 const WORDS = { waiting: "waiting", running: "at work", retrying: "trying again", done: "done", failed: "failed" };
+const LINGER_MILLISECONDS = 120;
 
 class Job extends HTMLElement {
   connectedCallback() {
@@ -137,6 +138,9 @@ export function doneOf(state) {
   return (index) => Boolean((bytes[index >> 3] ?? 0) & (1 << (index & 7)));
 }
 
+/** "in 1.4 s, 34 fps" */
+const took = (told) => (told?.seconds ? `in ${told.seconds.toFixed(1)} s, ${told.fps < 10 ? told.fps.toFixed(1) : Math.round(told.fps)} fps` : "");
+
 class Strip extends HTMLElement {
   connectedCallback() {
     this.addEventListener("click", (event) => this.choose(event));
@@ -164,7 +168,8 @@ class Strip extends HTMLElement {
 
   words(segment, name, cell) {
     const span = `${clock(segment.start_seconds)} to ${clock(segment.start_seconds + segment.duration_seconds)}`;
-    const more = [cell?.worker_id && name !== "done" ? `on ${cell.worker_id}` : "", cell?.attempt > 1 ? `attempt ${cell.attempt}` : "", cell?.error ? cell.error.reason : ""].filter(Boolean);
+    const told = name === "done" ? segment : cell;
+    const more = [took(told), told?.worker_id ? `on ${told.worker_id}` : "", told?.attempt > 1 ? `attempt ${told.attempt}` : "", told?.error ? told.error.reason : ""].filter(Boolean);
     return [`Segment ${segment.index}, ${span}: ${WORDS[name]}`, ...more].join(", ");
   }
 
@@ -194,9 +199,11 @@ class Strip extends HTMLElement {
   tell(target) {
     const note = this.parentElement?.querySelector("[data-cell-note]");
     if (!note || !target.segment) return;
-    const text = document.createElement("span");
-    text.textContent = target.getAttribute("aria-label");
-    note.replaceChildren(text);
+    const words = note.querySelector("p");
+    words.textContent = target.getAttribute("aria-label");
+    note.querySelector("img")?.remove();
+    note.querySelector("ol").replaceChildren();
+    note.querySelector("button").hidden = true;
     const hls = this.closest("ss-job")?.querySelector("ss-player")?.dataset.hls;
     if (hls && target.className.startsWith("done")) {
       const picture = new Image(160, 90);
@@ -204,6 +211,29 @@ class Strip extends HTMLElement {
       picture.src = hls.replace("master.m3u8", `frame/${target.segment.index}`);
       note.prepend(picture);
     }
+    // Whoever only passes by asks nothing of the server.
+    clearTimeout(this.lingering);
+    this.lingering = setTimeout(() => this.detail(target, note, words), LINGER_MILLISECONDS);
+  }
+
+  /** What happened to one segment: the log of its attempts, and a way to go on where it ended. */
+  async detail(target, note, words) {
+    const job = this.closest("ss-job")?.dataset.job;
+    const { segment } = target;
+    const known = job && (await ask(`/api/v1/jobs/${job}/segments/${segment.index}`).catch(() => null));
+    if (!known || !words.textContent.startsWith(`Segment ${segment.index},`)) return;
+    Object.assign(segment, { worker_id: known.worker_id, attempt: known.attempt, seconds: known.seconds, fps: known.fps });
+    target.setAttribute("aria-label", this.words(segment, target.className.split(" ")[0], target.cell));
+    if (words.textContent !== target.getAttribute("aria-label")) words.textContent = target.getAttribute("aria-label");
+    note.querySelector("ol").replaceChildren(...known.log.slice(-6).map((line) => {
+      const item = document.createElement("li");
+      const time = document.createElement("time");
+      time.dateTime = line.at;
+      time.textContent = new Date(line.at).toLocaleTimeString([], { hour12: false });
+      item.append(time, ` ${[WORDS[line.state], took(line), `on ${line.worker_id}`, line.error?.reason ?? ""].filter(Boolean).join(", ")}`);
+      return item;
+    }));
+    note.querySelector("button").hidden = known.state !== "failed";
   }
 
   move(event) {

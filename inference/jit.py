@@ -19,7 +19,9 @@ if "NUMBA_CACHE_DIR" not in os.environ:
     os.environ["NUMBA_CACHE_DIR"] = str(Settings().cache_dir / "numba")
 
 import numba
+from llvmlite import ir
 from numba import types
+from numba.extending import intrinsic
 
 Kernel = Callable[..., Any]
 
@@ -83,3 +85,21 @@ def per_sample(signature: Callable[[Any], Any]) -> Callable[[Kernel], PerSample]
 def inner(function: Kernel) -> Kernel:
     """A function for use inside kernels of the same file only: a cache entry knows no other file's changes."""
     return cast(Kernel, numba.njit(nogil=True, error_model="numpy")(function))
+
+
+def _pair_at(_typing: Any, samples: Any, index: Any) -> Any:
+    """See `pair_at`: the type of the result, and how it is generated."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        place = builder.bitcast(builder.gep(data, [values[1]]), ir.IntType(32).as_pointer())
+        return builder.load(place, align=2)
+
+    return types.uint32(samples, index), generate
+
+
+pair_at = cast(Kernel, intrinsic(_pair_at))
+"""pair_at(samples, index), inside kernels only: samples[index], and samples[index + 1] in the high half of a uint32.
+
+samples: [n] uint16; index: uint64, at most n - 2. One load, on little-endian machines (all that are supported).
+"""

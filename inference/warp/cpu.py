@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference.jit import I32, I64, VOID, array, compiled, inner, per_sample, view
+from inference.jit import I32, I64, VOID, array, compiled, inner, pair_at, per_sample, view
 
 
 @compiled(VOID(view(I32, 2), I64, I64, I64, I64, I64, array(I32, 3), array(I64, 1)))
@@ -26,69 +26,70 @@ def invert(disparity, step, width, knot, share_left, share_right, displacement, 
     """
     rows, columns = disparity.shape
     knots = displacement.shape[2]
-    stride = np.int64(knot) << 16
+    stride = np.int32(knot << 16)
     points = columns + 2
-    last = (width - 1) << 16
-    place = np.empty(points, np.int64)
-    moved = np.empty(points, np.int64)
-    found = np.empty(knots, np.int64)
+    last = np.int32((width - 1) << 16)
+    inside = (width + knot - 2) // knot  # knots 1 … inside - 1 lie between the borders
+    place = np.empty(points, np.int32)
+    moved = np.empty(points, np.int32)
+    found = np.empty(knots, np.int32)
+    # Each knot's interval of `moved` and `place`, looked up first: then the division compiles to vector code.
+    low = np.empty(knots, np.int32)
+    high = np.empty(knots, np.int32)
+    base = np.empty(knots, np.int32)
+    reach = np.empty(knots, np.int32)
     place[0] = 0
     place[points - 1] = last
     for k in range(columns):
         place[k + 1] = min(max((2 * k * step + step - 1) << 15, 0), last)
     for y in range(rows):
+        row = disparity[y]
         for eye in range(2):
-            share = share_left if eye == 0 else share_right
+            share = np.int64(share_left if eye == 0 else share_right)
+            target = displacement[eye, y]
             moved[0] = 0
             moved[points - 1] = last
-            still = True
+            shifted = np.int32(0)
             for k in range(columns):
-                shift = (np.int64(disparity[y, k]) * share) >> 8
-                still = still and shift == 0
+                shift = np.int32(np.int64(row[k]) * share >> 8)
+                shifted |= shift
                 moved[k + 1] = place[k + 1] + shift
-            if still:
+            tally[1] += knots - 1
+            if shifted == 0:
                 for i in range(knots):
-                    displacement[eye, y, i] = 0
-                tally[1] += knots - 1
+                    target[i] = 0
                 continue
             # A position takes the source that comes first from the side on which nearer things lie: from the left
             # for the left eye, whose near things move right; so what is near hides what is far.
             if share > 0:
                 k = 0
-                for i in range(knots):
-                    target = i * stride
-                    if target <= 0:
-                        found[i] = 0
-                        continue
-                    if target >= last:
-                        found[i] = last
-                        continue
-                    while moved[k + 1] < target:
+                at = stride
+                for i in range(1, inside):
+                    while moved[k + 1] < at:
                         k += 1
-                    ratio = np.float64(target - moved[k]) / np.float64(moved[k + 1] - moved[k])
-                    found[i] = place[k] + np.int64(ratio * np.float64(place[k + 1] - place[k]))
+                    low[i], high[i], base[i], reach[i] = moved[k], moved[k + 1], place[k], place[k + 1]
+                    at = np.int32(at + stride)
             else:
                 k = points - 2
-                for i in range(knots - 1, -1, -1):
-                    target = i * stride
-                    if target <= 0:
-                        found[i] = 0
-                        continue
-                    if target >= last:
-                        found[i] = last
-                        continue
-                    while moved[k] > target:
+                at = np.int32((inside - 1) * stride)
+                for i in range(inside - 1, 0, -1):
+                    while moved[k] > at:
                         k -= 1
-                    ratio = np.float64(target - moved[k]) / np.float64(moved[k + 1] - moved[k])
-                    found[i] = place[k] + np.int64(ratio * np.float64(place[k + 1] - place[k]))
+                    low[i], high[i], base[i], reach[i] = moved[k], moved[k + 1], place[k], place[k + 1]
+                    at = np.int32(at - stride)
+            found[0] = 0
+            for i in range(1, inside):
+                ratio = np.float64(np.int32(np.int32(i) * stride) - low[i]) / np.float64(high[i] - low[i])
+                found[i] = base[i] + np.int32(ratio * np.float64(reach[i] - base[i]))
             # Beyond the borders the nominal position goes on, so that its displacement is that of the border.
-            displacement[eye, y, 0] = found[0]
+            for i in range(inside, knots):
+                found[i] = np.int32(i) * stride
+            target[0] = 0
+            short = 0
             for i in range(1, knots):
-                if i * stride > last:
-                    found[i] = i * stride
-                displacement[eye, y, i] = found[i] - i * stride
-                tally[0] += 1 if found[i] - found[i - 1] < (stride >> 1) else 0
-            tally[1] += knots - 1
+                target[i] = found[i] - np.int32(np.int32(i) * stride)
+                short += 1 if found[i] - found[i - 1] < (stride >> 1) else 0
+            tally[0] += short
 
 
 @inner
@@ -129,25 +130,27 @@ def _positions(line, count, per_knot, spacing, last, position):
 
 
 @inner
-def _filtered(plane, row, width, half_width, half_height, packed, sums):
-    """One source row, squeezed by the mean of two where asked, with each pixel's right neighbour in the high half."""
+def _filtered(plane, row, width, half_width, half_height, line, sums):
+    """One source row, squeezed by the sum of two where asked, its last pixel once more at the end."""
     rows = plane.shape[0]
     if half_height:
         top = plane[min(2 * row, rows - 1)]
         bottom = plane[min(2 * row + 1, rows - 1)]
         for x in range(width):
-            sums[x] = np.uint32(np.uint32(top[x]) + np.uint32(bottom[x]))
+            line[x] = np.uint16(np.uint16(top[x]) + np.uint16(bottom[x]))
+        line[width] = line[width - 1]
+        for x in range(width):
+            sums[x] = np.uint16(line[x] + line[x + 1]) if half_width else line[x]
     else:
         top = plane[min(row, rows - 1)]
-        for x in range(width):
-            sums[x] = np.uint32(top[x])
+        if half_width:
+            for x in range(width - 1):
+                sums[x] = np.uint16(np.uint16(top[x]) + np.uint16(top[x + 1]))
+            sums[width - 1] = np.uint16(2 * np.uint16(top[width - 1]))
+        else:
+            for x in range(width):
+                sums[x] = np.uint16(top[x])
     sums[width] = sums[width - 1]
-    if half_width:
-        for x in range(width):
-            sums[x] = np.uint32(sums[x] + sums[x + 1])
-        sums[width] = sums[width - 1]
-    for x in range(width):
-        packed[x] = np.uint32(sums[x] | np.uint32(sums[x + 1] << np.uint32(16)))
 
 
 @per_sample(
@@ -181,10 +184,10 @@ def render(
     line = np.empty(knots, np.int32)
     position = np.empty(eye_width + 16, np.int32)
     pair = np.empty(eye_width, np.uint32)
-    packed = np.empty(width + 1, np.uint32)
-    sums = np.empty(width + 1, np.uint32)
+    sums = np.empty(width + 1, np.uint16)
+    rest = np.empty(width + 1, np.uint16)
     for y in range(eye_height):
-        _filtered(plane, y, width, half_width, half_height, packed, sums)
+        _filtered(plane, y, width, half_width, half_height, rest, sums)
         g = (((2 * y + 1) << (shift_y + half_height)) * 128) // step - 128
         g = min(max(g, 0), (rows - 1) * 256)
         g0 = g >> 8
@@ -206,10 +209,10 @@ def render(
             target = out[y0 + y]
             # The look-up has a loop of its own: then the arithmetic after it compiles to vector code.
             for x in range(eye_width):
-                pair[x] = packed[np.uint64(np.uint32(position[x]) >> np.uint32(16))]
+                pair[x] = pair_at(sums, np.uint64(np.uint32(position[x]) >> np.uint32(16)))
             for x in range(eye_width):
                 v = pair[x]
                 f = np.uint32(np.uint32(np.uint32(position[x]) >> np.uint32(8)) & np.uint32(255))
-                near = np.uint32(np.uint32(v & np.uint32(0xFFFF)) * np.uint32(np.uint32(256) - f))
-                far = np.uint32(np.uint32(v >> np.uint32(16)) * f)
-                target[x0 + x] = np.uint32(near + far + rounding) >> bits
+                near = np.uint32(v & np.uint32(0xFFFF))
+                step_far = np.uint32(np.uint32(np.uint32(v >> np.uint32(16)) - near) * f)
+                target[x0 + x] = np.uint32(np.uint32(np.uint32(near << np.uint32(8)) + step_far) + rounding) >> bits

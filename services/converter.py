@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from inference import backends
 from inference.contract import Converted
-from services import engines, operations, plans, sources
+from services import engines, operations, plans, reports, sources
+from services.ahead import Ahead
 from services.company import Company
 from services.context import Context
 from services.decoders import Decoders, Lease
@@ -31,7 +32,7 @@ from stereospot import crash, errors, keys, log, metrics, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media.model import Plan, Segment
-from stereospot.messages import Failure, Message, SegmentDone, SegmentEvent, SegmentTask
+from stereospot.messages import Failure, SegmentDone, SegmentEvent, SegmentTask
 from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 
 _log = log.get("converter")
@@ -64,16 +65,14 @@ SUSPECT_SECONDS = 1.0
 SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
 """Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
 
+LOOK_AGAIN_SECONDS = 2.0
+"""What was known of a job before a segment waited for a slot so long is asked for once more."""
+
+INITS = 256
+"""Generations whose header is remembered; it never changes once there is one."""
 
 ENGINELESS = frozenset({"stub", "remote"})
 """Pools whose depth is made elsewhere, or not at all."""
-
-
-class Report(Message):
-    """`segments/<index>.json`: what a converter says of a stored fragment; written last, so it vouches for the rest."""
-
-    done: SegmentDone
-    measures: dict[str, Any] = Field(default={})
 
 
 class Converter:
@@ -94,8 +93,8 @@ class Converter:
         self._unfit: dict[tuple[str, int, int], tuple[Failure, float]] = {}
         self.engines = engines.available()
         self.device = engines.device()
-        self._stored_now = 0
-        self.on_storing: Callable[[int], None] = lambda _: None
+        self._inits: OrderedDict[tuple[str, int], str] = OrderedDict()
+        self.ahead = Ahead()
         self._full: dict[tuple[str, int, int], tuple[Failure, float]] = {}
         self.lost: errors.StereoSpotError | None = None
         self.on_lost: Callable[[], None] = lambda: None
@@ -138,8 +137,9 @@ class Converter:
             task = delivery.parse(SegmentTask)
         except ValidationError as error:
             return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
-        # A slot waits meanwhile: what does not depend on each other is asked for at once.
-        found, init, done, head, segment = await asyncio.gather(
+        asked_at = time.monotonic()
+        # A slot may wait meanwhile: what does not depend on each other is asked for at once.
+        found, _, done, head, segment = await asyncio.gather(
             records.get_job(self._bus, task.job_id),
             self._expected_init(task),
             self._stored(task),
@@ -149,7 +149,7 @@ class Converter:
         if found is None or not is_wanted(found[0], task.generation, PHASES, task.attempt):
             return Ack("stale")
         job = found[0]
-        if done is not None and init in (None, done.init_sha256):
+        if done is not None and await self._read_init(task) in (None, done.init_sha256):
             await self._publish(task, done)
             return Ack("stored already")
         if _work_of(task) in self._unfit:
@@ -165,7 +165,7 @@ class Converter:
             async with self._company.visit(alone=delivery.attempt > 1) as welcome:
                 if not welcome:
                     return Return(SUSPECT_SECONDS, reason="a segment that may have ended its worker is alone here")
-                return await self._convert(delivery, task, job, head, segment)
+                return await self._convert(delivery, task, job, head, segment, asked_at)
         except errors.StereoSpotError as error:
             return await self.failed(delivery, task, error)
         finally:
@@ -182,21 +182,44 @@ class Converter:
         await operations.fail(self._bus, task.job_id, task.generation, failure, attempt=task.attempt)
 
     # ---- one segment ------------------------------------------------------------------------------------
-    async def _convert(self, delivery: Delivery, task: SegmentTask, job: Job, head: Plan, segment: Segment) -> Outcome:
-        waited = self._computing.locked()
-        async with self._computing:
-            if waited:
-                # Long enough for a cancel, maybe.
-                found = await records.get_job(self._bus, task.job_id)
-                if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
-                    return Ack("stale")
-            started = time.monotonic()
-            crash.point("converter.begun")
-            converted, _ = await asyncio.gather(
-                self._compute(task, job, head, segment), self._event(task, "running", attempt=delivery.attempt)
-            )
-            seconds = round(time.monotonic() - started, 3)
-        crash.point("converter.converted")
+    async def _convert(
+        self, delivery: Delivery, task: SegmentTask, job: Job, head: Plan, segment: Segment, asked_at: float
+    ) -> Outcome:
+        with self.ahead.turn() as turn:
+            async with self._computing:
+                if time.monotonic() > asked_at + LOOK_AGAIN_SECONDS:
+                    # Long enough for a cancel, maybe.
+                    found = await records.get_job(self._bus, task.job_id)
+                    if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
+                        return Ack("stale")
+                started = time.monotonic()
+                crash.point("converter.begun")
+                turn.begins(segment.frames / self.fps if self.fps else None)
+                converted, _ = await asyncio.gather(
+                    self._compute(task, job, head, segment), self._event(task, "running", attempt=delivery.attempt)
+                )
+                seconds = round(time.monotonic() - started, 3)
+            turn.ends()
+            crash.point("converter.converted")
+            done = await self._check(task, head, segment, converted, seconds)
+            async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
+                await self._keep(task, converted, done, stop)
+            await self._publish(task, done)
+        report, frames = converted.report, converted.fragment.frames
+        metrics.WORKER.segment(
+            engine=head.stereo.engine, device=report.device, frames=frames, seconds=seconds,
+            stages=report.stages, memory_bytes=report.device_memory_bytes, batch=report.batch,
+            windows_taken=report.windows_taken,
+        )  # fmt: skip
+        fps = frames / max(seconds, 1e-3)
+        self.fps = fps if self.fps is None else 0.8 * self.fps + 0.2 * fps
+        await self._event(task, "done", attempt=delivery.attempt, seconds=seconds, fps=round(fps, 2))
+        return Ack()
+
+    async def _check(
+        self, task: SegmentTask, head: Plan, segment: Segment, converted: Converted, seconds: float
+    ) -> SegmentDone:
+        """What is said of a result; raises SEGMENT_MISMATCH or ENCODER_MISMATCH for one that does not fit the rest."""
         fragment = converted.fragment
         if fragment.frames != segment.frames:
             raise errors.error(
@@ -205,36 +228,11 @@ class Converter:
         expected = await self._expected_init(task)
         if expected is not None and expected != fragment.init_sha256:
             raise errors.error("ENCODER_MISMATCH", f"{fragment.init_sha256[:16]} is not {expected[:16]}.")
-        done = SegmentDone(
+        return SegmentDone(
             job_id=task.job_id, generation=task.generation, index=task.index, frames=fragment.frames,
             init_sha256=fragment.init_sha256, size_bytes=len(fragment.media), worker_id=self.worker_id,
             seconds=seconds, engine={"name": head.stereo.engine, "model": head.stereo.model},
         )  # fmt: skip
-        with self._storing():
-            async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
-                await self._keep(task, converted, done, stop)
-            await self._publish(task, done)
-        report = converted.report
-        metrics.WORKER.segment(
-            engine=head.stereo.engine, device=report.device, frames=fragment.frames, seconds=seconds,
-            stages=report.stages, memory_bytes=report.device_memory_bytes, batch=report.batch,
-            windows_taken=report.windows_taken,
-        )  # fmt: skip
-        fps = fragment.frames / max(seconds, 1e-3)
-        self.fps = fps if self.fps is None else 0.8 * self.fps + 0.2 * fps
-        await self._event(task, "done", attempt=delivery.attempt, seconds=seconds, fps=round(fps, 2))
-        return Ack()
-
-    @contextmanager
-    def _storing(self) -> Generator[None]:
-        """While a result is being stored its slot computes the next segment: one more message may be taken."""
-        self._stored_now += 1
-        self.on_storing(self._stored_now)
-        try:
-            yield
-        finally:
-            self._stored_now -= 1
-            self.on_storing(self._stored_now)
 
     async def _compute(self, task: SegmentTask, job: Job, head: Plan, segment: Segment) -> Converted:
         """Decode, convert and encode with a decoder of this job; what fails takes its decoder along."""
@@ -264,9 +262,10 @@ class Converter:
         """Store init, fragment and report, in this order; while the store is full or away the result waits here."""
         job_id, generation = task.job_id, task.generation
         fragment = converted.fragment
-        report = Report(done=done, measures=converted.report.model_dump(mode="json"))
+        report = reports.Report(done=done, measures=converted.report.model_dump(mode="json"))
+        init = keys.init(job_id, generation, done.init_sha256)
         steps = (
-            (keys.init(job_id, generation, done.init_sha256), fragment.init, "converter.init_stored"),
+            (init, fragment.init, "converter.init_stored"),
             (keys.segment_depth(job_id, generation, task.index), converted.depth, "converter.init_stored"),
             (keys.segment(job_id, generation, task.index), fragment.media, "converter.fragment_stored"),
             (keys.segment_report(job_id, generation, task.index), report.body(), "converter.report_stored"),
@@ -279,7 +278,8 @@ class Converter:
                 if stop.is_set():
                     raise errors.error("CANCELLED")
                 try:
-                    await self._store.put(key, data)
+                    # All segments share their init, and its key names its bytes.
+                    await self._store.put(key, data, if_absent=key == init)
                 except errors.Transient as error:
                     if error.code not in ("STORAGE_FULL", "STORAGE_UNAVAILABLE"):
                         raise
@@ -345,19 +345,23 @@ class Converter:
 
     # ---- what is known and told -------------------------------------------------------------------------
     async def _expected_init(self, task: SegmentTask) -> str | None:
-        """The init that the generation's first stored fragment has."""
+        """The init that the generation's first stored fragment has, as far as it is known here."""
+        return self._inits.get((task.job_id, task.generation)) or await self._read_init(task)
+
+    async def _read_init(self, task: SegmentTask) -> str | None:
+        """The same as the completion set has it now."""
         found = await records.get_state(self._bus, task.job_id, task.generation)
-        return found[0].init if found else None
+        if found is None or found[0].init is None:
+            return None
+        self._inits[task.job_id, task.generation] = found[0].init
+        while len(self._inits) > INITS:
+            self._inits.popitem(last=False)
+        return found[0].init
 
     async def _stored(self, task: SegmentTask) -> SegmentDone | None:
         """The completion of a fragment that is stored, if there is one."""
-        body = await self._store.get(keys.segment_report(task.job_id, task.generation, task.index))
-        if body is None:
-            return None
-        try:
-            return Report.model_validate_json(body).done
-        except ValidationError:
-            return None
+        found = await reports.read(self._store, task.job_id, task.generation, task.index)
+        return None if found is None else found.done
 
     async def _publish(self, task: SegmentTask, done: SegmentDone) -> None:
         # The init is in the id: after a refused header the same segment is reported once more, with another.

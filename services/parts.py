@@ -173,7 +173,7 @@ def _converter(context: Context, _: object) -> Part:
         context, subjects.CONVERT, lanes, converter.handle, "converter", slots=slots,
         ack_wait=settings.ack_wait_seconds, on_reject=converter.reject,
     )  # fmt: skip
-    converter.on_storing = lambda storing: actor.resize(slots + storing)
+    converter.ahead.on_change = lambda ahead: actor.resize(slots + ahead)
     converter.on_lost = actor.stop
     started = time.time()
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from services import operations, plans
 from services.context import Context
-from services.converter import Report
+from services.reports import Report
 from stereospot import completion, errors, jobs, keys, records, subjects
 from stereospot.bus import Conflict
 from stereospot.completion import Completion

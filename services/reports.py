@@ -1,23 +1,41 @@
-"""What is said of a finished film: the comfort report over all its segments, and the name that players parse."""
+"""What is said of results: a report beside each fragment; of a finished film, the comfort of all its segments and the
+name that players parse."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from inference import comfort
 from inference.comfort import Comfort
 from inference.report import SegmentReport
-from services.converter import Report
 from stereospot import keys
 from stereospot.jobs import Job
 from stereospot.media import naming
 from stereospot.media.model import Plan, PlanTotal
+from stereospot.messages import Message, SegmentDone
 from stereospot.storage.base import ObjectStore
 
 READING = 16
 """Reports read at a time."""
+
+
+class Report(Message):
+    """`segments/<index>.json`: what a converter says of a stored fragment; written last, so it vouches for the rest."""
+
+    done: SegmentDone
+    measures: dict[str, Any] = Field(default={})
+
+
+async def read(store: ObjectStore, job_id: str, generation: int, index: int) -> Report | None:
+    """The report of a segment; None where there is none, or none that can be read."""
+    body = await store.get(keys.segment_report(job_id, generation, index))
+    try:
+        return None if body is None else Report.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 def file_name(job: Job, head: Plan) -> str:
@@ -33,15 +51,11 @@ async def collect(store: ObjectStore, head: Plan, total: PlanTotal) -> Comfort:
     """The comfort report of a generation, from what its converters measured; all zero where they measured nothing."""
     reading = asyncio.Semaphore(READING)
 
-    async def read(index: int) -> Report | None:
+    async def one(index: int) -> Report | None:
         async with reading:
-            body = await store.get(keys.segment_report(head.job_id, head.generation, index))
-        try:
-            return None if body is None else Report.model_validate_json(body)
-        except ValidationError:
-            return None
+            return await read(store, head.job_id, head.generation, index)
 
-    found = await asyncio.gather(*(read(index) for index in range(total.segments)))
+    found = await asyncio.gather(*(one(index) for index in range(total.segments)))
     measured: list[SegmentReport] = []
     for item in found:
         try:

@@ -44,24 +44,26 @@ class LocalStore:
 
     # ---- writing ----------------------------------------------------------------------------------------
     async def put(self, key: str, data: bytes | AsyncIterable[bytes], *, if_absent: bool = False) -> bool:
-        target = self._path(key)
-        if if_absent and await thread(target.exists):
-            return False
-        writer = _Writer(target)
+        writer = _Writer(self._path(key))
         with translated(key):
-            try:
-                await thread(writer.open)
-                if isinstance(data, bytes):
-                    await thread(writer.write, data)
-                else:
-                    async for block in blocks(data):
-                        await thread(writer.write, block)
-                stored = await thread(writer.publish, if_absent)
-            finally:
-                writer.close()
+            if isinstance(data, bytes):
+                stored = await thread(writer.whole, data, if_absent)
+            else:
+                stored = await self._put_blocks(writer, data, if_absent)
         if stored:
             history.record("put", key=key)
         return stored
+
+    async def _put_blocks(self, writer: _Writer, data: AsyncIterable[bytes], if_absent: bool) -> bool:
+        if if_absent and await thread(writer.is_taken):
+            return False
+        try:
+            await thread(writer.open)
+            async for block in blocks(data):
+                await thread(writer.write, block)
+            return await thread(writer.publish, if_absent)
+        finally:
+            writer.close()
 
     async def put_file(self, key: str, path: Path, *, move: bool = False) -> None:
         target = self._path(key)
@@ -251,6 +253,24 @@ class _Writer:
         self.temporary: Path | None = None
         self.descriptor: int | None = None
 
+    def whole(self, data: bytes, if_absent: bool) -> bool:
+        """All of it at once: `open`, `write`, `publish`, `close`."""
+        if if_absent and self.is_taken():
+            return False
+        try:
+            self.open()
+            self.write(data)
+            return self.publish(if_absent)
+        finally:
+            self.close()
+
+    def is_taken(self) -> bool:
+        """Whether the object is there. It is durable then: whoever put it may not have synced its name yet."""
+        if not self.target.exists():
+            return False
+        sync_folder(self.target.parent)
+        return True
+
     def open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._make(lambda path: os.open(path, flags, 0o644))
@@ -285,6 +305,7 @@ class _Writer:
             try:
                 os.link(self.temporary, self.target)
             except FileExistsError:
+                sync_folder(self.target.parent)
                 return False
         else:
             os.replace(self.temporary, self.target)

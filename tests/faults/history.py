@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from services.context import Context
-from services.converter import Report
+from services.reports import Report
 from stereospot import completion, errors, keys, subjects
 from stereospot.bus import Bus, Stored
 from stereospot.completion import Completion

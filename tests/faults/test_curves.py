@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from services import submit
-from services.converter import Report
+from services.reports import Report
 from stereospot import subjects
 from stereospot.jobs import Phase
 from stereospot.messages import SegmentEvent

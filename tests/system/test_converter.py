@@ -14,7 +14,8 @@ import pytest
 
 from services import daemon, operations
 from services.context import Context
-from services.converter import MISSING_SECONDS, Converter, Report
+from services.converter import MISSING_SECONDS, Converter
+from services.reports import Report
 from stereospot import errors, jobs, keys, records, subjects
 from stereospot.bus import Bus, Delivery
 from stereospot.completion import Completion

@@ -19,8 +19,8 @@ from inference import depth
 from services import daemon, operations, submit
 from services.analyse import Analyse
 from services.context import Context
-from services.converter import Report
 from services.dispatcher import ASKED
+from services.reports import Report
 from stereospot import completion, errors, keys, records, spans, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase

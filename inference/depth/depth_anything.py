@@ -37,6 +37,9 @@ PATCH = 14
 SHORT_SIDE = 252
 GPU_BATCH = 16
 
+NVIDIA = Path("/dev/nvidia0")
+"""There where a driver has found a GPU."""
+
 MOST_SHAPES = 4
 """Recorded input shapes that are kept: each holds the memory of one run."""
 
@@ -231,13 +234,16 @@ def settle(
         raise errors.error("INVALID_OPTIONS", f"There is no dtype {dtype!r}; there are {', '.join(get_args(Dtype))}.")
     name = device
     if device == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda"):
-        number = int(name.partition(":")[2] or 0)
-        if not torch.cuda.is_available() or number >= torch.cuda.device_count():
+        # A GPU that torch cannot use is not a machine without one: it would be a CPU's speed without a word.
+        name = "cuda" if torch.cuda.is_available() or _has_gpu() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and (number.isdigit() or name == kind):
+        if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
+            built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPUs only"
             raise errors.error(
                 "ENGINE_UNAVAILABLE",
-                f"torch {torch.__version__} sees no {name}: check `nvidia-smi`, or set device to cpu.",
+                f"torch {torch.__version__} ({built}) sees no {name}: check `nvidia-smi`, install torch for CUDA, or "
+                "set STEREOSPOT_DEVICE=cpu.",
             )
         if dtype == "int8":
             raise errors.error("INVALID_OPTIONS", "int8 is for CPUs; a GPU takes float32 or bfloat16.")
@@ -246,6 +252,11 @@ def settle(
         raise errors.error("ENGINE_UNAVAILABLE", f"There is no device {device!r}; there are auto, cpu, cuda, cuda:N.")
     size = (batch or GPU_BATCH) if batched else 1
     return Device("cpu", cast(Dtype, dtype or "float32"), size, threads or os.cpu_count() or 1, batched=batched)
+
+
+def _has_gpu() -> bool:
+    """Whether an NVIDIA GPU is here, and not hidden from this process."""
+    return NVIDIA.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
 
 
 def build(torch: Torch, sound: weights.Weights) -> Any:

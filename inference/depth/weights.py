@@ -124,8 +124,6 @@ def locate(model: Model, *, folder: Path | None = None, download: bool = True) -
         for place in (folder / model.name, folder):
             if (place / TENSORS).is_file() and (place / CONFIG).is_file():
                 return place
-            if place != folder or not place.is_dir():
-                continue
             _refuse_pickles(place)
     missing = errors.error("MODEL_MISSING", f"{model.repository}. Run: {command(model, folder)}", model=model.name)
     try:

@@ -123,6 +123,7 @@ def test_a_truncated_model(tmp_path: Path) -> None:
     [
         ({"device": "cuda:99"}, "ENGINE_UNAVAILABLE"),
         ({"device": "abacus"}, "ENGINE_UNAVAILABLE"),
+        ({"device": "cuda:one"}, "ENGINE_UNAVAILABLE"),
         ({"dtype": "float8"}, "INVALID_OPTIONS"),
     ],
 )
@@ -130,3 +131,20 @@ def test_what_this_machine_has_not(models: Path, arguments: dict[str, Any], code
     with pytest.raises(errors.StereoSpotError) as caught:
         depth.load("depth-anything", folder=models, size=SIZE, download=False, **arguments)
     assert caught.value.code == code
+
+
+def test_auto_does_not_pass_over_a_gpu_that_torch_cannot_use(
+    models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A driver with a GPU, and a torch that sees none: said, instead of a CPU's speed."""
+    torch = pytest.importorskip("torch", reason="torch is not installed (extra gpu)")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(depth_anything, "NVIDIA", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(errors.Misconfigured, match="STEREOSPOT_DEVICE=cpu") as caught:
+        depth.load("depth-anything", folder=models, device="auto", download=False)
+    assert caught.value.code == "ENGINE_UNAVAILABLE"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    made = depth.load("depth-anything", folder=models, device="auto", size=SIZE, download=False, threads=1)  # type: ignore[call-arg]
+    assert made.info.device == "cpu"
+    made.close()

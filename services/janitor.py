@@ -217,14 +217,18 @@ class Janitor:
         findings.add("alias", job.job_id)
 
     async def _expire(self, findings: Findings, job_id: str, now: float) -> None:
-        """Fragments of films that were finished long ago; playback then uses the film."""
+        """Fragments of films that were finished long ago, which play from the film then; samples as a whole."""
         days = self._context.settings.keep_fragments_days
         found = await records.get_job(self._bus, job_id)
         job = found[0] if found else None
-        if job is None or job.phase is not Phase.COMPLETED:
-            return
-        if job.updated_at > now - days * 86400:
+        if job is None or job.is_active or job.phase is Phase.DELETED or job.updated_at > now - days * 86400:
             return  # renewed in the meantime
+        if job.options.samples is not None:
+            await operations.delete(self._bus, job_id)
+            findings.expired["samples"] = findings.expired.get("samples", 0) + 1
+            return
+        if job.phase is not Phase.COMPLETED:
+            return
         prefix = keys.generation_prefix(job.job_id, job.generation)
         for folder in ("segments/", "audio/"):
             removed = await self._store.delete_prefix(prefix + folder)

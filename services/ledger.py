@@ -61,7 +61,7 @@ class Ledger:
         self.open: dict[str, Open] = {}
         self.finished: dict[str, float] = {}
         """Completed jobs whose alias was not looked at yet, with the time of their end."""
-        self._expiring: list[tuple[float, str]] = []
+        self._expiring: list[tuple[float, str, bool]] = []
         self._states: dict[tuple[str, int], Completion] = {}
         self._triggers: dict[tuple[str, int], tuple[int, int]] = {}
 
@@ -96,9 +96,12 @@ class Ledger:
         job = Job.model_validate_json(message.data)
         if job.phase in ACTIVE or job.phase is Phase.DELETED:
             self.open[job_id] = Open(job.phase, job.generation, job.attempt, job.updated_at)
-        elif job.phase is Phase.COMPLETED:
+            return
+        sample = job.options.samples is not None
+        if job.phase is Phase.COMPLETED:
             self.finished[job_id] = job.updated_at
-            heapq.heappush(self._expiring, (job.updated_at, job_id))
+        if job.phase is Phase.COMPLETED or sample:
+            heapq.heappush(self._expiring, (job.updated_at, job_id, sample))
 
     def _on_state(self, key: str, message: Stored) -> None:
         parsed = subjects.parse_state_key(key)
@@ -115,10 +118,10 @@ class Ledger:
 
     # ---- what a sweep asks ------------------------------------------------------------------------------
     def expired(self, after: float, before: float) -> Iterator[str]:
-        """Jobs that were completed between these times, each once; those from before `after` are forgotten."""
+        """Jobs that came to rest between these times, each once; films from before `after` are forgotten."""
         while self._expiring and self._expiring[0][0] <= before:
-            at, job_id = heapq.heappop(self._expiring)
-            if at > after:
+            at, job_id, sample = heapq.heappop(self._expiring)
+            if at > after or sample:
                 yield job_id
 
     def forget_finished(self) -> None:

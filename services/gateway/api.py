@@ -17,7 +17,7 @@ from services.gateway import resources, tus, uploads
 from services.gateway.requests import JobChanges, NewJob, Seek, create
 from services.gateway.state import Gateway, Given
 from services.gateway.strip import segments_of
-from services.gateway.table import VISIBLE, Row, decode_cursor
+from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
 from stereospot import errors
 from stereospot.jobs import ACTIVE, PUBLIC_STATE, Phase
 from stereospot.options import ENGINES, Codec, Layout
@@ -81,6 +81,7 @@ async def list_jobs(
     status: Annotated[
         str | None, QueryParameter(description="queued, processing, completed, failed, or a phase")
     ] = None,
+    kind: Annotated[Kind, QueryParameter(description="films, samples of films (`POST /samples`), or all")] = "films",
     q: Annotated[str, QueryParameter(max_length=200, description="looked for in titles")] = "",
     cursor: Annotated[str | None, QueryParameter(max_length=200)] = None,
     limit: Limit = 50,
@@ -92,7 +93,8 @@ async def list_jobs(
         if after is None:
             raise errors.error("INVALID_REQUEST", "This cursor did not come from an earlier answer.")
     page, counts = await asyncio.gather(
-        gateway.index.page(phases_of(status), text=q, after=after, limit=limit), gateway.index.counts()
+        gateway.index.page(phases_of(status), kind=kind, text=q, after=after, limit=limit),
+        gateway.index.counts(kind),
     )
     return {
         "jobs": [resource(gateway, row) for row in page.rows],
@@ -290,9 +292,9 @@ async def drop_dead_letter(gateway: Given, dead_id: FromPath[str]) -> None:
 
 async def numbers(gateway: Gateway) -> dict[str, Any]:
     """What `/stats` of the pipeline seed tells, from the index."""
-    counts = await gateway.index.counts()
+    counts = await gateway.index.counts("all")
     letters = await gateway.context.bus.stream_info("DEAD")
-    page = await gateway.index.page((Phase.COMPLETED,), limit=200)
+    page = await gateway.index.page((Phase.COMPLETED,), kind="all", limit=200)
     recent = [row for row in page.rows if row.job.updated_at > time.time() - 600]
     queued = public_counts(counts)
     return {

@@ -40,7 +40,7 @@ async def readyz(gateway: Given) -> Response[dict[str, Any]]:
 
 @get("/metrics", include_in_schema=False)
 async def metrics(gateway: Given) -> Response[bytes]:
-    body = gateway.metrics.render(await gateway.index.counts(), gateway.index.ready.is_set())
+    body = gateway.metrics.render(await gateway.index.counts("all"), gateway.index.ready.is_set())
     return Response(body, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import nats.errors
 from pydantic import ValidationError
 
-from services.gateway.table import VISIBLE, Page, Row, Table
+from services.gateway.table import VISIBLE, Kind, Page, Row, Table
 from stereospot import completion, errors, log, records, subjects
 from stereospot.bus import Bus, Refused
 from stereospot.bus.tail import Start, Stored, Tail
@@ -144,7 +144,7 @@ class Index:
                 for event in caught_up:
                     await event.wait()
                 self.ready.set()
-                _log.info("index ready", action="ready", jobs=sum((await self.counts()).values()))
+                _log.info("index ready", action="ready", jobs=sum((await self.counts("all")).values()))
         finally:
             self._thread.shutdown(wait=True, cancel_futures=True)
             self._table.close()
@@ -333,16 +333,17 @@ class Index:
         self,
         phases: Sequence[Phase] = VISIBLE,
         *,
+        kind: Kind = "films",
         text: str = "",
         after: tuple[float, str] | None = None,
         limit: int = 50,
     ) -> Page:
         """Jobs, newest first."""
-        return await self._call(lambda: self._table.page(phases, text=text, after=after, limit=limit))
+        return await self._call(lambda: self._table.page(phases, kind=kind, text=text, after=after, limit=limit))
 
-    async def counts(self) -> dict[str, int]:
+    async def counts(self, kind: Kind = "films") -> dict[str, int]:
         """Jobs by phase."""
-        return await self._call(self._table.counts)
+        return await self._call(self._table.counts, kind)
 
     def live(self, job_id: str, generation: int) -> Live | None:
         found = self._live.get(job_id)

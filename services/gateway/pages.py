@@ -16,7 +16,7 @@ from services import dead_letters
 from services.gateway import api, qr, resources, samples, storyboard
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
-from services.gateway.table import Row, decode_cursor
+from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
 from stereospot import errors
 from stereospot.jobs import ACTIVE, Phase
 from stereospot.options import Layout
@@ -28,6 +28,9 @@ FILTERS = (
     ("failed", "Failed"),
     ("cancelled", "Cancelled"),
 )
+
+SAMPLES = "samples"
+"""A filter of its own, shown while there are any."""
 
 LAYOUTS = (
     (Layout.HALF_SBS, "Headsets, 3D TVs, most players"),
@@ -49,18 +52,17 @@ def page(gateway: Gateway, template: str, **values: Any) -> Response[str]:
 @get("/", include_in_schema=False)
 async def home(gateway: Given) -> Response[str]:
     active, recent, counts = await asyncio.gather(
-        gateway.index.page(tuple(ACTIVE), limit=12),
-        gateway.index.page((Phase.COMPLETED,), limit=24),
+        # Whoever left the page of samples finds back while they are made.
+        gateway.index.page(tuple(ACTIVE), kind="all", limit=12),
+        gateway.index.page((Phase.COMPLETED,), limit=6),
         gateway.index.counts(),
     )
-    # Samples are looked at on their own page; here are films.
-    films = [row for row in recent.rows if row.job.options.samples is None][:6]
     return page(
         gateway,
         "home.html",
         here="home",
         active=[api.resource(gateway, row) for row in active.rows],
-        recent=[api.resource(gateway, row) for row in films],
+        recent=[api.resource(gateway, row) for row in recent.rows],
         total=sum(counts.values()),
     )
 
@@ -76,21 +78,27 @@ async def jobs(
     removed: FromQuery[int] = 0,
 ) -> Response[Any]:
     """The list of jobs, as a page or as JSON."""
-    phases = api.phases_of(status)
+    kind: Kind = "samples" if status == SAMPLES else "films"
+    phases = api.phases_of(None if kind == "samples" else status)
     after = decode_cursor(cursor) if cursor else None
     if cursor and after is None:
         raise errors.error("INVALID_REQUEST", "This cursor did not come from an earlier answer.")
-    found, counts = await asyncio.gather(
-        gateway.index.page(phases, text=q[:200], after=after, limit=max(1, min(limit, 200))), gateway.index.counts()
+    found, counts, samples_made = await asyncio.gather(
+        gateway.index.page(phases, kind=kind, text=q[:200], after=after, limit=max(1, min(limit, 200))),
+        gateway.index.counts(),
+        gateway.index.counts("samples"),
     )
     items = [api.resource(gateway, row) for row in found.rows]
     public = api.public_counts(counts)
+    settings = gateway.context.settings
     if not wants_html(request.headers.get("accept", "")):
         return Response({"jobs": items, "next": found.next_cursor, "counts": public, "total": sum(public.values())})
     numbers = {name: sum(counts.get(phase, 0) for phase in api.phases_of(name)) for name, _ in FILTERS}
+    numbers[SAMPLES] = sum(samples_made.get(phase, 0) for phase in VISIBLE)
+    filters = (*FILTERS, (SAMPLES, "Samples")) if numbers[SAMPLES] or kind == "samples" else FILTERS
     return page(
-        gateway, "jobs.html", here="jobs", jobs=items, next=found.next_cursor, numbers=numbers, filters=FILTERS,
-        status=status or "all", q=q, removed=bool(removed),
+        gateway, "jobs.html", here="jobs", jobs=items, next=found.next_cursor, numbers=numbers, filters=filters,
+        status=status or "all", kind=kind, q=q, removed=bool(removed), sample_days=settings.keep_fragments_days,
     )  # fmt: skip
 
 

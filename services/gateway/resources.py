@@ -135,6 +135,7 @@ def job_resource(row: Row, live: Live | None, token: str, *, state: Completion |
         ],
         "report": job.report,
         "passthrough": job.passthrough,
+        "is_sample": job.options.samples is not None,
         "links": {
             "self": f"/api/v1/jobs/{job.job_id}",
             "page": f"/jobs/{job.job_id}",

@@ -7,6 +7,7 @@ import binascii
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from stereospot.jobs import Job, Phase
 
@@ -16,14 +17,20 @@ PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;
 PRAGMA cache_size = -32768;
 CREATE TABLE jobs (
-    job_id TEXT PRIMARY KEY, revision INTEGER NOT NULL, phase TEXT NOT NULL, created REAL NOT NULL,
+    job_id TEXT PRIMARY KEY, revision INTEGER NOT NULL, shelf TEXT NOT NULL, created REAL NOT NULL,
     words TEXT NOT NULL, body BLOB NOT NULL
 );
-CREATE INDEX by_created ON jobs (created, job_id, phase, words);
-CREATE INDEX by_phase ON jobs (phase, created, job_id);
+CREATE INDEX by_created ON jobs (created, job_id, shelf, words);
+CREATE INDEX by_shelf ON jobs (shelf, created, job_id);
 """
 
 VISIBLE = tuple(phase for phase in Phase if phase is not Phase.DELETED)
+
+Kind = Literal["films", "samples", "all"]
+"""Samples are jobs, too, but nobody who looks for films wants to see them."""
+
+_SAMPLES = "+"
+"""Behind the phase in the table, so that one index serves lists of either kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +67,13 @@ def _words(job: Job) -> str:
     return f"{job.title}\n{job.job_id}".casefold()
 
 
+def _shelves(phases: Sequence[Phase], kind: Kind) -> list[str]:
+    films = [phase.value for phase in phases] if kind != "samples" else []
+    return films + ([phase + _SAMPLES for phase in phases] if kind != "films" else [])
+
+
 class Table:
-    """Jobs by creation, by phase and by title."""
+    """Jobs by creation, by phase, by kind and by title."""
 
     def __init__(self) -> None:
         # An empty name is SQLite's private temporary database: a file without a name, gone with the process.
@@ -80,11 +92,12 @@ class Table:
             if body is None or job is None:
                 self._db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
                 continue
+            shelf = job.phase.value + (_SAMPLES if job.options.samples is not None else "")
             self._db.execute(
                 "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET "
-                "revision = excluded.revision, phase = excluded.phase, words = excluded.words, body = excluded.body "
+                "revision = excluded.revision, shelf = excluded.shelf, words = excluded.words, body = excluded.body "
                 "WHERE excluded.revision > revision",
-                (job_id, revision, job.phase, job.created_at, _words(job), body),
+                (job_id, revision, shelf, job.created_at, _words(job), body),
             )
         self._db.execute("COMMIT")
 
@@ -92,53 +105,61 @@ class Table:
         found = self._db.execute("SELECT body, revision FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
         return None if found is None else Row(Job.model_validate_json(found[0]), found[1])
 
-    def counts(self) -> dict[str, int]:
+    def counts(self, kind: Kind = "films") -> dict[str, int]:
         """Jobs by phase; counted again only after a change, since every open page asks."""
         if self._counts is None:
-            self._counts = dict(self._db.execute("SELECT phase, count(*) FROM jobs GROUP BY phase"))
-        return dict(self._counts)
+            self._counts = dict(self._db.execute("SELECT shelf, count(*) FROM jobs GROUP BY shelf"))
+        found: dict[str, int] = {}
+        for shelf, count in self._counts.items():
+            is_sample = shelf.endswith(_SAMPLES)
+            if kind == "all" or is_sample == (kind == "samples"):
+                phase = shelf.removesuffix(_SAMPLES)
+                found[phase] = found.get(phase, 0) + count
+        return found
 
     def page(
         self,
         phases: Sequence[Phase] = VISIBLE,
         *,
+        kind: Kind = "films",
         text: str = "",
         after: tuple[float, str] | None = None,
         limit: int = 50,
     ) -> Page:
         """Newest first; `text` is looked for in titles and ids, in any case."""
         created, job_id = after or (1e18, "")
-        if text or len(phases) > 4:
-            found = self._scan(phases, text, created, job_id, limit + 1)
+        shelves = _shelves(phases, kind)
+        if text or (len(phases) == len(VISIBLE) and kind != "samples"):
+            found = self._scan(shelves, text, created, job_id, limit + 1)
         else:
-            found = self._merge(phases, created, job_id, limit + 1)
+            found = self._merge(shelves, created, job_id, limit + 1)
         rows = [Row(Job.model_validate_json(body), revision) for body, revision, *_ in found[:limit]]
         more = len(found) > limit
         return Page(rows, encode_cursor(rows[-1].job.created_at, rows[-1].job.job_id) if more and rows else None)
 
     def _scan(
-        self, phases: Sequence[Phase], text: str, created: float, job_id: str, limit: int
+        self, shelves: Sequence[str], text: str, created: float, job_id: str, limit: int
     ) -> list[tuple[bytes, int, float, str]]:
-        """Along the creation index, which also holds phase and words; `instr` takes a fifth of the time of LIKE."""
-        marks = ",".join("?" * len(phases))
+        """Along the creation index, which also holds shelf and words; `instr` takes a fifth of the time of LIKE."""
+        marks = ",".join("?" * len(shelves))
         return self._db.execute(
             "SELECT body, revision, created, job_id FROM jobs INDEXED BY by_created "
-            f"WHERE (created, job_id) < (?, ?) AND phase IN ({marks}) "
+            f"WHERE (created, job_id) < (?, ?) AND shelf IN ({marks}) "
             "AND (? = '' OR instr(words, ?)) "
             "ORDER BY created DESC, job_id DESC LIMIT ?",
-            (created, job_id, *phases, text, text.casefold(), limit),
+            (created, job_id, *shelves, text, text.casefold(), limit),
         ).fetchall()
 
     def _merge(
-        self, phases: Sequence[Phase], created: float, job_id: str, limit: int
+        self, shelves: Sequence[str], created: float, job_id: str, limit: int
     ) -> list[tuple[bytes, int, float, str]]:
-        """The newest of each phase, merged: a rare phase costs no walk over all others."""
+        """The newest of each shelf, merged: a rare phase costs no walk over all others."""
         found: list[tuple[bytes, int, float, str]] = []
-        for phase in phases:
+        for shelf in shelves:
             found += self._db.execute(
-                "SELECT body, revision, created, job_id FROM jobs INDEXED BY by_phase "
-                "WHERE phase = ? AND (created, job_id) < (?, ?) ORDER BY created DESC, job_id DESC LIMIT ?",
-                (phase, created, job_id, limit),
+                "SELECT body, revision, created, job_id FROM jobs INDEXED BY by_shelf "
+                "WHERE shelf = ? AND (created, job_id) < (?, ?) ORDER BY created DESC, job_id DESC LIMIT ?",
+                (shelf, created, job_id, limit),
             ).fetchall()
         found.sort(key=lambda row: (row[2], row[3]), reverse=True)
         return found[:limit]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from services import submit
 from services.gateway import formats, samples
+from services.janitor import Janitor
 from stereospot import jobs, keys, records
+from stereospot.jobs import Phase
 from stereospot.messages import SourceRef
 from stereospot.options import Layout, Options
 from tests.support import eventually, nats_server
@@ -153,6 +156,56 @@ async def test_the_whole_film_after_its_samples(gateway: Served) -> None:
     assert body["job_id"] == parsed.job_id, "the source lies under the prefix of the job that goes with it"
     another = await gateway.client.post(f"/api/v1/jobs/{samples['job_id']}/whole", json={})
     assert another.json()["job_id"] not in (body["job_id"], samples["job_id"])
+
+
+async def test_samples_are_not_among_films(gateway: Served) -> None:
+    key = await upload(gateway)
+    sample = (await gateway.client.post("/api/v1/samples", json={"upload": key})).json()
+    film_id = (await gateway.client.post("/api/v1/jobs", json={"upload": key})).json()["job_id"]
+    assert sample["is_sample"]
+
+    async def listed(query: str) -> tuple[set[str], int]:
+        body = (await gateway.client.get(f"/api/v1/jobs{query}")).json()
+        return {job["job_id"] for job in body["jobs"]}, sum(body["counts"].values())
+
+    async def known() -> bool:
+        return (await listed("?kind=all"))[1] == 2
+
+    await eventually(known, what="both jobs in the list")
+    assert await listed("") == ({film_id}, 1)
+    assert await listed("?kind=samples") == ({sample["job_id"]}, 1)
+    assert await listed("?kind=all&status=active") == ({film_id, sample["job_id"]}, 2)
+    html = {"Accept": "text/html"}
+    films = (await gateway.client.get("/jobs", headers=html)).text
+    assert sample["job_id"] not in films
+    assert "?status=samples" in films
+    assert sample["job_id"] in (await gateway.client.get("/jobs?status=samples", headers=html)).text
+    assert sample["job_id"] in (await gateway.client.get("/", headers=html)).text, "while it is made"
+
+
+async def test_samples_expire_as_a_whole(gateway: Served) -> None:
+    days = gateway.context.settings.keep_fragments_days
+    now = time.time()
+    rest = {Phase.COMPLETED: "completed", Phase.FAILED: "failed"}
+    for age, options in (
+        (days + 9, Options(samples=(1.0,))),
+        (days - 1, Options(samples=(1.0,))),
+        (days + 9, Options()),
+    ):
+        for phase, name in rest.items():
+            job_id = f"{name}-{age:.0f}-{'sample' if options.samples else 'film'}"
+            at = now - age * 86400
+            await records.create_job(
+                gateway.context.bus,
+                jobs.Job(job_id=job_id, phase=phase, created_at=at, updated_at=at, source=SourceRef(), options=options),
+            )
+    findings = await Janitor(gateway.context).sweep()
+    assert findings.expired["samples"] == 2
+    left = (await gateway.client.get("/api/v1/jobs?kind=samples")).json()["jobs"]
+    gone = {f"{name}-{days + 9:.0f}-sample" for name in rest.values()}
+    for job_id in gone:
+        assert (await gateway.client.get(f"/api/v1/jobs/{job_id}")).status_code == 404
+    assert {job["job_id"] for job in left} - gone == {f"{name}-{days - 1:.0f}-sample" for name in rest.values()}
 
 
 async def test_the_whole_film_of_a_local_file(gateway: Served, tmp_path: Path) -> None:

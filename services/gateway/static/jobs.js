@@ -9,6 +9,7 @@ const SHOWS = {
   failed: (phase) => phase === "failed",
   cancelled: (phase) => phase === "cancelled",
 };
+const KINDS = { all: () => true, films: (job) => !job.is_sample, samples: (job) => job.is_sample };
 
 export function update(root, job) {
   const set = (selector, apply) => { for (const found of root.querySelectorAll(selector)) apply(found); };
@@ -29,6 +30,7 @@ class Jobs extends HTMLElement {
   connectedCallback() {
     this.list = this.querySelector("[data-list]");
     this.shows = SHOWS[this.dataset.shows] ?? SHOWS.all;
+    this.kind = KINDS[this.dataset.kind] ? this.dataset.kind : "films";
     this.bulk();
     this.release = subscribe((name, data) => this.receive(name, data));
   }
@@ -47,7 +49,7 @@ class Jobs extends HTMLElement {
   async refresh() {
     // The stream was away, or not yet there when this page was made: what this list shows may have changed.
     const cards = [...this.list.children];
-    const found = await ask(`/api/v1/jobs?status=${this.dataset.shows}&limit=${Math.min(200, cards.length + 20)}`).catch(() => null);
+    const found = await ask(`/api/v1/jobs?status=${SHOWS[this.dataset.shows] ? this.dataset.shows : "all"}&kind=${this.kind}&limit=${Math.min(200, cards.length + 20)}`).catch(() => null);
     if (!found) return;
     const present = new Set(found.jobs.map((job) => job.job_id));
     for (const job of found.jobs.reverse()) if (this.card(job.job_id) || !found.next) this.change(job);
@@ -62,7 +64,7 @@ class Jobs extends HTMLElement {
 
   async change(job) {
     const card = this.card(job.job_id);
-    const wanted = this.shows(job.phase);
+    const wanted = this.shows(job.phase) && KINDS[this.kind](job);
     if (card && card.dataset.phase === job.phase && (job.playback.poster === null || card.querySelector("img"))) {
       update(card, job);
       return;

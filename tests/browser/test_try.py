@@ -104,7 +104,11 @@ async def test_from_the_drop_zone_to_the_whole_film(page: Page, tmp_path: Path) 
     facts = await page.wait("document.querySelector('.facts')?.textContent")
     assert "Half top and bottom" in facts
     assert not job_id.startswith("try-")
-    # Lists lead from samples to their page, and home shows films only.
+    # Samples are a list of their own, which leads to their page; films are listed without them.
+    await page.open("/jobs?status=samples")
+    links = "[...document.querySelectorAll('.card h3 a')].map((item) => item.pathname)"
+    listed = await page.run(f"return {links}")
+    assert len(listed) == 3
+    assert all(link.startswith("/try/") for link in listed)
     await page.open("/jobs")
-    links = await page.run("return [...document.querySelectorAll('.card h3 a')].map((item) => item.pathname)")
-    assert sum(link.startswith("/try/") for link in links) == 3
+    assert await page.run(f"return {links}") == [f"/jobs/{job_id}"]

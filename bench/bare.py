@@ -52,7 +52,7 @@ def convert(film: Path, engine: str | None = None) -> float:
         ):
 
             def call() -> None:
-                backend.convert(decoder=decoder, plan=head, segment=whole, stop=None)
+                backend.convert(decoder=decoder, plan=head, segment=whole, stop=None).finish()
 
             return measure.timed(call)
     finally:

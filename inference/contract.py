@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,14 +37,36 @@ class Frames(Protocol):
     def frames(self, start: int | None, end: int | None, *, before: int = 0, after: int = 0) -> Iterator[Frame]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """A segment's fragment and what was measured on the way."""
+Flush = Callable[[], Fragment]
+"""Makes an encoder give what it holds, and the fragment of it; blocking, to be called once."""
 
-    fragment: Fragment
+
+@dataclass(slots=True, eq=False)
+class Converted:
+    """A segment's fragment and what was measured on the way.
+
+    All its pictures are counted and encoded but for those that the encoder holds to look ahead: `finish` flushes them.
+    Decoder and engine are free before that, so the next segment may begin meanwhile.
+    """
+
+    flush: Flush
     report: SegmentReport
     depth: bytes = field(default=b"", repr=False)
     """The part of the exported depth (`inference.depth.export`), where it is wanted."""
+    _fragment: Fragment | None = field(default=None, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def finish(self) -> Fragment:
+        """The fragment; blocking at the first call, from any thread. Raises INTERNAL when the encoder lost pictures."""
+        with self._lock:
+            if self._fragment is None:
+                self._fragment = self.flush()
+            return self._fragment
+
+    @property
+    def fragment(self) -> Fragment:
+        """See `finish`."""
+        return self.finish()
 
 
 def check_count(segment: Segment, found: int) -> None:

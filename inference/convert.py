@@ -1,4 +1,4 @@
-"""One segment from the decoder's frames to an encoded fragment: four stages, each in a thread, joined by short queues.
+"""One segment from the decoder's frames to a fragment: four stages, each in a thread, joined by short queues.
 
     decode, small pictures ─> depth, smoothing, upsampling ─> warp, layout ─> encode
 
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from inference import cadence, finish, layouts, prepare, upsample, window
 from inference.channel import Channel, Halt
-from inference.contract import Converted, Frame, Frames, Planes
+from inference.contract import Converted, Flush, Frame, Frames, Planes
 from inference.depth import DepthEngine, user
 from inference.recent import Recent
 from inference.report import SegmentReport
 from stereospot import errors
-from stereospot.media.cmaf import Fragment
+from stereospot.media.cmaf import FragmentEncoder
 from stereospot.media.model import Plan, Segment
 
 if TYPE_CHECKING:
@@ -150,9 +150,9 @@ class _Conversion:
         ]
         for thread in threads:
             thread.start()
-        fragment: Fragment | None = None
+        flush: Flush | None = None
         try:
-            fragment = self._encode(on_frame)
+            flush = self._encode(on_frame)
         except BaseException as error:
             self._halt.fail(error)
         finally:
@@ -160,11 +160,11 @@ class _Conversion:
                 thread.join()
             for frame in list(self._open):
                 self._release(frame)
-        if fragment is None or self._halt.is_set:
+        if flush is None or self._halt.is_set:
             self._halt.reraise()
             raise errors.error("INTERNAL", "A conversion ended without a fragment.")
         depth = self._export.finish() if self._export is not None else b""
-        return Converted(fragment, self._report(time.perf_counter() - started), depth)
+        return Converted(flush, self._report(time.perf_counter() - started), depth)
 
     # ---- the stages ---------------------------------------------------------------------------------------
     def _frames(self, pad: int) -> Iterator[Frame]:
@@ -264,8 +264,6 @@ class _Conversion:
 
     def _warp(self) -> None:
         """Both eyes of each frame into the layout."""
-        for _ in range(_BUFFERS):
-            self._spare.put(self._compositor.empty())
         clock = _Clock(self._seconds)
         spare = iter(self._spare)
         for frame, depth, cut in self._settled:
@@ -283,11 +281,14 @@ class _Conversion:
             self._composed.put((pts, out))
         self._composed.close()
 
-    def _encode(self, on_frame: Callable[[int], None] | None) -> Fragment:
-        fragment, self._seconds["encode"] = finish.encode(
-            self._plan, self._segment, self._composed, spare=self._spare.put, on_frame=on_frame
+    def _encode(self, on_frame: Callable[[int], None] | None) -> Flush:
+        encoder = FragmentEncoder(self._plan.encode)
+        for _ in range(_BUFFERS):
+            self._spare.put(encoder.canvas())
+        flush, self._seconds["encode"] = finish.encode(
+            encoder, self._segment, self._composed, spare=self._spare.put, on_frame=on_frame
         )
-        return fragment
+        return flush
 
     def _report(self, seconds: float) -> SegmentReport:
         stages = {name: spent for name, spent in self._seconds.items() if name != "wait"}

@@ -11,26 +11,25 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from inference import layouts, report
-from inference.contract import Planes, check_count
+from inference.contract import Flush, Planes, check_count
 from inference.depth import EngineInfo
 from inference.warp import disparity
-from stereospot.media.cmaf import Fragment, FragmentEncoder
-from stereospot.media.model import Plan, Segment
+from stereospot.media.cmaf import FragmentEncoder
+from stereospot.media.model import Segment
 
 
 def encode(
-    plan: Plan,
+    encoder: FragmentEncoder,
     segment: Segment,
     pictures: Iterable[tuple[int, Planes]],
     *,
     spare: Callable[[Planes], None] | None = None,
     on_frame: Callable[[int], None] | None = None,
-) -> tuple[Fragment, float]:
-    """The fragment of (pts, planes) in order, and the seconds that the encoder took.
+) -> tuple[Flush, float]:
+    """Encode (pts, planes) in order: what is left to do for the fragment, and the seconds that the encoder took.
 
     spare: takes planes that were encoded; on_frame: called with the number of frames so far. Raises SEGMENT_MISMATCH.
     """
-    encoder = FragmentEncoder(plan.encode)
     count, spent = 0, 0.0
     for pts, planes in pictures:
         began = time.perf_counter()
@@ -42,9 +41,7 @@ def encode(
         if on_frame is not None:
             on_frame(count)
     check_count(segment, count)
-    began = time.perf_counter()
-    fragment = encoder.finish(segment.start + segment.duration)
-    return fragment, spent + time.perf_counter() - began
+    return lambda: encoder.finish(segment.start + segment.duration), spent
 
 
 def measured(

@@ -200,6 +200,7 @@ class Converter:
                 )
                 seconds = round(time.monotonic() - started, 3)
             turn.ends()
+            await self._threads.run(converted.finish)  # what the encoder still holds, beside the next segment's start
             crash.point("converter.converted")
             done = await self._check(task, head, segment, converted, seconds)
             async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:

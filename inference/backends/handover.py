@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from inference import curves, geometry, report
-from inference.contract import Converted, Frames, check_count
+from inference.contract import Converted, Flush, Frames, check_count
 from stereospot import errors
 from stereospot.media import frames, probe
-from stereospot.media.cmaf import Fragment, FragmentEncoder
+from stereospot.media.cmaf import FragmentEncoder
 from stereospot.media.limits import Limits
 from stereospot.media.model import DecodeSpec, EncodeSpec, Model, Plan, Segment, SourceInfo
 from stereospot.media.source import FileSource
@@ -194,7 +194,7 @@ def unpack(
     limits: Limits,
     stop: threading.Event | None = None,
     on_frame: Callable[[int], None] | None = None,
-) -> Fragment:
+) -> Flush:
     """Decode an answer in the jail, check it, and encode it as the plan says; blocking.
 
     Raises Transient("REMOTE_INVALID") for anything that is not this segment, whole and in order; CANCELLED.
@@ -225,7 +225,7 @@ def unpack(
         raise _invalid(f"It has {count} of the segment's {segment.frames} frames.")
     # Pictures that were mapped down from HDR are darker or brighter than the source's all through.
     order.check(alike=plan.decode.pixel_format == plan.encode.pixel_format)
-    return encoder.finish(segment.start + segment.duration)
+    return lambda: encoder.finish(segment.start + segment.duration)
 
 
 def _decoded(
@@ -320,10 +320,10 @@ def converted(
     target = folder / "answer.mp4"
     told = exchange(packed, target, stop)
     clock.append(time.perf_counter())
-    fragment = unpack(target, packed, limits=limits, stop=stop, on_frame=on_frame)
+    flush = unpack(target, packed, limits=limits, stop=stop, on_frame=on_frame)
     clock.append(time.perf_counter())
     stages = {"pack": clock[1] - clock[0], "remote": clock[2] - clock[1], "unpack": clock[3] - clock[2]}
-    return Converted(fragment, _report(told, segment, plan, stages, clock[-1] - clock[0]))
+    return Converted(flush, _report(told, segment, plan, stages, clock[-1] - clock[0]))
 
 
 def _report(

@@ -66,7 +66,7 @@ class Stub:
         report = SegmentReport(
             index=segment.index, frames=count, seconds=round(time.perf_counter() - started, 4), engine=used
         )
-        return Converted(fragment, report)
+        return Converted(lambda: fragment, report)
 
     def close(self) -> None:
         """Nothing to let go."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from inference import finish, layouts, prepare, shots, upsample, window
 from inference.channel import Channel, Halt
-from inference.contract import Converted, Frames, Planes
+from inference.contract import Converted, Flush, Frames, Planes
 from inference.depth import export
 from inference.depth.motion import KeyGrid
 from inference.gpu.batching import Shared
@@ -28,7 +28,7 @@ from inference.gpu.eyes import EyesCompositor
 from inference.gpu.samples import Known, Sampler
 from inference.report import SegmentReport
 from stereospot import errors
-from stereospot.media.cmaf import Fragment
+from stereospot.media.cmaf import FragmentEncoder
 from stereospot.media.model import Plan, Segment
 
 _QUEUE = 4
@@ -77,7 +77,7 @@ def convert_learned(
     device = warp_device or (engine.info.device if engine.info.device.startswith("cuda") else None)
     work = _Conversion(decoder, plan, segment, engine, stop, padding(every), device)
     depths = Depths(work.halt, work.upsampler, engine, known, key_grid(plan, every), curve, plan.stereo.convergence)
-    fragment = work.run(depths, on_frame)
+    flush = work.run(depths, on_frame)
     seconds = time.perf_counter() - began
     stages = {**work.seconds, **depths.seconds, "sample": sampled, "depth": engine.seconds - before}
     more = {
@@ -88,7 +88,7 @@ def convert_learned(
     }
     found = work.report(engine, seconds=seconds, stages=stages, not_finite=depths.not_finite)
     depth = work.export.finish() if work.export is not None else b""
-    return Converted(fragment, found.model_copy(update=more), depth)
+    return Converted(flush, found.model_copy(update=more), depth)
 
 
 @dataclass(slots=True, eq=False)
@@ -144,24 +144,24 @@ class _Conversion:
             grid = self._compositor.field.grid
             self.export = export.Writer(grid.columns, grid.rows, video.average_rate)
 
-    def run(self, depths: Depths[_Picture], on_frame: Callable[[int], None] | None) -> Fragment:
+    def run(self, depths: Depths[_Picture], on_frame: Callable[[int], None] | None) -> Flush:
         """All stages; the encoder runs in the caller's thread."""
         work = (self._decode, lambda: depths.infer(self._taken), lambda: depths.follow(self._settled), self._warp)
         threads = [threading.Thread(target=self.halt.run, args=(part,), name="learned") for part in work]
         for thread in threads:
             thread.start()
-        fragment: Fragment | None = None
+        flush: Flush | None = None
         try:
-            fragment = self._encode(on_frame)
+            flush = self._encode(on_frame)
         except BaseException as error:
             self.halt.fail(error)
         finally:
             for thread in threads:
                 thread.join()
-        if fragment is None or self.halt.is_set:
+        if flush is None or self.halt.is_set:
             self.halt.reraise()
             raise errors.error("INTERNAL", "A conversion ended without a fragment.")
-        return fragment
+        return flush
 
     def _decode(self) -> None:
         """Frames copied, so that the decoder's ring is free at once, with their small pictures."""
@@ -234,12 +234,13 @@ class _Conversion:
         if self.export is not None:
             self.export.write(self._compositor.disparity.codes(item.depth))
 
-    def _encode(self, on_frame: Callable[[int], None] | None) -> Fragment:
+    def _encode(self, on_frame: Callable[[int], None] | None) -> Flush:
         spare = self._spare.put if self._device is None else None
-        fragment, self.seconds["encode"] = finish.encode(
-            self._plan, self._segment, self._composed, spare=spare, on_frame=on_frame
+        encoder = FragmentEncoder(self._plan.encode)
+        flush, self.seconds["encode"] = finish.encode(
+            encoder, self._segment, self._composed, spare=spare, on_frame=on_frame
         )
-        return fragment
+        return flush
 
     def report(self, engine: Shared, *, seconds: float, stages: dict[str, float], not_finite: int) -> SegmentReport:
         """What was measured; what concerns batches and memory is the caller's to add."""

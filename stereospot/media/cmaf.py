@@ -29,6 +29,8 @@ from stereospot.media import boxes, encoders, signalling
 from stereospot.media.model import EncodeSpec
 from stereospot.options import Codec
 
+Planes = tuple[NDArray[Any], ...]
+
 _INTRA = 1
 """AV_PICTURE_TYPE_I; with `forced-idr` the encoders make it an IDR."""
 
@@ -58,13 +60,21 @@ class FragmentEncoder:
         self._key_ticks = max(1, round(spec.key_seconds / spec.time_base))
         if spec.codec is Codec.SVTAV1 and spec.crf == 0 and spec.pixel_format.endswith("10le"):
             self._key_ticks = 1  # SVT-AV1 4.1: with 10 bits only intra frames are really lossless (measured)
-        self._frame = av.VideoFrame(spec.width, spec.height, spec.pixel_format)
-        self._frame.time_base = spec.time_base
-        # Views of the one frame that every picture is copied into: encoders take their own copy before they return.
-        self._rows = [_rows(plane, spec) for plane in self._frame.planes]
+        # Encoders take their own copy of a frame before they return, so one is enough for every picture that comes in
+        # planes of another's; those that are drawn on a canvas are in a frame already.
+        self._frame, self._rows = _frame(spec)
+        self._canvases: dict[int, tuple[av.VideoFrame, Planes]] = {}
         self._pts: list[int] = []
         self._last_key = 0
         self._packets: list[tuple[int, bool, bytes]] = []
+
+    def canvas(self) -> Planes:
+        """Y, U, V of the spec's size, contiguous, to draw pictures on: `write` takes this very tuple without a copy."""
+        frame, rows = _frame(self.spec)
+        if not all(plane.flags.c_contiguous for plane in rows):
+            return tuple(np.empty_like(plane, order="C") for plane in rows)
+        self._canvases[id(rows)] = frame, rows
+        return rows
 
     def write(self, planes: Sequence[NDArray[Any]], pts: int) -> None:
         """Encode one picture.
@@ -74,17 +84,18 @@ class FragmentEncoder:
         """
         if self._pts and pts <= self._pts[-1]:
             raise ValueError(f"presentation times must increase: {pts} after {self._pts[-1]}")
-        for target, plane in zip(self._rows, planes, strict=True):
+        frame, own = self._canvases.get(id(planes), (self._frame, None))
+        for target, plane in zip(self._rows, planes if own is None else (), strict=own is None):
             if plane.shape != target.shape or plane.dtype != target.dtype:
                 raise ValueError(f"a plane is {plane.shape} {plane.dtype}, not {target.shape} {target.dtype}")
             np.copyto(target, plane)
         key = not self._pts or pts - self._last_key >= self._key_ticks
         if key:
             self._last_key = pts
-        self._frame.pts = pts
-        self._frame.pict_type = _INTRA if key else 0
+        frame.pts = pts
+        frame.pict_type = _INTRA if key else 0
         self._pts.append(pts)
-        self._take(self._frame)
+        self._take(frame)
 
     def _take(self, frame: av.VideoFrame | None) -> None:
         for packet in self._context.encode(frame):
@@ -146,6 +157,13 @@ def _open(spec: EncodeSpec) -> tuple[av.VideoCodecContext, bytes]:
     init, _ = boxes.split(file.getvalue())
     extra = signalling.hdr_boxes(spec.colour) + signalling.stereo_boxes(spec.layout)
     return context, boxes.extend_sample_entry(init, extra)
+
+
+def _frame(spec: EncodeSpec) -> tuple[av.VideoFrame, Planes]:
+    """A frame of the encoder's, and its planes as arrays."""
+    frame = av.VideoFrame(spec.width, spec.height, spec.pixel_format)
+    frame.time_base = spec.time_base
+    return frame, tuple(_rows(plane, spec) for plane in frame.planes)
 
 
 def _rows(plane: Any, spec: EncodeSpec) -> NDArray[Any]:

@@ -95,6 +95,23 @@ def test_crf_0_gives_back_every_sample(codec: Codec, pixel_format: str) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("width", [320, 326])
+def test_what_is_drawn_on_a_canvas_is_what_is_copied(codec: Codec, width: int) -> None:
+    """326: the lines of libavcodec's frames are longer than the picture's, so that the canvas is memory of its own."""
+    of = spec(codec, width=width)
+    pts = [3753 * index for index in range(12)]
+    encoder = cmaf.FragmentEncoder(of)
+    canvases = [encoder.canvas() for _ in range(2)]
+    for index, time in enumerate(pts):
+        drawn = canvases[index % 2]
+        assert all(plane.flags.c_contiguous for plane in drawn)
+        for target, plane in zip(drawn, picture(of, time % 977), strict=True):
+            target[...] = plane
+        encoder.write(drawn, time)
+    assert encoder.finish(12 * 3753).media == encode(of, pts, 12 * 3753).media
+
+
+@pytest.mark.parametrize("codec", CODECS)
 def test_one_init_for_all(codec: Codec) -> None:
     """CFR, VFR, one frame, a late start, another thread: the header does not know the pictures."""
     of = spec(codec, crf=30)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from services import engines, rebuild
+from services import engines, ghosts, rebuild
 from services.context import Context
 from stereospot import broker, errors
 from stereospot.options import Codec
@@ -225,6 +225,17 @@ async def readers(context: Context) -> list[Finding]:
     return found or [Finding("readers", Level.FINE, "nothing waits for a service that does not run")]
 
 
+async def queues(context: Context, *, repair: bool) -> list[Finding]:
+    """Messages that lie in a queue and are nobody's."""
+    found: list[Finding] = []
+    for ghost in await ghosts.find(context.bus):
+        text = f"{ghost.stream} {ghost.sequence} ({ghost.subject}) counts as settled, and is there"
+        advice = "`stereospot doctor --repair` offers it once more where that may matter, and removes it."
+        done = await ghosts.lay(context.bus, ghost) if repair else ""
+        found.append(Finding("queues", Level.ERROR, text, advice, done))
+    return found or [Finding("queues", Level.FINE, "every message of a queue is somebody's")]
+
+
 async def _or_none(asked: Any) -> Mapping[str, Any] | None:
     from stereospot.bus import Refused
 
@@ -255,7 +266,10 @@ async def examine(
     """Everything that needs a broker; one part's trouble does not hide the others."""
     found = await server(context)
     found += await streams(context, repair=repair)
-    parts = (readers(context), storage(context, repair=repair, settled_seconds=settled_seconds))
+    parts = (
+        readers(context), queues(context, repair=repair),
+        storage(context, repair=repair, settled_seconds=settled_seconds),
+    )  # fmt: skip
     for part in parts:
         try:
             found += await part

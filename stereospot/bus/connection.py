@@ -278,6 +278,10 @@ class Bus(Administration):
         """The message at a sequence, or None when it is gone."""
         return await self._get(stream, {"seq": sequence})
 
+    async def after(self, stream: str, sequence: int) -> Stored | None:
+        """The first message at or after a sequence, or None when there is none."""
+        return await self._get(stream, {"seq": sequence, "next_by_subj": ">"})
+
     async def _get(self, stream: str, query: Mapping[str, Any]) -> Stored | None:
         try:
             return api.stored((await self.api(f"STREAM.MSG.GET.{stream}", query))["message"])

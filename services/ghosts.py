@@ -1,0 +1,110 @@
+"""Messages of a work queue that their consumer counts as settled and that lie there all the same: nobody gets them.
+
+    queue ── next message below what its consumer has settled ─> Ghost ─> offered once more [, or not wanted], removed
+
+A broker whose newest block was torn, or a backup that is older than its consumers, brings such back; in a running one
+there are none, since the acknowledgement is the removal. Whether it was handled cannot be told from outside: it is
+offered again under a new id, as everything may be that is delivered at least once, and handlers find what is done. A
+submission whose job is there, or was deleted, is only removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services import dead_letters
+from stereospot import records, subjects
+from stereospot.bus import Bus, Refused, Stored
+
+QUEUES = (subjects.WORK, subjects.CONVERT, subjects.DONE)
+
+LOOKED_AT = 1000
+"""Messages below the highest floor of a queue that are looked at; those of a consumer that lags are among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ghost:
+    """One message, and where it lies."""
+
+    stream: str
+    sequence: int
+    subject: str
+    data: bytes
+
+
+async def find(bus: Bus) -> list[Ghost]:
+    """Every ghost of the work queues, oldest first in each."""
+    found: list[Ghost] = []
+    for stream in QUEUES:
+        try:
+            found += await _of(bus, stream)
+        except Refused:
+            continue  # no such stream: that is another check's finding
+    return found
+
+
+async def _of(bus: Bus, stream: str) -> list[Ghost]:
+    listed = await bus.api(f"CONSUMER.LIST.{stream}")
+    floors = [(_filters(item), _settled(item)) for item in listed.get("consumers") or ()]
+    highest = max((floor for _, floor in floors), default=0)
+    found: list[Ghost] = []
+    sequence = int((await bus.stream_info(stream))["state"]["first_seq"])
+    for _ in range(LOOKED_AT):
+        item = await bus.after(stream, sequence) if sequence <= highest else None
+        if item is None or item.sequence > highest:
+            break
+        sequence = item.sequence + 1
+        floor = next((floor for filters, floor in floors if _matches(item.subject, filters)), 0)
+        # Floors were asked for first: what lies below them now is no removal that is still under way.
+        if item.sequence <= floor:
+            found.append(Ghost(stream, item.sequence, item.subject, item.data))
+    return found
+
+
+async def lay(bus: Bus, ghost: Ghost) -> str:
+    """Offer it again where that may matter, then remove it; returns what was done."""
+    offered = await _is_wanted(bus, ghost)
+    if offered:
+        # The id outlives a repair that is cut short: the next one does not offer the same message twice.
+        await bus.publish(ghost.subject, ghost.data, msg_id=f"ghost.{ghost.stream}.{ghost.sequence}")
+    await bus.remove(ghost.stream, ghost.sequence)
+    return "offered once more" if offered else "removed"
+
+
+async def _is_wanted(bus: Bus, ghost: Ghost) -> bool:
+    if await dead_letters.find(bus, f"{ghost.stream}-{ghost.sequence}") is not None:
+        return False  # its letter is what is left of it
+    tokens = ghost.subject.split(".")
+    if ghost.stream != subjects.WORK or tokens[2] not in ("submit", "ingest"):
+        return True
+    job_id = tokens[3]
+    if await records.get_job(bus, job_id) is not None:
+        return False
+    last: Stored | None = await bus.last(subjects.kv_stream(subjects.JOBS), subjects.kv_subject(subjects.JOBS, job_id))
+    return last is None
+
+
+def _settled(consumer: Mapping[str, Any]) -> int:
+    """The sequence up to which a consumer gives nothing out any more."""
+    where = "ack_floor" if consumer["num_ack_pending"] else "delivered"
+    return int(consumer[where]["stream_seq"])
+
+
+def _filters(consumer: Mapping[str, Any]) -> list[str]:
+    config = consumer["config"]
+    return list(config.get("filter_subjects") or [config.get("filter_subject") or ">"])
+
+
+def _matches(subject: str, filters: list[str]) -> bool:
+    return any(_match(subject.split("."), item.split(".")) for item in filters)
+
+
+def _match(tokens: list[str], pattern: list[str]) -> bool:
+    for place, wanted in enumerate(pattern):
+        if wanted == ">":
+            return len(tokens) > place
+        if place >= len(tokens) or wanted not in ("*", tokens[place]):
+            return False
+    return len(tokens) == len(pattern)

@@ -31,6 +31,7 @@ from stereospot.media.source import FileSource
 from stereospot.options import Codec, Container, Layout
 
 WIDTH, HEIGHT = 64, 48
+CONTAINERS: tuple[Container, ...] = ("mp4", "mov", "mkv")
 BITMAPS = frozenset(("dvd_subtitle", "hdmv_pgs_subtitle", "dvb_subtitle", "dvdsub", "pgssub", "dvbsub"))
 
 
@@ -187,3 +188,18 @@ def sounds(path: Path) -> list[Sound]:
                 )
             )  # fmt: skip
     return found
+
+
+def check_frames(job: Job, out: Path) -> None:
+    """Every frame, in order, with the source's times: exact, or to half a millisecond in Matroska."""
+    found = frames(out)
+    assert [digest for _, _, digest in found] == [picture_hash(number) for number in range(len(job.pts))]
+    for (pts, base, _), wanted in zip(found, job.pts, strict=True):
+        error = abs(pts * base - wanted * job.plan.encode.time_base)
+        assert error <= (Fraction(1, 2000) if job.plan.container == "mkv" else 0)
+
+
+def packets(path: Path, number: int) -> list[bytes]:
+    """The bytes of a sound's packets."""
+    with av.open(str(path), "r") as container:
+        return [bytes(packet) for packet in container.demux(container.streams.audio[number]) if packet.size]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -14,21 +13,9 @@ import av
 import numpy as np
 import pytest
 
-from stereospot import errors
 from stereospot.media import boxes
 from stereospot.options import Codec, Container, Layout
 from tests.media import films, sources
-
-CONTAINERS: tuple[Container, ...] = ("mp4", "mov", "mkv")
-
-
-def check_frames(job: films.Job, out: Path) -> None:
-    """Every frame, in order, with the source's times: exact, or to half a millisecond in Matroska."""
-    found = films.frames(out)
-    assert [digest for _, _, digest in found] == [films.picture_hash(number) for number in range(len(job.pts))]
-    for (pts, base, _), wanted in zip(found, job.pts, strict=True):
-        error = abs(pts * base - wanted * job.plan.encode.time_base)
-        assert error <= (Fraction(1, 2000) if job.plan.container == "mkv" else 0)
 
 
 def check_sounds(job: films.Job, out: Path, *, kept: bool = True) -> None:
@@ -44,13 +31,13 @@ def check_sounds(job: films.Job, out: Path, *, kept: bool = True) -> None:
             assert after.language == before.language
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", films.CONTAINERS)
 @pytest.mark.parametrize("kind", [kind for kind in sources.TWELVE if kind not in ("h264_open_gop_mkv", "vp9_webm")])
 def test_the_kinds(kind: str, container: Container, tmp_path: Path) -> None:
     job = films.job(sources.path_of(kind), container)
     out = tmp_path / f"film.{container}"
     report = job.assemble(out)
-    check_frames(job, out)
+    films.check_frames(job, out)
     check_sounds(job, out)
     assert report.frames == len(job.pts)
     assert report.size_bytes == out.stat().st_size
@@ -64,11 +51,11 @@ def test_the_kinds(kind: str, container: Container, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["h264_open_gop_mkv", "vp9_webm"])
 def test_opus(kind: str, tmp_path: Path) -> None:
     """Matroska and mov give the very samples; in mp4 the edit list cuts the end of Opus, and libavformat plays on."""
-    for container in CONTAINERS:
+    for container in films.CONTAINERS:
         job = films.job(sources.path_of(kind), container)
         out = tmp_path / f"film.{container}"
         job.assemble(out)
-        check_frames(job, out)
+        films.check_frames(job, out)
         if container == "mp4":
             (before,), (after,) = films.sounds(job.path), films.sounds(out)
             heard = before.pcm.shape[1]
@@ -142,19 +129,15 @@ def test_every_sound(make: Callable[[Path], Path], mp4: str, mov: str, mkv: str,
         assert any("without loss" in text for text in report.warnings) == (found != films.sounds(path)[0].codec)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", films.CONTAINERS)
 def test_packets_are_copied(container: Container, tmp_path: Path) -> None:
     job = films.job(sources.path_of("h264_mp4"), container)
     job.assemble(tmp_path / "film")
-    assert [packets(tmp_path / "film", number) for number in range(2)] == [packets(job.path, n) for n in range(2)]
+    found = [films.packets(tmp_path / "film", number) for number in range(2)]
+    assert found == [films.packets(job.path, number) for number in range(2)]
 
 
-def packets(path: Path, number: int) -> list[bytes]:
-    with av.open(str(path), "r") as container:
-        return [bytes(packet) for packet in container.demux(container.streams.audio[number]) if packet.size]
-
-
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", films.CONTAINERS)
 @pytest.mark.parametrize("kind", ["h264_mp4", "h264_open_gop_mkv"])
 def test_subtitles_chapters_tags(kind: str, container: Container, tmp_path: Path) -> None:
     job = films.job(sources.path_of(kind), container)
@@ -192,7 +175,7 @@ def cues(path: Path) -> list[tuple[int, int, str]]:
 def test_other_text_subtitles(subtitles: str, tmp_path: Path) -> None:
     path = tmp_path / "source.mkv"
     sources.write(sources.Film(".mkv", frames=72, subtitles=subtitles), path)
-    for container in CONTAINERS:
+    for container in films.CONTAINERS:
         job = films.job(path, container)
         job.assemble(tmp_path / "film")
         assert cues(tmp_path / "film") == [(n * 1000 + 100, 800, f"Cue {n}") for n in range(3)]
@@ -214,7 +197,7 @@ def test_attachments_in_matroska(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", [Layout.FULL_SBS, Layout.HALF_TB, Layout.ANAGLYPH])
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", films.CONTAINERS)
 def test_signals(layout: Layout, container: Container, tmp_path: Path) -> None:
     job = films.job(sources.path_of("vfr_mkv"), container, layout=layout)
     out = tmp_path / "film"
@@ -231,22 +214,22 @@ def test_signals(layout: Layout, container: Container, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", [Codec.X265, Codec.SVTAV1])
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", films.CONTAINERS)
 def test_codecs(codec: Codec, container: Container, tmp_path: Path) -> None:
     job = films.job(sources.path_of("delayed_mp4"), container, codec=codec)
     out = tmp_path / "film"
     job.assemble(out)
-    check_frames(job, out)
+    films.check_frames(job, out)
     check_sounds(job, out)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", films.CONTAINERS)
 @pytest.mark.parametrize("kind", ["one_frame_mp4", "late_start_mkv", "sparse_mp4", "slow_motion_mp4", "two_frames_ts"])
 def test_odd_films(kind: str, container: Container, tmp_path: Path) -> None:
     job = films.job(sources.path_of(kind), container)
     out = tmp_path / "film"
     job.assemble(out)
-    check_frames(job, out)
+    films.check_frames(job, out)
 
 
 def test_negative_start(tmp_path: Path) -> None:
@@ -286,7 +269,7 @@ def test_the_index_moves_to_the_end_when_it_does_not_fit(tmp_path: Path) -> None
         output.mux(sound.encode(None))
     job = films.job(path, "mp4", frames=400)
     report = job.assemble(tmp_path / "film.mp4")
-    check_frames(job, tmp_path / "film.mp4")
+    films.check_frames(job, tmp_path / "film.mp4")
     assert [item.kind for item in boxes.walk((tmp_path / "film.mp4").read_bytes())][-1] == (
         b"mdat" if report.index_in_front else b"moov"
     )
@@ -298,137 +281,3 @@ def test_the_index_is_in_front(tmp_path: Path) -> None:
     kinds = [item.kind for item in boxes.walk((tmp_path / "film.mp4").read_bytes())]
     assert kinds[:2] == [b"ftyp", b"moov"]
     assert kinds[-1] == b"mdat"
-
-
-# ---- what must not pass ----------------------------------------------------------------------------------
-def refused(job: films.Job, out: Path, **changes: Any) -> errors.StereoSpotError:
-    with pytest.raises(errors.StereoSpotError) as caught:
-        job.assemble(out, **changes)
-    assert not out.exists()
-    return caught.value
-
-
-def test_a_missing_frame_is_found(tmp_path: Path) -> None:
-    job = films.job(sources.path_of("vfr_mkv"))
-    found = refused(job, tmp_path / "film.mp4", fragments=iter(job.fragments[:-1]))
-    assert found.code == "VERIFICATION_FAILED"
-    assert found.details == {"frames": 72, "planned": 80}
-
-
-def test_a_repeated_or_swapped_fragment_is_found(tmp_path: Path) -> None:
-    job = films.job(sources.path_of("vfr_mkv"))
-    first, second, *rest = job.fragments
-    for order in ([first, first, second, *rest], [second, first, *rest]):
-        assert refused(job, tmp_path / "film.mp4", fragments=iter(order)).code == "VERIFICATION_FAILED"
-
-
-def test_other_times_than_planned_are_found(tmp_path: Path) -> None:
-    job = films.job(sources.path_of("vfr_mkv"))
-    job.total = job.total.model_copy(update={"pts_sha256": "0" * 64})
-    assert refused(job, tmp_path / "film.mp4").code == "VERIFICATION_FAILED"
-
-
-def test_what_the_storage_raises_comes_through(tmp_path: Path) -> None:
-    job = films.job(sources.path_of("vfr_mkv"))
-
-    def broken() -> Any:
-        yield job.fragments[0]
-        raise errors.error("STORAGE_UNAVAILABLE", "gone")
-
-    assert refused(job, tmp_path / "film.mp4", fragments=broken()).code == "STORAGE_UNAVAILABLE"
-
-
-def test_cancel(tmp_path: Path) -> None:
-    job = films.job(sources.path_of("vfr_mkv"))
-    stop = threading.Event()
-
-    def stopping() -> Any:
-        yield job.fragments[0]
-        stop.set()
-        yield from job.fragments[1:]
-
-    assert refused(job, tmp_path / "film.mp4", fragments=stopping(), stop=stop).code == "CANCELLED"
-
-
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_a_full_disk(container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel's own limit on the file's size stands for the full disk: the same failing write."""
-    monkeypatch.setattr("stereospot.media.assemble._FILE_BYTES", 20_000)
-    job = films.job(sources.path_of("h264_mp4"), container)
-    assert refused(job, tmp_path / "film").code == "STORAGE_FULL"
-
-
-def test_a_plan_of_samples(tmp_path: Path) -> None:
-    """Ranges with nothing between them: every frame keeps its time."""
-    whole = films.job(sources.path_of("h264_mp4"), "mp4")
-    job = films.job(sources.path_of("h264_mp4"), "mp4")
-    job.fragments = [whole.fragments[0], whole.fragments[2]]
-    job.pts = [*whole.pts[:24], *whole.pts[48:72]]
-    digest = hashlib.sha256(struct.pack(f"<{len(job.pts)}q", *job.pts)).hexdigest()
-    job.total = job.total.model_copy(
-        update={"segments": 2, "frames": 48, "pts_sha256": digest, "end_pts": whole.pts[72]}
-    )
-    for container in CONTAINERS:
-        job.plan = job.plan.model_copy(update={"container": container})
-        job.assemble(tmp_path / "film")
-        found = [float(pts * base) for pts, base, _ in films.frames(tmp_path / "film")]
-        assert found == pytest.approx([float(pts * job.plan.encode.time_base) for pts in job.pts], abs=0.0005)
-
-
-@pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize("kind", ["h264_ts", "h264_mp4", "h264_open_gop_mkv"])
-def test_a_damaged_source(kind: str, container: Container, tmp_path: Path) -> None:
-    """The pictures are there already: whatever is left of the sound goes with them, and the film is whole."""
-    origin = sources.path_of(kind)
-    data = bytearray(origin.read_bytes())
-    third = len(data) // 3
-    data[third : third + 3000] = np.random.default_rng(3).bytes(3000)
-    job = films.job(origin, container)
-    job.path = tmp_path / f"damaged{origin.suffix}"
-    job.path.write_bytes(data)
-    job.assemble(tmp_path / "film")
-    check_frames(job, tmp_path / "film")
-    for number in range(len(films.sounds(origin))):
-        assert len(packets(tmp_path / "film", number)) > len(packets(origin, number)) // 4
-
-
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_bitmap_subtitles_need_matroska(container: Container, tmp_path: Path) -> None:
-    path = tmp_path / "source.mkv"
-    end = b"\x80\x00\x00"
-    drawn = [b"\x16\x00\x09one drawn" + end, b"\x16\x00\x09two drawn" + end]
-    with av.open(str(sources.path_of("vfr_mkv")), "r") as source, av.open(str(path), "w") as output:
-        video = output.add_stream_from_template(source.streams.video[0], opaque=True)
-        drawings = output.add_mux_stream("hdmv_pgs_subtitle")
-        drawings.time_base = Fraction(1, 1000)
-        for number, data in enumerate(drawn):
-            made = av.Packet(data)
-            made.pts = made.dts = 500 + number * 1000
-            made.duration = 800
-            made.time_base = Fraction(1, 1000)
-            made.stream = drawings
-            output.mux(made)
-        for packet in source.demux(source.streams.video[0]):
-            if packet.size:
-                packet.stream = video
-                output.mux(packet)
-    job = films.job(path, container)
-    report = job.assemble(tmp_path / "film")
-    check_frames(job, tmp_path / "film")
-    assert any("bitmap" in text for text in report.warnings) == (container != "mkv")
-    with av.open(str(tmp_path / "film"), "r") as film:
-        found = [bytes(packet) for packet in film.demux() if packet.size and packet.stream.type == "subtitle"]
-    assert found == (drawn if container == "mkv" else [])
-
-
-def test_a_sound_without_a_decoder_does_not_fail_the_film(tmp_path: Path) -> None:
-    """A codec that is on nobody's list: mp4 leaves it out and says so, Matroska keeps what it can hold."""
-    path = tmp_path / "source.avi"
-    film = sources.Film(".avi", codec="mpeg4", options={"g": "31"}, frames=30, audio=(sources.Audio("adpcm_yamaha"),))
-    sources.write(film, path)
-    for container in CONTAINERS:
-        job = films.job(path, container)
-        report = job.assemble(tmp_path / "film")
-        check_frames(job, tmp_path / "film")
-        assert films.sounds(tmp_path / "film") == []
-        assert any("left out" in text for text in report.warnings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import collector, first_frame, main_job, measure, playlists, queue, scale, stages
+from bench import collector, first_frame, main_job, measure, memory, playlists, queue, scale, stages
 
 BENCHES: dict[str, Callable[[], str]] = {
     "b1": main_job.b1,
@@ -15,6 +15,7 @@ BENCHES: dict[str, Callable[[], str]] = {
     "b6": first_frame.b6,
     "b7": playlists.b7,
     "jobs": queue.through,
+    "memory": memory.memory,
     "queue": queue.queue,
     "stages": stages.table,
 }

@@ -34,6 +34,35 @@ def film(seconds: int = 60, width: int = 1920, height: int = 1080, gop: int = 25
     return path
 
 
+def repeated(minute: Path, seconds: int, suffix: str = "mp4") -> Path:
+    """`minute` (60 s) over and over by copying its packets, in the given container."""
+    path = minute.with_name(f"{minute.stem}-repeated-{seconds}s.{suffix}")
+    if path.exists():
+        return path
+    part = path.with_suffix(f".part.{suffix}")
+    with av.open(str(part), "w") as out, av.open(str(minute)) as first:
+        targets = {
+            stream.index: out.add_stream_from_template(stream)
+            for stream in (first.streams.video[0], first.streams.audio[0])
+        }
+        last = dict.fromkeys(targets, -1 << 62)
+        for turn in range(seconds // 60):
+            with av.open(str(minute)) as source:
+                for packet in source.demux(*[source.streams[index] for index in targets]):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    shift = int(Fraction(60 * turn) / packet.time_base)
+                    packet.pts += shift
+                    packet.dts += shift
+                    if packet.dts <= last[packet.stream.index]:
+                        continue  # sound is a little longer than the minute
+                    last[packet.stream.index] = packet.dts
+                    packet.stream = targets[packet.stream.index]
+                    out.mux(packet)
+    part.rename(path)
+    return path
+
+
 def _loop(source: Path, target: Path, seconds: int, width: int, height: int, gop: int) -> None:
     """Scale `source` and repeat it until `seconds` are full; sound repeats with it."""
     options = {"preset": "veryfast", "crf": "20", "g": str(gop), "sc_threshold": "0"}

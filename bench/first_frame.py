@@ -18,7 +18,6 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -101,32 +100,7 @@ def whole_film(client: httpx.Client, film: Path) -> float:
 
 def long_film(suffix: str) -> Path:
     """Two hours: a minute of film repeated by copying its packets, in the given container."""
-    path = clips.FOLDER / f"long-{LONG_SECONDS}s.{suffix}"
-    if path.exists():
-        return path
-    minute = clips.film(60, 640, 360, 250)
-    part = path.with_suffix(f".part.{suffix}")
-    with av.open(str(part), "w") as out, av.open(str(minute)) as first:
-        targets = {
-            stream.index: out.add_stream_from_template(stream)
-            for stream in (first.streams.video[0], first.streams.audio[0])
-        }
-        last = dict.fromkeys(targets, -1 << 62)
-        for turn in range(LONG_SECONDS // 60):
-            with av.open(str(minute)) as source:
-                for packet in source.demux(*[source.streams[index] for index in targets]):
-                    if packet.dts is None or packet.pts is None:
-                        continue
-                    shift = int(Fraction(60 * turn) / packet.time_base)
-                    packet.pts += shift
-                    packet.dts += shift
-                    if packet.dts <= last[packet.stream.index]:
-                        continue  # sound is a little longer than the minute
-                    last[packet.stream.index] = packet.dts
-                    packet.stream = targets[packet.stream.index]
-                    out.mux(packet)
-    part.rename(path)
-    return path
+    return clips.repeated(clips.film(60, 640, 360), LONG_SECONDS, suffix)
 
 
 def remuxed(film: Path, suffix: str) -> Path:

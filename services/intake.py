@@ -22,11 +22,13 @@ from pydantic import ValidationError
 
 from services import contents, submit
 from services.context import Context
-from stereospot import errors, keys, log, subjects
+from stereospot import crash, errors, keys, log, subjects
 from stereospot.messages import Message, SourceRef
 from stereospot.storage.base import ObjectStore, Partial, Progress
 
 _log = log.get("gateway")
+
+crash.declare("intake.announced", "intake.appended", "intake.whole", "intake.noted")
 
 EXPIRES_SECONDS = 24 * 3600.0
 """An upload that got no byte for so long is removed, and so is one that nobody made a job of."""
@@ -82,14 +84,26 @@ class Intake:
 
     # ---- beginning --------------------------------------------------------------------------------------
     async def begin(
-        self, name: str, size: int, *, sha256: str | None = None, how: Literal["tus", "parts"] = "tus"
+        self,
+        name: str,
+        size: int,
+        *,
+        sha256: str | None = None,
+        how: Literal["tus", "parts"] = "tus",
+        upload_id: str | None = None,
     ) -> Upload:
-        """Announce an upload; raises EMPTY_INPUT, TOO_LARGE, STORAGE_FULL before the first byte."""
+        """Announce an upload; raises EMPTY_INPUT, TOO_LARGE, STORAGE_FULL before the first byte.
+
+        With an `upload_id` that was announced already, that upload is returned unchanged.
+        """
         if size == 0:
             raise errors.error("EMPTY_INPUT", name)
         if size > self._limit:
             raise errors.error("TOO_LARGE", f"{size} bytes; the limit is {self._limit}.")
-        upload_id = submit.new_id()
+        known = await _record(self._store, upload_id) if upload_id is not None else None
+        if known is not None:
+            return known
+        upload_id = upload_id or submit.new_id()
         key = keys.source(upload_id, name.rpartition(".")[2] if "." in name else "")
         handle = await self._store.begin(key, keys.upload_prefix(upload_id))
         upload = Upload(
@@ -97,6 +111,7 @@ class Intake:
             created_at=time.time(),
         )  # fmt: skip
         await self._store.put(keys.upload_record(upload_id), upload.body())
+        crash.point("intake.announced")
         _log.info("upload announced", action="start", upload_id=upload_id, size_bytes=size, how=how)
         return upload
 
@@ -167,6 +182,7 @@ class Intake:
             if error.code == "UNSUPPORTED_CONTAINER":
                 await self.discard(upload)
             raise
+        crash.point("intake.appended")
         if digest is not None and reached == size:
             self._hashes[upload.upload_id] = reached, digest
             while len(self._hashes) > RUNNING_HASHES:
@@ -188,6 +204,7 @@ class Intake:
         if known is not None:
             return known
         await self.partial(upload).finish()
+        crash.point("intake.whole")
         head = await self._store.read(upload.key, 0, contents.LOOK_BYTES)
         running = self._hashes.pop(upload.upload_id, None)
         if (what := contents.refusal(head)) is not None:
@@ -210,6 +227,7 @@ class Intake:
     async def note(self, arrived: Arrived) -> None:
         """Record what is stored, whichever way it came."""
         await self._store.put(keys.upload_result(arrived.upload_id), arrived.body())
+        crash.point("intake.noted")
         _log.info("upload stored", action="store", upload_id=arrived.upload_id, size_bytes=arrived.size_bytes)
 
     async def _read_back(self, upload: Upload) -> str:

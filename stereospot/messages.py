@@ -266,4 +266,5 @@ class Submission(Message):
 
     job_id: str
     request_sha256: str
+    answered: bool = False
     probe: SourceInfo | None = None

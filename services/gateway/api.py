@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, patch, post, route
@@ -14,12 +15,14 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 import stereospot
 from services import dead_letters, operations
 from services.gateway import resources, tus, uploads
+from services.gateway.idempotency import Once, once
 from services.gateway.requests import JobChanges, NewJob, Seek, create
 from services.gateway.state import Gateway, Given
 from services.gateway.strip import segments_of
 from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
 from stereospot import errors
-from stereospot.jobs import ACTIVE, PUBLIC_STATE, Phase
+from stereospot.bus import Bus
+from stereospot.jobs import ACTIVE, PUBLIC_STATE, Job, Phase
 from stereospot.options import ENGINES, Codec, Layout
 
 MAX_WAIT_SECONDS = 60.0
@@ -67,12 +70,15 @@ async def create_job(
     request: Request[Any, Any, Any], gateway: Given, data: JSONBody[NewJob]
 ) -> Response[dict[str, Any]]:
     """Make a job of an upload or of a file under a configured root."""
-    created = await create(gateway, data, idempotency_key=request.headers.get("idempotency-key"))
-    row = await gateway.index.fresh(created.job.job_id)
-    headers = {"Location": f"/api/v1/jobs/{row.job.job_id}"}
-    if created.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return job_answer(gateway, row, status=200 if created.replayed else 201, headers=headers)
+    async with once(gateway, request, "job", data.model_dump_json()) as told:
+        job = await create(gateway, data, job_id=told.made_id)
+    return await made(gateway, job.job_id, told)
+
+
+async def made(gateway: Gateway, job_id: str, told: Once) -> Response[dict[str, Any]]:
+    """The answer about a job that a request made, now or when it came first."""
+    headers = {"Location": f"/api/v1/jobs/{job_id}"} | told.headers
+    return job_answer(gateway, await gateway.index.fresh(job_id), status=told.made_status, headers=headers)
 
 
 @get("/jobs")
@@ -165,17 +171,23 @@ async def edit_job(
 @post("/jobs/{job_id:str}/cancel", status_code=200)
 async def cancel_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> Response[dict[str, Any]]:
     """Stop spending compute on a job; what is done stays, a retry goes on from there."""
-    await expect(gateway, job_id, if_match(request))
-    await operations.cancel(gateway.context.bus, job_id)
-    return job_answer(gateway, await gateway.index.fresh(job_id))
+    return await _changed(request, gateway, job_id, operations.cancel)
 
 
 @post("/jobs/{job_id:str}/retry", status_code=200)
 async def retry_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> Response[dict[str, Any]]:
     """Go on with a failed or cancelled job: only what is missing is converted."""
-    await expect(gateway, job_id, if_match(request))
-    await operations.retry(gateway.context.bus, job_id)
-    return job_answer(gateway, await gateway.index.fresh(job_id))
+    return await _changed(request, gateway, job_id, operations.retry)
+
+
+async def _changed(
+    request: Request[Any, Any, Any], gateway: Gateway, job_id: str, change: Callable[[Bus, str], Awaitable[Job]]
+) -> Response[dict[str, Any]]:
+    async with once(gateway, request, change.__name__, job_id) as told:
+        if not told.answered:
+            await expect(gateway, job_id, if_match(request))
+            await change(gateway.context.bus, job_id)
+    return job_answer(gateway, await gateway.index.fresh(job_id), headers=told.headers)
 
 
 @delete("/jobs/{job_id:str}", status_code=204)
@@ -234,11 +246,15 @@ async def upload(
     """
     if request.method == "POST" and tus.is_tus(request):
         return await tus.create(request, gateway)
-    stored = await uploads.store_raw(request, gateway, uploads.display_name(name))
-    if sha256 is not None and sha256.lower() != stored.sha256:
-        await uploads.drop(gateway, stored)
-        raise errors.error("CHECKSUM_MISMATCH", f"The bytes that came have {stored.sha256}.")
-    return Response(tus.whole(stored), status_code=201, headers={"Location": f"/api/v1/uploads/{stored.upload_id}"})
+    async with once(gateway, request, "upload", name, sha256, request.headers.get("content-length")) as told:
+        stored = await uploads.stored_before(request, gateway, told.made_id if told.came else None)
+        if stored is None:
+            stored = await uploads.store_raw(request, gateway, uploads.display_name(name), upload_id=told.made_id)
+        if sha256 is not None and sha256.lower() != stored.sha256:
+            await uploads.drop(gateway, stored)
+            raise errors.error("CHECKSUM_MISMATCH", f"The bytes that came have {stored.sha256}.")
+    headers = {"Location": f"/api/v1/uploads/{stored.upload_id}"} | told.headers
+    return Response(tus.whole(stored), status_code=told.made_status, headers=headers)
 
 
 # ---- workers, dead letters, numbers ----------------------------------------------------------------------
@@ -279,9 +295,15 @@ async def get_dead_letter(gateway: Given, dead_id: FromPath[str]) -> dict[str, A
 
 
 @post("/dead-letters/{dead_id:str}/retry", status_code=200)
-async def retry_dead_letter(gateway: Given, dead_id: FromPath[str]) -> dict[str, Any]:
+async def retry_dead_letter(
+    request: Request[Any, Any, Any], gateway: Given, dead_id: FromPath[str]
+) -> Response[dict[str, Any]]:
     """Try the work once more."""
-    return letter_resource(await dead_letters.retry(gateway.context.bus, dead_id))
+    body: dict[str, Any] = {"dead_id": dead_id}  # it is not kept: a repeated request hears no more of it than that
+    async with once(gateway, request, "dead letter", dead_id) as told:
+        if not told.answered:
+            body = letter_resource(await dead_letters.retry(gateway.context.bus, dead_id))
+    return Response(body, headers=told.headers)
 
 
 @delete("/dead-letters/{dead_id:str}", status_code=204)

@@ -35,15 +35,20 @@ def _header(name: str, text: str, schema: Schema | None = None, *, required: boo
 
 
 _IF_MATCH = _header("If-Match", "The ETag that the change is for; another one is refused with PRECONDITION_FAILED.")
+_ONCE = _header(
+    "Idempotency-Key",
+    "The same key with the same request does its work once, for a day; the answer then has `Idempotency-Replayed`.",
+    {"type": "string", "maxLength": 255},
+)
 _TUS = _header("Tus-Resumable", "The version of the protocol.", {"const": "1.0.0"}, required=True)
 _BYTES: Schema = {"type": "string", "format": "binary"}
 
 _HEADERS: dict[tuple[str, str], list[Schema]] = {
-    ("post", "/api/v1/jobs"): [
-        _header(
-            "Idempotency-Key", "The same key with the same body makes one job.", {"type": "string", "maxLength": 255}
-        )
-    ],
+    **{
+        ("post", f"/api/v1/{path}"): [_ONCE]
+        for path in ("jobs", "jobs/{job_id}/whole", "samples", "uploads/direct", "dead-letters/{dead_id}/retry")
+    },
+    ("put", "/api/v1/uploads"): [_ONCE],
     ("get", "/api/v1/jobs/{job_id}"): [
         _header("If-None-Match", "The ETag that is known: 304 while it is still the present one."),
         _header("Prefer", "`wait=30`: answer when something changes, at most after so many seconds."),
@@ -53,17 +58,17 @@ _HEADERS: dict[tuple[str, str], list[Schema]] = {
         for method, path in (
             ("patch", ""),
             ("delete", ""),
-            ("post", "/cancel"),
-            ("post", "/retry"),
             ("post", "/delete"),
         )
     },
+    **{("post", f"/api/v1/jobs/{{job_id}}/{name}"): [_IF_MATCH, _ONCE] for name in ("cancel", "retry")},
     ("patch", "/api/v1/uploads/{upload_id}"): [
         _TUS,
         _header("Upload-Offset", "Where the bytes belong.", {"type": "integer", "minimum": 0}, required=True),
         _header("Upload-Checksum", "`sha256 <base64>`, `sha1 …` or `md5 …` of this body."),
     ],
     ("post", "/api/v1/uploads"): [
+        _ONCE,
         _TUS | {"required": False},
         _header("Upload-Length", "tus: the bytes of the whole.", {"type": "integer", "minimum": 1}),
         _header("Upload-Metadata", "tus: `filename <base64>`, and `sha256 <base64 of the hexadecimal digits>`."),
@@ -120,8 +125,8 @@ def _complete(method: str, path: str, operation: Schema) -> None:
         operation["requestBody"] = {"required": True, "content": {kind: {"schema": _BYTES}}}
     if (method, path) == ("get", "/api/v1/jobs/{job_id}"):
         answers["304"] = {"description": "Nothing has changed."}
-    if (method, path) == ("post", "/api/v1/jobs"):
-        answers["200"] = {**answers["201"], "description": "The job that the same request made before."}
+    if "201" in answers and _ONCE in _HEADERS.get((method, path), ()):
+        answers["200"] = {**answers["201"], "description": "What the same request made before."}
     if path.endswith("/outputs/{name}"):
         served = {"application/octet-stream": {"schema": _BYTES}}
         answers["200"] = {"description": "The whole.", "content": {"video/*": {"schema": _BYTES}} | served}

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import Response, get, post
+from litestar import Request, Response, get, post
 from litestar.params import FromPath, JSONBody
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.gateway import tus, uploads
+from services.gateway.idempotency import once
 from services.gateway.resources import timestamp
 from services.gateway.state import Gateway, Given
 from services.intake import Upload
@@ -49,16 +50,19 @@ class Numbers(BaseModel):
 
 
 @post("/uploads/direct", status_code=201)
-async def announce(gateway: Given, data: JSONBody[Announced]) -> Response[dict[str, Any]]:
+async def announce(
+    request: Request[Any, Any, Any], gateway: Given, data: JSONBody[Announced]
+) -> Response[dict[str, Any]]:
     """Begin an upload whose parts go straight to the store; NOT_AVAILABLE where the store is a local folder."""
     if gateway.context.settings.storage != "s3":
         raise errors.error("NOT_AVAILABLE", "This server stores on its own disk: upload to /api/v1/uploads.")
     name = uploads.display_name(data.name)
     sha256 = data.sha256.lower() if data.sha256 else None
-    upload = await gateway.intake.begin(name, data.size_bytes, sha256=sha256, how="parts")
+    async with once(gateway, request, "direct", data.model_dump_json()) as told:
+        upload = await gateway.intake.begin(name, data.size_bytes, sha256=sha256, how="parts", upload_id=told.made_id)
     body = {"upload_id": upload.upload_id, "upload": upload.key, "name": upload.name, **_shape(gateway, upload)}
-    headers = NO_STORE | {"Location": f"/api/v1/uploads/{upload.upload_id}"}
-    return Response(body, status_code=201, headers=headers)
+    headers = NO_STORE | {"Location": f"/api/v1/uploads/{upload.upload_id}"} | told.headers
+    return Response(body, status_code=told.made_status, headers=headers)
 
 
 def _shape(gateway: Gateway, upload: Upload) -> dict[str, Any]:

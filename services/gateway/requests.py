@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -13,9 +11,8 @@ from services import submit
 from services.gateway.state import Gateway
 from services.intake import Arrived
 from stereospot import errors, keys, records, subjects
-from stereospot.bus import Conflict
 from stereospot.jobs import Job
-from stereospot.messages import SourceRef, Submission, SubmitWork
+from stereospot.messages import SourceRef, SubmitWork
 from stereospot.options import Layout, Options
 
 MODES = {"sbs": Layout.FULL_SBS, "anaglyph": Layout.ANAGLYPH}
@@ -64,38 +61,8 @@ class Seek(_Request):
     segment_index: Annotated[int, Field(ge=0)] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
-    job: Job
-    replayed: bool = False
-
-
-async def create(gateway: Gateway, wanted: NewJob, *, idempotency_key: str | None = None) -> Created:
-    """Make the job, or find the one that the same request made before under the same Idempotency-Key."""
-    if idempotency_key is None:
-        return Created(await _create(gateway, wanted, None))
-    if not 1 <= len(idempotency_key) <= 255:
-        raise errors.error("INVALID_REQUEST", "An Idempotency-Key has 1 to 255 characters.")
-    bucket = gateway.context.bus.bucket(subjects.IDEMPOTENCY)
-    key = hashlib.sha256(idempotency_key.encode()).hexdigest()[:48]
-    body = hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()
-    # The id is fixed before anything is made: whoever repeats the request after a crash makes the same job.
-    mine = Submission(job_id=submit.new_id(), request_sha256=body)
-    replayed = False
-    try:
-        await bucket.create(key, mine)
-    except Conflict:
-        entry = await bucket.get(key)
-        if entry is None:
-            raise errors.error("BROKER_UNAVAILABLE", "The earlier request just expired; repeat.") from None
-        mine = Submission.model_validate_json(entry.value)
-        if mine.request_sha256 != body:
-            raise errors.error("CONFLICT", "This Idempotency-Key was used for another request.") from None
-        replayed = True
-    return Created(await _create(gateway, wanted, mine.job_id), replayed)
-
-
-async def _create(gateway: Gateway, wanted: NewJob, job_id: str | None) -> Job:
+async def create(gateway: Gateway, wanted: NewJob, *, job_id: str | None = None) -> Job:
+    """Make the job; with the `job_id` of one that exists, that one is returned."""
     if job_id is not None:
         found = await records.get_job(gateway.context.bus, job_id)
         if found is not None:

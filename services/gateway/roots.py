@@ -15,12 +15,13 @@ from litestar.response import Redirect
 
 from services import dead_letters, operations
 from services.gateway import api, uploads
+from services.gateway.idempotency import once
 from services.gateway.requests import JobChanges, create_from_upload, options_of
 from services.gateway.resources import timestamp
 from services.gateway.state import Gateway, Given
 from services.gateway.table import Row
-from stereospot import errors, subjects
-from stereospot.jobs import Phase
+from stereospot import errors, records, subjects
+from stereospot.jobs import Job, Phase
 
 M3U = "application/x-mpegurl"
 
@@ -29,18 +30,10 @@ M3U = "application/x-mpegurl"
 @post("/upload", status_code=200, request_max_body_size=None, include_in_schema=False)
 async def upload(request: Request[Any, Any, Any], gateway: Given) -> dict[str, Any]:
     """multipart/form-data with the field `file` (and options as fields); the job is queued when all is stored."""
-    form = await uploads.store_form(request, gateway)
-    if form.stored is None:
-        raise errors.error("INVALID_REQUEST", "Send the film in the field `file`.")
-    try:
-        options = options_of(form.fields)
-    except BaseException:
-        await uploads.drop(gateway, form.stored)
-        raise
-    job = await create_from_upload(gateway, form.stored, options=options, title=form.fields.get("title", "")[:500])
+    job = await _job_of_form(request, gateway)
     return {
         "job_id": job.job_id,
-        "filename": form.stored.name,
+        "filename": job.source.name,
         "status": "queued",
         "message": "Video uploaded and queued for processing",
         "created_at": timestamp(job.created_at),
@@ -51,16 +44,27 @@ async def upload(request: Request[Any, Any, Any], gateway: Given) -> dict[str, A
 @post("/jobs", request_max_body_size=None, include_in_schema=False)
 async def post_job(request: Request[Any, Any, Any], gateway: Given) -> Redirect:
     """The form of the home page, which works without scripts: a film and its options; 303 to the job's page."""
-    form = await uploads.store_form(request, gateway)
-    if form.stored is None:
-        raise errors.error("INVALID_REQUEST", "Choose a film first.")
-    try:
-        options = options_of(form.fields)
-    except BaseException:
-        await uploads.drop(gateway, form.stored)
-        raise
-    job = await create_from_upload(gateway, form.stored, options=options)
+    job = await _job_of_form(request, gateway)
     return Redirect(f"/jobs/{job.job_id}", status_code=303)
+
+
+async def _job_of_form(request: Request[Any, Any, Any], gateway: Gateway) -> Job:
+    """The job of the film in a form; raises INVALID_REQUEST for a form without one."""
+    async with once(gateway, request, "form", request.headers.get("content-length")) as told:
+        if told.came and told.made_id is not None:
+            found = await records.get_job(gateway.context.bus, told.made_id)
+            if found is not None and await uploads.stored_before(request, gateway, told.made_id) is not None:
+                return found[0]
+        form = await uploads.store_form(request, gateway, upload_id=told.made_id)
+        if form.stored is None:
+            raise errors.error("INVALID_REQUEST", "Send the film in the field `file`.")
+        try:
+            options = options_of(form.fields)
+        except BaseException:
+            await uploads.drop(gateway, form.stored)
+            raise
+        title = form.fields.get("title", "")[:500]
+        return await create_from_upload(gateway, form.stored, options=options, title=title)
 
 
 # ---- one job ---------------------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from litestar import Response, get, post
+from litestar import Request, Response, get, post
 from litestar.params import FromPath, JSONBody
 from pydantic import BaseModel, ConfigDict, Field
 
 from services import submit
 from services.gateway import api, requests
+from services.gateway.idempotency import once
 from services.gateway.playback import GivenPlayer, NotYet
 from services.gateway.state import Gateway, Given
 from stereospot import errors, keys, records
@@ -93,33 +94,42 @@ def sample_id(source: SourceRef, options: Options) -> str:
 
 
 @post("/api/v1/samples", status_code=201)
-async def create_samples(gateway: Given, data: JSONBody[NewSamples]) -> Response[dict[str, Any]]:
+async def create_samples(
+    request: Request[Any, Any, Any], gateway: Given, data: JSONBody[NewSamples]
+) -> Response[dict[str, Any]]:
     """Convert two seconds from each of three places, before everything else; the same again is the same job."""
     source, options, title, places = await _origin(gateway, data)
     chosen = settings(options, data.kind, places)
     job_id = sample_id(source, chosen)
-    found = await records.get_job(gateway.context.bus, job_id)
-    if found is not None and found[0].phase in _GONE:
-        job_id = f"try-{submit.new_id()}"
-    job = await submit.create(gateway.context, source, chosen, job_id=job_id, title=title, priority=9)
-    return api.job_answer(gateway, await gateway.index.fresh(job.job_id), status=201)
+    async with once(gateway, request, "samples", data.model_dump_json()) as told:
+        found = await records.get_job(gateway.context.bus, job_id)
+        if found is not None and found[0].phase in _GONE:
+            job_id = f"try-{told.made_id or submit.new_id()}"
+        job = await submit.create(gateway.context, source, chosen, job_id=job_id, title=title, priority=9)
+    return await api.made(gateway, job.job_id, told)
 
 
 @post("/api/v1/jobs/{job_id:str}/whole", status_code=201)
-async def convert_whole(gateway: Given, job_id: FromPath[str], data: JSONBody[WholeFilm]) -> Response[dict[str, Any]]:
+async def convert_whole(
+    request: Request[Any, Any, Any], gateway: Given, job_id: FromPath[str], data: JSONBody[WholeFilm]
+) -> Response[dict[str, Any]]:
     """Convert the whole film that a job was made of, as a job of its own."""
     origin = (await gateway.index.fresh(job_id)).job
     options = (data.options or origin.options).model_copy(update={"samples": None})
     key = origin.source.key
-    job = await submit.create(
-        gateway.context,
-        origin.source,
-        options,
-        job_id=await requests.own_id(gateway, key) if key is not None else None,
-        title=data.title or origin.title,
-        priority=origin.priority if origin.options.samples is None else 4,
-    )
-    return api.job_answer(gateway, await gateway.index.fresh(job.job_id), status=201)
+    async with once(gateway, request, "whole", job_id, data.model_dump_json()) as told:
+        made_id = told.made_id
+        if made_id is None and key is not None:
+            made_id = await requests.own_id(gateway, key)
+        job = await submit.create(
+            gateway.context,
+            origin.source,
+            options,
+            job_id=made_id,
+            title=data.title or origin.title,
+            priority=origin.priority if origin.options.samples is None else 4,
+        )
+    return await api.made(gateway, job.job_id, told)
 
 
 def from_zero(init: bytes, media: bytes) -> bytes:

@@ -28,6 +28,7 @@ from litestar.params import FromPath
 
 from services import contents
 from services.gateway import uploads
+from services.gateway.idempotency import once
 from services.gateway.problems import problem
 from services.gateway.resources import timestamp
 from services.gateway.state import Gateway, Given
@@ -146,13 +147,16 @@ async def _create(request: Request[Any, Any, Any], gateway: Gateway) -> Response
         raise errors.error("INVALID_REQUEST", "Upload-Metadata: sha256 is not 64 hexadecimal digits.")
     name = uploads.display_name(given.get("filename") or given.get("name") or "film")
     await uploads.check_space(gateway.context.store, request, size)
-    upload = await gateway.intake.begin(name, size, sha256=sha256.lower() if sha256 else None)
-    reached = 0
-    if request.headers.get("content-type", "").partition(";")[0].strip() == OCTETS:
+    digest = sha256.lower() if sha256 else None
+    async with once(gateway, request, "tus", str(size), request.headers.get("upload-metadata")) as told:
+        upload = await gateway.intake.begin(name, size, sha256=digest, upload_id=told.made_id)
+    reached = (await gateway.intake.progress(upload)).size if told.came else 0
+    if reached == 0 and request.headers.get("content-type", "").partition(";")[0].strip() == OCTETS:
         reached, broken = await _take(request, gateway, upload, 0)
         if broken is not None and reached == 0:
             raise broken
     headers = _headers(upload, reached, upload.created_at) | {"Location": f"/api/v1/uploads/{upload.upload_id}"}
+    headers |= told.headers
     return Response(None, status_code=201, headers=headers)
 
 

@@ -95,9 +95,11 @@ async def check_space(store: ObjectStore, request: Request[Any, Any, Any], size:
         raise errors.error("STORAGE_FULL", f"{wanted} bytes are announced, {max(0, free - RESERVE_BYTES)} are free.")
 
 
-async def store_stream(gateway: Gateway, name: str, blocks: AsyncIterator[bytes]) -> Arrived:
-    """Store one file's bytes under a new upload id; raises EMPTY_INPUT for none."""
-    upload_id = submit.new_id()
+async def store_stream(
+    gateway: Gateway, name: str, blocks: AsyncIterator[bytes], *, upload_id: str | None = None
+) -> Arrived:
+    """Store one file's bytes under a new upload id, or the given one; raises EMPTY_INPUT for none."""
+    upload_id = upload_id or submit.new_id()
     key = keys.source(upload_id, name.rpartition(".")[2] if "." in name else "")
     digest = hashlib.sha256()
     size = 0
@@ -138,14 +140,25 @@ async def drop(gateway: Gateway, arrived: Arrived) -> None:
     await gateway.context.store.delete_prefix(keys.upload_prefix(arrived.upload_id))
 
 
-async def store_raw(request: Request[Any, Any, Any], gateway: Gateway, name: str) -> Arrived:
+async def stored_before(request: Request[Any, Any, Any], gateway: Gateway, upload_id: str | None) -> Arrived | None:
+    """What an earlier request stored under this id; the body that comes again is read and thrown away."""
+    arrived = await gateway.intake.arrived(upload_id) if upload_id is not None else None
+    if arrived is not None:
+        async for _ in body(request, gateway.context.settings.max_upload_bytes + MAX_FIELDS * MAX_FIELD_BYTES):
+            pass
+    return arrived
+
+
+async def store_raw(
+    request: Request[Any, Any, Any], gateway: Gateway, name: str, *, upload_id: str | None = None
+) -> Arrived:
     """The whole body is the file."""
     await check_space(gateway.context.store, request)
     blocks = body(request, gateway.context.settings.max_upload_bytes)
-    return await store_stream(gateway, name, blocks)
+    return await store_stream(gateway, name, blocks, upload_id=upload_id)
 
 
-async def store_form(request: Request[Any, Any, Any], gateway: Gateway) -> Form:
+async def store_form(request: Request[Any, Any, Any], gateway: Gateway, *, upload_id: str | None = None) -> Form:
     """A multipart/form-data body: the first part that is a file is stored, fields are kept; raises INVALID_REQUEST."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get("boundary")
@@ -157,7 +170,7 @@ async def store_form(request: Request[Any, Any, Any], gateway: Gateway) -> Form:
     form = Form()
     events = _events(body(request, limit), str(boundary))
     try:
-        await _read_parts(events, form, gateway)
+        await _read_parts(events, form, gateway, upload_id)
     except MultipartError as problem:
         code = "UPLOAD_INCOMPLETE" if "unexpected end" in str(problem).lower() else "INVALID_REQUEST"
         raise errors.error(code, f"{problem}.") from problem
@@ -176,7 +189,9 @@ async def _events(blocks: AsyncGenerator[bytes], boundary: str) -> AsyncGenerato
                 yield bytes(event) if isinstance(event, (bytes, bytearray)) else event
 
 
-async def _read_parts(events: AsyncGenerator[MultipartSegment | bytes | None], form: Form, gateway: Gateway) -> None:
+async def _read_parts(
+    events: AsyncGenerator[MultipartSegment | bytes | None], form: Form, gateway: Gateway, upload_id: str | None
+) -> None:
     async for event in events:
         if not isinstance(event, MultipartSegment):
             continue
@@ -186,7 +201,8 @@ async def _read_parts(events: AsyncGenerator[MultipartSegment | bytes | None], f
             if not event.filename:
                 await _skip(events)  # an empty file input of a browser's form
                 continue
-            form.stored = await store_stream(gateway, display_name(event.filename), _payload(events))
+            name = display_name(event.filename)
+            form.stored = await store_stream(gateway, name, _payload(events), upload_id=upload_id)
             continue
         name = (event.name or "")[:40]
         value = b""

@@ -12,18 +12,6 @@ from tests.support import Nats, eventually
 from tests.system.gateway import CLIP, FILM, Served, move, served, upload
 
 
-async def test_idempotency(gateway: Served) -> None:
-    stored = (await gateway.client.put("/api/v1/uploads", content=CLIP)).json()
-    body = {"upload": stored["upload"]}
-    headers = {"Idempotency-Key": "one"}
-    answers = [await gateway.client.post("/api/v1/jobs", json=body, headers=headers) for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [201, 200, 200]
-    assert len({answer.json()["job_id"] for answer in answers}) == 1
-    assert answers[1].headers["idempotency-replayed"] == "true"
-    other = await gateway.client.post("/api/v1/jobs", json={**body, "title": "other"}, headers=headers)
-    assert other.json()["code"] == "CONFLICT"
-
-
 async def test_a_job_may_ask_for_a_pool_by_its_label(gateway: Served) -> None:
     stored = (await gateway.client.put("/api/v1/uploads", content=CLIP)).json()
     body = {"upload": stored["upload"]}

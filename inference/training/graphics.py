@@ -8,9 +8,9 @@ with a depth of its own.
 
 from __future__ import annotations
 
-from inference.training.kernel import QUAD
+from inference.training.kernel import ELLIPSOID, QUAD
 from inference.training.scenes import kind
-from inference.training.world import World
+from inference.training.world import World, turn_z
 
 
 def _card(w: World, low: float, high: float, contrast: float) -> None:
@@ -29,7 +29,7 @@ def caption_card(w: World) -> None:
     w.overlay = "card"
 
 
-@kind(1.3)
+@kind(2.0)
 def title_card(w: World) -> None:
     """Shapes and letters on a pattern or a gradient."""
     rng = w.rng
@@ -37,5 +37,9 @@ def title_card(w: World) -> None:
     for _ in range(int(rng.integers(0, 9))):
         shape = w.plain_material(w.colour(0.1, 1), emission=1.0)
         at = (w.across(3, 0.9), w.eye[1] + w.across(3, 0.5), 3.0 - 1e-3 * len(w.objects))
-        w.add(QUAD, at, (rng.uniform(0.02, 0.5), rng.uniform(0.02, 0.3), 1), material=shape, casts=False)
+        half = (rng.uniform(0.02, 0.5), rng.uniform(0.02, 0.3))
+        if rng.random() < 0.4:
+            w.add(ELLIPSOID, at, (*half, 1e-3), material=shape, casts=False)
+        else:
+            w.add(QUAD, at, (*half, 1), turn_z(rng.choice([0.0, 0.0, rng.normal(0, 0.6)])), shape, casts=False)
     w.overlay = str(rng.choice(["card", "title", "logo", ""]))

@@ -202,7 +202,7 @@ def _desk(w: World) -> tuple[float, float, float]:
     return size, min(depth, wall_depth * 0.7), wall_depth
 
 
-@kind(1.6)
+@kind(2.0)
 def table_top(w: World) -> None:
     """Bottles, glasses and other things on a table, often with a hand."""
     rng = w.rng

@@ -16,6 +16,12 @@ RANGE_FLOOR = 0.35
 """A frame whose inverse depths span less than this share of the nearest is not stretched further."""
 
 CARD_WEIGHT = 4.0
+STANDING_WEIGHT = 2.0
+"""How much more the direct error counts where something stands clearly before what is around it."""
+_NO_CONTRAST = 0.05
+_COARSE, _AROUND = 4, 9
+_STANDS_FROM, _STANDS_OUT = 0.06, 0.2
+"""Relief above its surroundings (9 x 9 blocks of 4 x 4 pixels) from which, and at which, a place stands out."""
 _CLEARLY = 0.02
 """Relief by which two places must differ before their order counts as settled."""
 _APART = ((0, 1 / 2), (1 / 2, 0), (1 / 3, -1 / 4), (1 / 4, 1 / 3), (1 / 8, 1 / 6), (0, 1 / 8), (1 / 12, 0))
@@ -42,6 +48,18 @@ def target(inverse: Tensor, pairs: int = 0) -> tuple[Tensor, Tensor]:
     scale = torch.maximum(near - far, RANGE_FLOOR * near.clamp_min(1e-3))
     relief = (inverse - far) / scale + 0.5 * (1 - (near - far) / scale)
     return relief.clamp(-0.3, 1.5), valid.float()
+
+
+def standing(truth: Tensor, valid: Tensor) -> Tensor:
+    """How clearly each place of a truth [n, h, w] is nearer than what is around it, 0 to 1.
+
+    Small things before a ground are a small part of any mean over a picture, and what is seen first in stereo.
+    """
+    both = F.avg_pool2d(torch.stack([truth * valid, valid], 1), _COARSE)
+    around = F.avg_pool2d(F.pad(both, (_AROUND // 2,) * 4, mode="reflect"), _AROUND, 1)
+    around = F.interpolate(around, truth.shape[-2:], mode="bilinear", align_corners=False)
+    above = truth - around[:, 0] / around[:, 1].clamp_min(1e-3)
+    return ((above - _STANDS_FROM) / (_STANDS_OUT - _STANDS_FROM)).clamp(0, 1)
 
 
 def align(relief: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
@@ -90,14 +108,17 @@ def edges(error: Tensor, valid: Tensor, scales: int = 4) -> Tensor:
 def steadiness(relief: Tensor, truth: Tensor, flow: Tensor, pairs: int) -> Tensor:
     """Change of relief between the frames of a clip that the truth does not explain.
 
-    flow [pairs, h, w, 2]: where a pixel of the first frame is in the second, beyond -1..1 if nowhere.
+    flow [pairs, h, w, 2]: where a pixel of the first frame is in the second, beyond -1..1 if nowhere. Relief that has
+    less contrast than the truth is measured on its own scale: a flatter answer is not a steadier one.
     """
     first, second = relief[-2 * pairs : -pairs], relief[-pairs:]
     truth_first, truth_second = truth[-2 * pairs : -pairs], truth[-pairs:]
     there = torch.stack([second, truth_second], 1)
     warped = F.grid_sample(there, flow, mode="bilinear", padding_mode="border", align_corners=False)
     seen = (flow.abs().amax(-1) < 1).float()
-    change = (first - warped[:, 0]) - (truth_first - warped[:, 1])
+    own, exact = (x.flatten(1).std(1) + _NO_CONTRAST for x in (first, truth_first))
+    gain = (own / exact).clamp(0.4, 1.0)[:, None, None]
+    change = (first - warped[:, 0]) / gain - (truth_first - warped[:, 1])
     return (change.abs() * seen).sum() / seen.sum().clamp_min(1)
 
 
@@ -125,7 +146,7 @@ def total(
     # A card's whole truth is that it has no relief, of which the aligned and the edge term know little.
     shown = torch.where(valid > 0, truth, 0.5)
     flat = ((shown.amax((1, 2)) - shown.amin((1, 2))) < 0.02).float()
-    weight = 1 + CARD_WEIGHT * flat[:, None, None]
+    weight = 1 + CARD_WEIGHT * flat[:, None, None] + STANDING_WEIGHT * standing(truth, valid)
     direct = (F.smooth_l1_loss(relief, truth, reduction="none", beta=0.3) * valid * weight).sum() / count
     gradient = edges(aligned_error, valid)
     change = steadiness(relief, truth, flow, pairs) if pairs else relief.new_zeros(())
@@ -136,5 +157,5 @@ def total(
     likelihood = ((error * torch.exp(-log_spread) + log_spread) * valid).sum() / count
     ranked = order(relief, inverse, valid)
     is_card = F.binary_cross_entropy_with_logits(card, flat)
-    loss = 0.7 * aligned + 2 * direct + edge_weight * gradient + 1.5 * change + ranked + 0.1 * (likelihood + is_card)
+    loss = 0.7 * aligned + 2 * direct + edge_weight * gradient + 2 * change + ranked + 0.1 * (likelihood + is_card)
     return Parts(loss, aligned, direct, gradient, change, likelihood, ranked, is_card)

@@ -13,6 +13,7 @@ from inference.training import places, props
 from inference.training.kernel import ELLIPSOID, QUAD
 from inference.training.people import crowd, person, thing_box
 from inference.training.scenes import kind
+from inference.training.vehicles import car, vehicle
 from inference.training.world import World, turn_x, turn_y, turn_z
 
 
@@ -150,11 +151,41 @@ def plain_ground(w: World) -> None:
         z = reach * rng.uniform(0.5, 2.4)
         at, draw = (w.across(z, 1.1), 0, z), rng.random()
         if draw < 0.4:
-            props.car(w, at, 1.0, rng.uniform(0, 6.3))
-        elif draw < 0.75:
+            vehicle(w, at, 1.0, rng.uniform(0, 6.3))
+        elif draw < 0.7:
             person(w, at, 1.0, rng.uniform(0, 6.3))
+        elif draw < 0.8:
+            props.animal(w, at, rng.uniform(0.3, 1.2), rng.uniform(0, 6.3))
         else:
             thing_box(w, at, rng.uniform(0.1, 0.6))
+
+
+@kind(1.5)
+def traffic(w: World) -> None:
+    """A road from a bridge or a mast, through any lens: vehicles, large in the picture, on a ground that stays."""
+    rng = w.rng
+    w.eye[1] = height = w.log_uniform(2.5, 9)
+    w.pitch = -rng.uniform(0.2, 1.2)
+    reach = height / math.tan(-w.pitch)
+    far = math.hypot(height, reach)
+    w.half_width = min(0.8, 2.2 / (far * rng.uniform(0.15, 0.6)))  # a car takes up to two thirds of the width
+    places.ground(w)
+    yaw = rng.uniform(0, 6.3)
+    if rng.random() < 0.8:
+        places.road(w, max(3.0 * far * w.half_width, 5.0) * rng.uniform(0.7, 3), yaw)
+    for spot in range(int(rng.integers(0, 4))):
+        z = reach + rng.uniform(-1, 1) * far * w.half_width
+        half = (rng.uniform(0.05, 0.6), rng.uniform(0.2, 3))
+        places.marking(w, w.across(far), z, half, yaw + rng.normal(0, 0.1), 0.03 + 0.004 * spot)
+    for _ in range(int(rng.choice([0, 1, 1, 1, 2, 2, 3, 5]))):
+        at = (w.across(far, 0.9), 0, reach + rng.uniform(-1, 0.8) * far * w.half_height / max(0.3, math.sin(-w.pitch)))
+        draw = rng.random()
+        if draw < 0.8:
+            vehicle(w, at, rng.uniform(0.85, 1.15), yaw + rng.normal(0, 0.12) + math.pi * (rng.random() < 0.5))
+        elif draw < 0.92:
+            person(w, at, 1.0, rng.uniform(0, 6.3))
+        else:
+            props.animal(w, at, rng.uniform(0.4, 1.2), rng.uniform(0, 6.3))
 
 
 @kind(1.0)
@@ -170,7 +201,7 @@ def above(w: World) -> None:
         at = (w.across(height, 1.3), 0, middle + rng.uniform(-1, 1) * w.half_height * height * 1.8)
         draw = rng.random()
         if draw < 0.4:
-            props.car(w, at, size, rng.uniform(0, 6.3))
+            vehicle(w, at, size, rng.uniform(0, 6.3))
         elif draw < 0.6:
             person(w, at, size, rng.uniform(0, 6))
         elif draw < 0.75:
@@ -243,6 +274,6 @@ def street(w: World) -> None:
     for _ in range(int(rng.integers(2, 9))):
         z = math.exp(rng.uniform(1.3, 4))
         if rng.random() < 0.6:
-            props.car(w, (rng.choice([-1, 1]) * width * 0.35, 0, z), 1, rng.choice([0, 3.14]))
+            car(w, (rng.choice([-1, 1]) * width * 0.35, 0, z), 1, rng.choice([0, 3.14]))
         else:
             person(w, (rng.choice([-1, 1]) * width * 0.85, 0, z), 1, rng.uniform(0, 6))

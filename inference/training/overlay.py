@@ -39,6 +39,17 @@ def _ink(rng: np.random.Generator) -> Floats:
     return rng.random(3).astype(np.float32)
 
 
+def _gradient(rng: np.random.Generator, rgb: Floats) -> Floats:
+    """Fade a card [h, w, 3] to another colour along a line or around a point."""
+    y, x = np.mgrid[-1 : 1 : rgb.shape[0] * 1j, -1 : 1 : rgb.shape[1] * 1j]
+    angle = rng.uniform(0, 6.3)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    if rng.random() < 0.4:
+        along = np.hypot(x - rng.uniform(-0.6, 0.6), y - rng.uniform(-0.6, 0.6)) * 1.4 - 1
+    share = np.clip(along * 0.5 + 0.5, 0, 1)[..., None].astype(np.float32) * np.float32(rng.uniform(0.3, 1))
+    return rgb * (1 - share) + _ink(rng) * np.float32(rng.uniform(0, 1)) * share
+
+
 def draw(rng: np.random.Generator, kind: str, rgb: Floats, inverse: Floats, *, flat: bool) -> tuple[Floats, Floats]:
     """Picture [h, w, 3] in 0..1 and inverse depth [h, w] with graphics of this kind on top.
 
@@ -83,7 +94,7 @@ def draw(rng: np.random.Generator, kind: str, rgb: Floats, inverse: Floats, *, f
             pixels[top : top + 4] = np.roll(pixels[top : top + 4], int(rng.integers(-12, 12)), axis=1)
         mask = Image.fromarray(pixels)
     alpha = np.asarray(mask, np.float32)[..., None] / 255
-    out = rgb
+    out = _gradient(rng, rgb) if flat and rng.random() < 0.35 else rgb
     backing = np.asarray(box, np.float32)[..., None] / 255
     if backing.any():
         out = out * (1 - 0.75 * backing)

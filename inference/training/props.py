@@ -1,4 +1,4 @@
-"""Things that stand about: trees, cars, furniture, bottles, animals, wires.
+"""Things that stand about: trees, furniture, bottles, animals, wires.
 
 Place in the flow: called by the scene kinds with a `World`; each call is one
 group that a clip may move. `at` is the point on the ground below the thing.
@@ -13,6 +13,7 @@ import numpy as np
 
 from inference.training.kernel import BOX, CONE, CYLINDER, ELLIPSOID, QUAD
 from inference.training.people import person
+from inference.training.vehicles import vehicle
 from inference.training.world import Matrix, Vector, World, turn_x, turn_y, turn_z
 
 
@@ -70,47 +71,6 @@ def branch(w: World, depth: float) -> None:
             at = root + (tip - root) * rng.uniform(0.2, 1.05) + rng.normal(0, 0.02 * depth, 3)
             size = depth * rng.uniform(0.01, 0.035)
             w.ball(at, (size, size * 0.5, size * 0.3), leaf, turn_z(rng.uniform(0, 3)))
-    w.grouped(start)
-
-
-def car(w: World, at: Vector, size: float, yaw: float) -> None:
-    rng, start, foot, rotation = w.rng, len(w.objects), np.asarray(at, float), turn_y(yaw)
-
-    def place(x: float, y: float, z: float) -> Matrix:
-        return foot + size * (rotation @ np.array([x, y, z]))
-
-    paint = w.material(group="", specular=rng.uniform(0.1, 0.9))
-    glass = w.plain_material((0.06, 0.07, 0.09), specular=0.8)
-    tyre = w.plain_material((0.04, 0.04, 0.04))
-    length, half = rng.uniform(1.7, 2.4), rng.uniform(0.3, 0.5)
-    cabin, back = length * rng.uniform(0.45, 0.8), rng.uniform(-0.2, 0.5)
-    w.box(place(0, 0.3 + half, 0), (size * 0.85, size * half, size * length), rotation, paint)
-    w.box(place(0, 0.55 + 2 * half, back), (size * 0.73, size * 0.28, size * cabin), rotation, glass)
-    w.box(place(0, 0.85 + 2 * half, back), (size * 0.71, size * 0.05, size * cabin * 0.9), rotation, paint)
-    w.ball(place(0, 0.3 + 1.9 * half, -0.5 * length), (size * 0.8, size * 0.15, size * length * 0.5), paint, rotation)
-    if rng.random() < 0.2:  # a van
-        w.box(place(0, 0.6 + 2 * half, 0.1), (size * 0.84, size * 0.5, size * length * 0.9), rotation, paint)
-    for side in (-1, 1):
-        for end in (-0.62, 0.62):
-            w.add(
-                CYLINDER,
-                place(side * 0.85, 0.32, end * length),
-                (size * 0.32, size * 0.12, size * 0.32),
-                rotation @ turn_z(math.pi / 2),
-                tyre,
-            )
-        w.ball(
-            place(side * 0.6, 0.3 + half, -length),
-            (size * 0.14, size * 0.09, size * 0.06),
-            w.plain_material((1, 0.95, 0.8), emission=1.0),
-            rotation,
-        )
-        w.ball(
-            place(side * 0.65, 0.3 + half * 1.2, length),
-            (size * 0.12, size * 0.09, size * 0.05),
-            w.plain_material((0.6, 0.05, 0.05)),
-            rotation,
-        )
     w.grouped(start)
 
 
@@ -359,7 +319,7 @@ def anything(w: World, at: Vector, size: float = 1.0, yaw: float = 0.0, *, outdo
     elif outdoors and draw < 0.48:
         tree(w, at, size * rng.uniform(1.5, 7))
     elif outdoors and draw < 0.6:
-        car(w, at, size, rng.uniform(0, 6.3))
+        vehicle(w, at, size, rng.uniform(0, 6.3))
     elif draw < 0.68:
         clutter(w, at, size * rng.uniform(0.15, 0.9))
     elif draw < 0.74:

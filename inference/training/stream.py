@@ -23,7 +23,7 @@ from inference.training.render import HEIGHT, WIDTH, Clip, Frame
 
 CHUNK_STILLS, CHUNK_CLIPS = 16, 8
 """A chunk is what a process sends at once; the same mix as a batch of the trainer."""
-STEADY_KINDS = ("plain_ground", "plain_ground", "above", "room", "wall")
+STEADY_KINDS = ("plain_ground", "traffic", "traffic", "above", "room", "wall", "table_top")
 CHUNKS_PER_ATLAS = 160
 """Then the process paints new textures."""
 
@@ -43,7 +43,7 @@ def _render(seed: int, textures: int, nice: int, out: multiprocessing.Queue) -> 
         stills = [render.still(rng, atlas) for _ in range(CHUNK_STILLS)]
         # More often than by their weight: grounds that must not move when something enters.
         clips = [
-            render.clip(rng, atlas, str(rng.choice(STEADY_KINDS)) if rng.random() < 0.4 else None)
+            render.clip(rng, atlas, str(rng.choice(STEADY_KINDS)) if rng.random() < 0.5 else None)
             for _ in range(CHUNK_CLIPS)
         ]
         while os.getppid() == parent:

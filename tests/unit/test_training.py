@@ -36,7 +36,7 @@ def test_held_out_kinds_are_not_trained_on(atlas: Atlas) -> None:
     assert {render.still(rng, atlas).kind for _ in range(6)} <= set(trained)
 
 
-@pytest.mark.parametrize("kind", ["field", "face", "table_top", "caption_card", "street"])
+@pytest.mark.parametrize("kind", ["field", "traffic", "face", "table_top", "caption_card", "title_card", "street"])
 def test_each_kind_has_truth(atlas: Atlas, kind: str) -> None:
     frame = render.still(np.random.default_rng(1), atlas, kind)
     seen = frame.inverse[frame.inverse >= 0].astype(np.float32)
@@ -86,6 +86,36 @@ def test_the_order_term_knows_near_from_far() -> None:
     right, wrong = losses.order(inverse, inverse, valid), losses.order(1 - inverse, inverse, valid)
     assert right < 0.01 < 0.2 < wrong
     assert losses.order(inverse, torch.full_like(inverse, 0.5), valid) == 0
+
+
+def test_what_stands_out_counts_more_than_the_ground() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    from inference.training import losses
+
+    ramp = torch.linspace(0, 1, render.HEIGHT)[:, None].expand(render.HEIGHT, render.WIDTH)
+    truth = ramp.clone()[None]
+    truth[0, 40:70, 80:100] += 0.3
+    found = losses.standing(truth, torch.ones_like(truth))[0]
+    assert found[42:68, 82:98].min() > 0.5
+    assert found[30:80, :70].max() == 0  # a ramp stands out nowhere
+    unseen = torch.ones_like(truth)
+    unseen[0, :, 60:] = 0
+    assert losses.standing(truth, unseen)[0, 30:80, :55].max() == 0  # nor beside bars
+
+
+def test_a_flatter_answer_is_not_a_steadier_one() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    from inference.training import losses
+
+    generator = torch.Generator().manual_seed(1)
+    truth = torch.rand(1, 28, 48, generator=generator).repeat(2, 1, 1)
+    shaky = truth + 0.05 * torch.randn(truth.shape, generator=generator)
+    grid = torch.meshgrid((torch.arange(28) + 0.5) / 14 - 1, (torch.arange(48) + 0.5) / 24 - 1, indexing="ij")
+    flow = torch.stack(grid[::-1], -1)[None]
+    assert losses.steadiness(truth, truth, flow, 1) < 1e-5
+    full, half = (losses.steadiness(0.5 + share * (shaky - 0.5), truth, flow, 1) for share in (1.0, 0.5))
+    assert full > 0.02
+    assert half > 0.8 * full
 
 
 def test_the_folded_network_computes_the_same(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ OWN = {
     "planner": ("planner",), "converter": ("converter",), "audio": ("audio",), "assembler": ("assembler",),
     "collector": ("collector", "dispatcher", "state"), "analyse": ("analyse",), "delete": ("delete",),
     "dead-letters": ("dead_letters",), "submit": (), "janitor": (),
+    "gateway": ("intake",),
 }  # fmt: skip
 """Modules whose points die with a service."""
 
@@ -34,6 +35,7 @@ SHARED = {
     "dead-letters": (*ACTOR, *PUBLISH, *WRITE),
     "submit": (*ACTOR, *PUBLISH, *WRITE),
     "janitor": PUBLISH,
+    "gateway": (*PUBLISH, *WRITE),
 }
 """Points of the bus and the actor that each service passes."""
 

@@ -11,7 +11,7 @@ from services import submit
 from services.gateway.state import Gateway
 from services.intake import Arrived
 from stereospot import errors, keys, records, subjects
-from stereospot.jobs import Job
+from stereospot.jobs import Job, Phase
 from stereospot.messages import SourceRef, SubmitWork
 from stereospot.options import Layout, Options
 
@@ -65,8 +65,9 @@ async def create(gateway: Gateway, wanted: NewJob, *, job_id: str | None = None)
     """Make the job; with the `job_id` of one that exists, that one is returned."""
     if job_id is not None:
         found = await records.get_job(gateway.context.bus, job_id)
-        if found is not None:
+        if found is not None and found[0].phase is not Phase.CREATED:
             return found[0]
+        # In its first phase its work may never have been published: whoever recorded it may have died.
     source, title = await source_of(gateway, wanted)
     if job_id is None and source.key is not None:
         job_id = await own_id(gateway, source.key)

@@ -15,6 +15,7 @@ import json
 import re
 import secrets
 import time
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,6 +71,7 @@ def allowed_hosts(settings: Settings) -> frozenset[str]:
     return frozenset(names - WILDCARDS - {""})
 
 
+@lru_cache(maxsize=256)
 def host_name(host: str) -> str | None:
     """The name of a Host header without its port; None for what is not one."""
     try:

@@ -20,7 +20,7 @@ from tests.system.showing import VTT, Showing
 pytestmark = pytest.mark.browser
 
 PAGES = (
-    "/", "/jobs", "/jobs?q=nothing", "/jobs/J1", "/jobs/BAD", "/watch/J1", "/try/J1", "/try/S1",
+    "/", "/jobs", "/jobs?q=nothing", "/jobs?status=samples", "/jobs/J1", "/jobs/BAD", "/watch/J1", "/try/J1", "/try/S1",
     "/launch", "/launch/J1", "/workers", "/dead-letters", "/jobs/not-there",
 )  # fmt: skip
 

@@ -14,7 +14,8 @@ const KINDS = { all: () => true, films: (job) => !job.is_sample, samples: (job) 
 export function update(root, job) {
   const set = (selector, apply) => { for (const found of root.querySelectorAll(selector)) apply(found); };
   set("[data-label]", (label) => { label.textContent = job.stage_label; });
-  set("[data-figures]", (place) => { place.textContent = figures(job.progress); });
+  // A finished film's card says how old it is there, as the server wrote it.
+  if (!FINISHED.has(job.phase) || !root.matches(".card")) set("[data-figures]", (place) => { place.textContent = figures(job.progress); });
   set("[data-progress]", (bar) => { bar.value = job.progress.ratio; });
 }
 

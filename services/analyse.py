@@ -24,7 +24,7 @@ from services.context import Context
 from services.watch import Threads, is_wanted, watching
 from stereospot import crash, errors, keys, metrics, records, subjects
 from stereospot.bus import Delivery
-from stereospot.jobs import COMPUTING
+from stereospot.jobs import COMPUTING, Job
 from stereospot.media.frames import Decoder
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan
@@ -91,7 +91,7 @@ class Analyse:
                 finally:
                     await asyncio.to_thread(source.close)
         except errors.StereoSpotError as error:
-            return self.failed(delivery, error)
+            return await self.failed(delivery, work, error)
         crash.point("analyse.measured")
         await self._store.put(key, window.model_dump_json().encode(), if_absent=True)
         crash.point("analyse.window_stored")
@@ -99,7 +99,7 @@ class Analyse:
         await self._publish(work)
         return Ack()
 
-    def failed(self, delivery: Delivery, error: errors.StereoSpotError) -> Outcome:
+    async def failed(self, delivery: Delivery, work: AnalyseWork, error: errors.StereoSpotError) -> Outcome:
         """What to do about a window that could not be taken; raises what the actor waits out."""
         if error.code == "CANCELLED":
             return Ack("cancelled")
@@ -110,12 +110,25 @@ class Analyse:
         failure = Failure.of(error, attempts=delivery.attempt)
         if isinstance(error, errors.Misconfigured):
             # What is missing on this machine may be there on another, if there is one.
-            return Reject(failure) if self._alone else Return(MISSING_SECONDS, reason=error.code, failure=failure)
+            if self._alone:
+                return Reject(failure)
+            await self._explain(work, failure)
+            return Return(MISSING_SECONDS, reason=error.code, failure=failure)
         if isinstance(error, errors.Permanent) and (error.code not in SECOND_LOOK or delivery.attempt > 1):
             return Reject(failure)
         if error.code in ("STORAGE_UNAVAILABLE", "STORAGE_FULL", "BROKER_UNAVAILABLE"):
             raise error
+        if isinstance(error, errors.Exhausted) and not self._alone:
+            await self._explain(work, failure)
         return Retry(reason=str(error), failure=failure)
+
+    async def _explain(self, work: AnalyseWork, failure: Failure) -> None:
+        """Say on the job why its windows, and so its segments, wait."""
+
+        def wanted(job: Job) -> bool:
+            return is_wanted(job, work.generation, COMPUTING, work.attempt)
+
+        await operations.explain_wait(self._bus, work.job_id, failure, wanted, worker_id="analyse")
 
     async def reject(self, delivery: Delivery, failure: Failure) -> None:
         """A window that cannot be taken fails its job: no segment that looks at it can be converted."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future as ConcurrentFuture
+from concurrent.futures import wait
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,7 +25,7 @@ from inference.comfort import Comfort
 from inference.depth import export
 from services import alias, notices, operations, plans, reports, sources, space
 from services.context import Context
-from services.watch import Threads, is_wanted, watching
+from services.watch import Threads, is_wanted, obeying, watching
 from stereospot import crash, errors, jobs, keys, log, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
@@ -44,6 +46,12 @@ AHEAD = 4
 """Fragments fetched before they are needed; a fragment of 6 s has some megabytes."""
 
 FETCH_SECONDS = 120.0
+
+FORGET_SECONDS = 5.0
+"""A film that could not be removed within this time goes with its job."""
+
+LOOK_SECONDS = 0.5
+"""How often the thread that waits for a fragment looks whether it is still wanted."""
 
 PHASES = frozenset({Phase.CONVERTING, Phase.ASSEMBLING})
 
@@ -127,7 +135,7 @@ class Assembler:
                 source = await sources.open_source(self._store, job.source)
                 try:
                     names = [keys.segment(job.job_id, job.generation, index) for index in range(total.segments)]
-                    fragments = Fragments(self._store, names, asyncio.get_running_loop())
+                    fragments = Fragments(self._store, names, asyncio.get_running_loop(), stop)
                     report = await self._threads.run(
                         joining.assemble, head, total, fragments, source, path,
                         init=await self._init(job), limits=self._limits, stop=stop,
@@ -135,12 +143,18 @@ class Assembler:
                 finally:
                     await asyncio.to_thread(source.close)
                 if head.stereo.export_depth:
-                    await self._export(job, head, total)
+                    await self._export(job, head, total, stop)
                 crash.point("assembler.written")
                 key = keys.film(job.job_id, job.generation, head.container)
                 if not plain:
                     key = keys.film_again(job.job_id, job.generation, report.sha256, head.container)
-                await self._store.put_file(key, path, move=True)
+                # Minutes, to a store that is far away: a cancel does not wait for them.
+                try:
+                    await obeying(stop, self._store.put_file(key, path, move=True))
+                except errors.StereoSpotError as error:
+                    if error.code == "CANCELLED" and plain:
+                        await self._forget(key)
+                    raise
             crash.point("assembler.film_stored")
         finally:
             await asyncio.to_thread(_remove, path)
@@ -163,16 +177,24 @@ class Assembler:
         await self._after(done)
         _log.info("completed", action="done", job_id=job.job_id, generation=job.generation, frames=film.frames)
 
-    async def _export(self, job: Job, head: Plan, total: PlanTotal) -> None:
+    async def _forget(self, key: str) -> None:
+        """Remove a film whose transfer was broken off: the store may have taken it all the same."""
+        try:
+            async with asyncio.timeout(FORGET_SECONDS):
+                await self._store.delete(key)
+        except (TimeoutError, errors.Transient) as error:
+            _log.warning("not removed", action="retry", key=key, reason=str(error) or "no answer in time")
+
+    async def _export(self, job: Job, head: Plan, total: PlanTotal, stop: threading.Event) -> None:
         """Join the depth of all segments and store it; a repeated assembly writes the same bytes again."""
         path = self._scratch / f"{job.job_id}-{job.generation}-{secrets.token_hex(4)}.depth.mkv"
         names = [keys.segment_depth(job.job_id, job.generation, index) for index in range(total.segments)]
-        parts = Fragments(self._store, names, asyncio.get_running_loop())
+        parts = Fragments(self._store, names, asyncio.get_running_loop(), stop)
         try:
             count = await self._threads.run(export.join, parts, path, head.source.video.average_rate)
             if count != total.frames:
                 raise errors.error("ASSEMBLY_FAILED", f"There is depth for {count} of {total.frames} frames.")
-            await self._store.put_file(keys.depth(job.job_id, job.generation), path, move=True)
+            await obeying(stop, self._store.put_file(keys.depth(job.job_id, job.generation), path, move=True))
         finally:
             await asyncio.to_thread(_remove, path)
 
@@ -223,8 +245,11 @@ class Assembler:
 class Fragments:
     """The media of all segments in order, fetched a little ahead; iterated by the blocking side, in its thread."""
 
-    def __init__(self, store: ObjectStore, names: Sequence[str], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, store: ObjectStore, names: Sequence[str], loop: asyncio.AbstractEventLoop, stop: threading.Event
+    ) -> None:
         self._store = store
+        self._stop = stop
         self._names = iter(names)
         self._loop = loop
         self._ahead: deque[tuple[str, ConcurrentFuture[bytes | None]]] = deque()
@@ -238,15 +263,25 @@ class Fragments:
                 if not self._ahead:
                     return
                 name, fetched = self._ahead.popleft()
-                body = fetched.result(FETCH_SECONDS)
+                body = self._fetched(fetched)
                 if body is None:
                     raise errors.error("ASSEMBLY_FAILED", f"{name} is gone.")
                 yield body
-        except TimeoutError as error:
-            raise errors.error("STORAGE_UNAVAILABLE", f"A fragment did not come within {FETCH_SECONDS:g} s.") from error
         finally:
             for _, fetched in self._ahead:
                 fetched.cancel()
+
+    def _fetched(self, fetched: ConcurrentFuture[bytes | None]) -> bytes | None:
+        """What comes, unless that takes too long or nobody wants it any more."""
+        deadline = time.monotonic() + FETCH_SECONDS
+        while not self._stop.is_set():
+            if not wait([fetched], LOOK_SECONDS).not_done:
+                return fetched.result()
+            if time.monotonic() > deadline:
+                fetched.cancel()
+                raise errors.error("STORAGE_UNAVAILABLE", f"A fragment did not come within {FETCH_SECONDS:g} s.")
+        fetched.cancel()
+        raise errors.error("CANCELLED")
 
 
 def _remove(path: Path) -> None:

@@ -11,7 +11,6 @@ stops spending compute within seconds, its decoding child included.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,7 +25,8 @@ from services.ahead import Ahead
 from services.company import Company
 from services.context import Context
 from services.decoders import Decoders, Lease
-from services.watch import Threads, is_wanted, watching
+from services.fitness import Fitness, Refusal, Work
+from services.watch import Threads, is_wanted, obeying, watching
 from services.windows import StoredWindows
 from stereospot import crash, errors, keys, log, metrics, records, subjects
 from stereospot.bus import Delivery
@@ -54,10 +54,6 @@ UNFIT_SECONDS = 3.0
 MISSING_SECONDS = 10.0
 """How long it rests after a worker that lacks its model or engine: such a worker is idle, so others need the time to
 come to it first."""
-
-FULL_SECONDS = 30.0
-"""How long a worker without the memory for a job's segments leaves them to others: it fails faster than they work, and
-would use up every try."""
 
 SUSPECT_SECONDS = 1.0
 """How long a segment rests that met one in this process that had better be alone (`services.company`)."""
@@ -90,12 +86,11 @@ class Converter:
         self._backends = backends.Backends(context.settings, windows=windows.lookup)
         self._computing = asyncio.Semaphore(slots)
         self._company = Company()
-        self._unfit: dict[tuple[str, int, int], tuple[Failure, float]] = {}
+        self._fitness = Fitness()
         self.engines = engines.available()
         self.device = engines.device()
         self._inits: OrderedDict[tuple[str, int], str] = OrderedDict()
         self.ahead = Ahead()
-        self._full: dict[tuple[str, int, int], tuple[Failure, float]] = {}
         self.lost: errors.StereoSpotError | None = None
         self.on_lost: Callable[[], None] = lambda: None
         self.busy: set[str] = set()
@@ -152,11 +147,9 @@ class Converter:
         if done is not None and await self._read_init(task) in (None, done.init_sha256):
             await self._publish(task, done)
             return Ack("stored already")
-        if _work_of(task) in self._unfit:
-            return self._give_back(task)
-        full, until = self._full.get(_work_of(task), (None, 0.0))
-        if full is not None and time.monotonic() < until and not self._context.alone:
-            return Return(UNFIT_SECONDS, reason=full.code, failure=full)
+        refusal = self._fitness.refusal(_work_of(task))
+        if refusal is not None:
+            return _give_back(task, refusal)
         if head is None or segment is None:
             return Retry(reason="the plan is not readable yet")
         name = f"{task.job_id}.{task.generation}.{task.index}"
@@ -204,7 +197,7 @@ class Converter:
             crash.point("converter.converted")
             done = await self._check(task, head, segment, converted, seconds)
             async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
-                await self._keep(task, converted, done, stop)
+                await obeying(stop, self._keep(task, converted, done))
             await self._publish(task, done)
         report, frames = converted.report, converted.fragment.frames
         metrics.WORKER.segment(
@@ -259,7 +252,7 @@ class Converter:
         except MemoryError as error:
             raise errors.error("OUT_OF_MEMORY", str(error)) from error
 
-    async def _keep(self, task: SegmentTask, converted: Converted, done: SegmentDone, stop: threading.Event) -> None:
+    async def _keep(self, task: SegmentTask, converted: Converted, done: SegmentDone) -> None:
         """Store init, fragment and report, in this order; while the store is full or away the result waits here."""
         job_id, generation = task.job_id, task.generation
         fragment = converted.fragment
@@ -276,8 +269,6 @@ class Converter:
             if not data:
                 continue  # depth that is not exported
             while True:
-                if stop.is_set():
-                    raise errors.error("CANCELLED")
                 try:
                     # All segments share their init, and its key names its bytes.
                     await self._store.put(key, data, if_absent=key == init)
@@ -301,9 +292,7 @@ class Converter:
             if await operations.replan(self._bus, task.job_id, task.generation, reason):
                 return Ack("replanned")
         if error.code == "ENCODER_MISMATCH":
-            self._unfit[_work_of(task)] = Failure.of(errors.error(error.code)), UNFIT_SECONDS
-            await self._explain(task, self._unfit[_work_of(task)][0])
-            return self._give_back(task)
+            return await self._lacks(task, Failure.of(errors.error(error.code)), UNFIT_SECONDS)
         if error.details.get("device_lost"):
             # No engine of this process will work again: it ends, whoever watches it starts a fresh one.
             self.lost = error
@@ -317,32 +306,25 @@ class Converter:
             return Reject(failure)
         await self._event(task, "retrying", attempt=delivery.attempt, failure=failure)
         if isinstance(error, errors.Misconfigured):
-            self._unfit[_work_of(task)] = failure, MISSING_SECONDS
+            return await self._lacks(task, failure, MISSING_SECONDS)
+        if isinstance(error, errors.Exhausted) and not self._context.alone:
+            self._fitness.is_too_small(_work_of(task), failure, UNFIT_SECONDS)
             await self._explain(task, failure)
-            return self._give_back(task)
-        if isinstance(error, errors.Exhausted):
-            self._full[_work_of(task)] = failure, time.monotonic() + FULL_SECONDS
         return Retry(reason=str(error), failure=failure)
 
-    def _give_back(self, task: SegmentTask) -> Return:
-        """Leave this segment to others, without another look; it was not tried."""
-        failure, delay_seconds = self._unfit[_work_of(task)]
-        failure = failure.model_copy(update={"segment_index": task.index})
-        return Return(delay_seconds, reason=failure.code, failure=failure)
+    async def _lacks(self, task: SegmentTask, failure: Failure, delay_seconds: float) -> Outcome:
+        """Leave this job to others, and say so on it."""
+        self._fitness.lacks(_work_of(task), failure, delay_seconds)
+        await self._explain(task, failure)
+        return _give_back(task, Refusal(failure, delay_seconds))
 
     async def _explain(self, task: SegmentTask, failure: Failure) -> None:
-        """Say on the job why it waits, once a job however many workers find it."""
-        text = f"A worker gave this job back, it waits for another one: {failure.sentence} {failure.advice}"
+        """Say on the job why it waits."""
 
-        def warn(job: Job) -> Job | None:
-            wanted = is_wanted(job, task.generation, PHASES, task.attempt)
-            return job.with_warning(failure.code, text) if wanted else None
+        def wanted(job: Job) -> bool:
+            return is_wanted(job, task.generation, PHASES, task.attempt)
 
-        try:
-            job = await records.change_job(self._bus, task.job_id, warn)
-        except errors.Permanent:
-            return  # deleted in the meantime
-        await operations.announce(self._bus, job, "waiting", code=failure.code, worker_id=self.worker_id)
+        await operations.explain_wait(self._bus, task.job_id, failure, wanted, worker_id=self.worker_id)
 
     # ---- what is known and told -------------------------------------------------------------------------
     async def _expected_init(self, task: SegmentTask) -> str | None:
@@ -387,6 +369,11 @@ class Converter:
             _log.debug("event not published", action="retry", code=error.code)
 
 
-def _work_of(task: SegmentTask) -> tuple[str, int, int]:
-    """What a worker is fit for or not; a job that is retried is looked at anew, something may have been installed."""
+def _give_back(task: SegmentTask, refusal: Refusal) -> Return:
+    """To others, without another look; it was not tried."""
+    failure = refusal.failure.model_copy(update={"segment_index": task.index})
+    return Return(refusal.delay_seconds, reason=failure.code, failure=failure)
+
+
+def _work_of(task: SegmentTask) -> Work:
     return task.job_id, task.generation, task.attempt

@@ -1,6 +1,7 @@
 """Whether work is still wanted: a job's record, read again and again while something blocking works for it.
 
     async with watching(bus, job, generation, phases) as stop:   ─> threading.Event that the blocking work obeys
+        await obeying(stop, store.put_file(…))                   ─> what is awaited obeys it, too
 
 The event is set within `every_seconds` of the moment when the job is cancelled, deleted or of another generation, and
 when the block is left by an exception: a thread never outlives the message that it works for by more than a moment.
@@ -10,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from stereospot import errors, log, records
 from stereospot.bus import Bus
@@ -74,6 +75,24 @@ async def watching(
         if len(group_error.exceptions) == 1:
             raise group_error.exceptions[0] from None
         raise
+
+
+OBEY_SECONDS = 0.25
+"""How often an awaited transfer looks at its stop event."""
+
+
+async def obeying(stop: threading.Event, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, and cancel it soon after `stop` is set; raises CANCELLED then. For transfers of any length."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=OBEY_SECONDS))[0]:
+            if stop.is_set():
+                raise errors.error("CANCELLED")
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 class Threads:

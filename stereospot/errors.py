@@ -140,7 +140,9 @@ _ENTRIES = (
 
 CATALOGUE: dict[str, Entry] = {item.code: item for item in _ENTRIES}
 
-ELSEWHERE = frozenset({"ENCODER_MISMATCH", *(item.code for item in _ENTRIES if item.kind == "misconfigured")})
+ELSEWHERE = frozenset(
+    {"ENCODER_MISMATCH", "OUT_OF_MEMORY", *(item.code for item in _ENTRIES if item.kind == "misconfigured")}
+)
 """Failures of a worker and not of its work: another worker may not have them, so work waits for one."""
 
 

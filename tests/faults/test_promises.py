@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -17,6 +20,8 @@ from tests.faults import history
 from tests.faults.fleet import PIPELINE, Fleet, fleet, shorten, stretched
 from tests.faults.history import Playlist
 from tests.faults.table import Tell
+from tests.storage.faulty import faulty
+from tests.storage.seaweed import seaweed
 from tests.support import eventually
 from tests.system.gateway import Served, served
 
@@ -102,6 +107,36 @@ async def test_p9_nothing_is_worked_on_ten_seconds_after_a_cancel(tmp_path: Path
         tell("F3 cancel in the middle", verdict)
         assert verdict.violations == (), verdict
         assert all(worker.is_alive for worker in workers)
+
+
+async def test_p9_a_film_on_its_way_to_a_slow_store_stops_at_a_cancel(tmp_path: Path, tell: Tell) -> None:
+    """The store takes the film's bytes and says nothing; a transfer of minutes looks no different."""
+    with seaweed() as server:
+        async with faulty(server.endpoint) as proxy:
+            proxy.stall_seconds = 120.0
+            ours: dict[str, Any] = {
+                "storage": "s3", "s3_endpoint": server.endpoint, "s3_access_key": server.access_key,
+                "s3_secret_key": server.secret_key, "s3_bucket": "tests", "s3_prefix": uuid.uuid4().hex,
+            }  # fmt: skip
+            theirs: dict[str, Any] = ours | {"s3_endpoint": proxy.endpoint}
+            async with fleet(tmp_path, start=PIPELINE, ours=ours, **theirs) as made:
+                proxy.inject("stall", "PUT", "/final.", times=9)
+                await made.submit("J1")
+                await eventually(lambda: proxy.done["stall"], seconds=stretched(60), what="the film on its way")
+                assert (await made.job("J1")).phase is Phase.ASSEMBLING
+                await operations.cancel(made.bus, "J1")
+                began = time.monotonic()
+
+                async def settled() -> bool:
+                    info = await made.bus.consumer_info("KV_state", "assembler")
+                    return not info["num_ack_pending"] and not info["num_pending"]
+
+                await eventually(settled, seconds=history.CANCEL_SECONDS, what="the assembler's hands empty")
+                recovery = time.monotonic() - began
+                verdict = await made.verdict({"J1": Phase.CANCELLED})
+                tell("F3 cancel of a film on its way", jobs=1, lost=verdict.lost, recovery=recovery)
+                assert verdict.violations == (), verdict
+                assert (await made.job("J1")).film is None
 
 
 async def _idle(made: Fleet) -> bool:

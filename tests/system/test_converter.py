@@ -192,6 +192,28 @@ async def test_a_worker_that_lacks_the_engine_gives_the_job_back_and_looks_again
         assert outcome.failure.code == "ENGINE_UNAVAILABLE"
 
 
+async def test_a_worker_that_is_too_small_says_so_and_leaves_the_job_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_small(*_: object) -> None:
+        raise errors.error("OUT_OF_MEMORY", "8 GB are wanted")
+
+    monkeypatch.setattr(Converter, "_work", too_small)
+    async with rig(tmp_path) as context, converter(context) as made:
+        await a_planned_job(context, films.path("h264_mp4"))
+        assert isinstance(await made.handle(task(0)), Retry), "it was a try"
+        opened = made.decoders_opened
+        for index in (1, 2):
+            outcome = await made.handle(task(index))
+            assert isinstance(outcome, Return), "left to others"
+            assert outcome.reason == "OUT_OF_MEMORY"
+        assert made.decoders_opened == opened
+        found = await records.get_job(context.bus, "J1")
+        assert found is not None
+        assert [item.code for item in found[0].warnings] == ["OUT_OF_MEMORY"]
+        assert jobs.without_waits(found[0]).warnings == ()
+
+
 @pytest.mark.parametrize("end", [operations.cancel, operations.delete])
 async def test_cancelling_and_deleting_stop_a_running_segment_and_its_decoder_within_ten_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[Bus, str], Awaitable[Job]]

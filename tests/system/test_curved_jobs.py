@@ -206,10 +206,17 @@ async def test_what_follows_a_failure(
 ) -> None:
     async with rig(tmp_path) as context:
         service = Analyse(Context(context.settings, context.bus, context.store, alone=alone))
-        outcome = service.failed(Delivery(subject="s", data=b"", attempt=delivered), errors.error(code))
+        await records.create_job(context.bus, a_job())
+        work = AnalyseWork(job_id="J1", generation=1, window=0)
+        outcome = await service.failed(Delivery(subject="s", data=b"", attempt=delivered), work, errors.error(code))
         assert isinstance(outcome, expected)
+        found = await records.get_job(context.bus, "J1")
+        assert found is not None
+        said = [item.code for item in found[0].warnings]
+        elsewhere = not alone and code in errors.ELSEWHERE
+        assert said == ([code] if elsewhere else []), "the job says what it waits for"
         with pytest.raises(errors.Transient):
-            service.failed(Delivery(subject="s", data=b""), errors.error("STORAGE_UNAVAILABLE"))
+            await service.failed(Delivery(subject="s", data=b""), work, errors.error("STORAGE_UNAVAILABLE"))
         service.close()
 
 

@@ -39,7 +39,7 @@ _recording = threading.Lock()
 class Device:
     """`name` as torch calls it (cpu, cuda, cuda:1), with a stream of its own on a GPU.
 
-    Work of one `Device` is in order, work of two overlaps: the engine and each segment's compositor have one each.
+    Work of one `Device` is in order, whichever thread asks; work of two overlaps: engines and compositors differ in it.
     Tensors of one must not be used by another before `down` or `wait`.
     """
 

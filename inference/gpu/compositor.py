@@ -8,7 +8,9 @@ the group once, as it halves an engine's batch.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +28,11 @@ from stereospot.options import Layout
 GROUP = 8
 """Frames at a time: enough to hide the cost of launching kernels."""
 
+STREAMS = 2
+"""Streams that all compositors of a process take turns with: torch keeps the memory of each apart, so few are made."""
+
 _log = log.get("inference")
+_turn = itertools.count()
 
 _PLACED = frozenset(
     {Layout.HALF_SBS, Layout.FULL_SBS, Layout.HALF_TB, Layout.FULL_TB, Layout.CROSS_EYED, Layout.LEFT}
@@ -47,7 +53,7 @@ class DeviceCompositor:
         self.means: list[float] = []
         self.group = GROUP
         self._torch: Any = importlib.import_module("torch")
-        self._on = Device(self._torch, device)
+        self._on = _shared(device, next(_turn) % STREAMS)
         self._sizes = geometry.plane_sizes(video.width, video.height, form)
         self._shifts = geometry.subsampling(form)
         place = inner.arrangement
@@ -125,3 +131,8 @@ class DeviceCompositor:
         stretched = int((grown < -(self._knot << 15)).sum())
         self.inner.stretch[0] += stretched
         self.inner.stretch[1] += grown.numel()
+
+
+@functools.cache
+def _shared(name: str, number: int) -> Device:
+    return Device(importlib.import_module("torch"), name)

@@ -23,8 +23,9 @@ from inference.gpu.convert import convert_learned
 from inference.gpu.samples import Known, Sampler
 from inference.warp import torch_kernel
 from stereospot import errors
-from stereospot.media.cmaf import Fragment
-from stereospot.options import Layout
+from stereospot.media import encoders
+from stereospot.media.cmaf import Fragment, FragmentEncoder
+from stereospot.options import Codec, Layout
 from tests.unit import clips, tiny_depth
 from tests.unit.devices import DEVICES, torch_on
 
@@ -229,3 +230,26 @@ def test_memory_that_runs_out_in_the_warp(
     most = 3
     with pytest.raises(errors.Exhausted):
         made.compose(pictures[:8], depths)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("codec", sorted(encoders.HARDWARE))
+def test_hardware_encoders(pictures: list[tuple[np.ndarray, ...]], codec: Codec) -> None:
+    """A segment by the GPU's encoder: every picture, at its time, and the same init from an encoder opened anew."""
+    if not encoders.usable(codec):
+        pytest.skip(f"this machine encodes no {codec}")
+    plan = clips.plan(320, 192)
+    spec = plan.encode.model_copy(update={"codec": codec, "crf": 20, "preset": "veryfast", "width": 320, "height": 192})
+    shown = clips.pictures(30, 320, 192)
+    made: list[Fragment] = []
+    for _ in range(2):
+        encoder = FragmentEncoder(spec)
+        for number, planes in enumerate(shown):
+            encoder.write(planes, number * clips.TICKS)
+        made.append(encoder.finish(len(shown) * clips.TICKS))
+    assert made[0].init_sha256 == made[1].init_sha256
+    assert made[0].pts == [number * clips.TICKS for number in range(30)]
+    found = decoded(made[0])
+    assert len(found) == 30
+    for picture, planes in zip(found, shown, strict=True):
+        assert np.abs(picture[:192].astype(int) - planes[0]).mean() < 12

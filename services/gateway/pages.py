@@ -29,6 +29,15 @@ FILTERS = (
     ("cancelled", "Cancelled"),
 )
 
+STAGES = (
+    ((Phase.CREATED, Phase.INGESTING), "Waiting"),
+    ((Phase.PLANNING,), "Reading"),
+    ((Phase.CONVERTING,), "Converting"),
+    ((Phase.ASSEMBLING,), "Putting together"),
+    ((Phase.COMPLETED,), "Done"),
+)
+"""What a film goes through, as its page tells it."""
+
 SAMPLES = "samples"
 """A filter of its own, shown while there are any."""
 
@@ -108,7 +117,8 @@ async def job(request: Request[Any, Any, Any], gateway: Given, job_id: FromPath[
     row = await gateway.index.fresh(job_id)
     if not wants_html(request.headers.get("accept", "")):
         return api.job_answer(gateway, row)
-    return page(gateway, "job.html", here="jobs", job=api.resource(gateway, row), strip=_strip(gateway, row))
+    strip = _strip(gateway, row)
+    return page(gateway, "job.html", here="jobs", job=api.resource(gateway, row), strip=strip, stages=STAGES)
 
 
 @get("/jobs/{job_id:str}/card", include_in_schema=False)

@@ -230,6 +230,21 @@ async def test_the_strip_by_keyboard(page: Page, gateway: Served) -> None:
     assert await page.run("return document.querySelector('[data-cell-note] p').textContent") == label
 
 
+async def test_the_stages_follow_the_job(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    now = "[...document.querySelectorAll('[data-stages] [aria-current=step]')].map((item) => item.textContent).join()"
+    await page.open("/jobs/J1")
+    assert await page.run(f"return {now}") == "Converting"
+    await records.change_job(
+        gateway.context.bus, "J1", lambda job: jobs.advance(job, jobs.Phase.ASSEMBLING, at=job.updated_at + 1)
+    )
+    await page.wait(f"{now} === 'Putting together'")
+    failure = Failure(code="ASSEMBLY_FAILED", sentence="s", advice="a")
+    await records.change_job(gateway.context.bus, "J1", lambda job: jobs.fail(job, failure, at=job.updated_at + 1))
+    await page.wait("document.querySelector('[data-stages]').hidden")
+
+
 async def test_a_cell_tells_what_happened_to_it(page: Page, gateway: Served) -> None:
     showing = Showing(gateway.context, "J1")
     await showing.begin()

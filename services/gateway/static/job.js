@@ -45,8 +45,12 @@ class Job extends HTMLElement {
     if (job.phase !== this.phase) {
       this.phase = job.phase;
       announce(job.stage_label);
-      const bar = this.querySelector("progress.long");
-      if (bar) bar.hidden = ["completed", "failed", "cancelled"].includes(job.phase);
+      const over = ["completed", "failed", "cancelled"].includes(job.phase);
+      for (const shown of this.querySelectorAll("progress.long, [data-stages]")) shown.hidden = over;
+      for (const stage of this.querySelectorAll("[data-phases]")) {
+        if (stage.dataset.phases.split(" ").includes(job.phase)) stage.setAttribute("aria-current", "step");
+        else stage.removeAttribute("aria-current");
+      }
       this.about();
     } else if (job.playback.ready && !this.wasReady) {
       this.about();

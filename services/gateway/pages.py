@@ -33,7 +33,7 @@ STAGES = (
     ((Phase.CREATED, Phase.INGESTING), "Waiting"),
     ((Phase.PLANNING,), "Reading"),
     ((Phase.CONVERTING,), "Converting"),
-    ((Phase.ASSEMBLING,), "Putting together"),
+    ((Phase.ASSEMBLING,), "Assembling"),
     ((Phase.COMPLETED,), "Done"),
 )
 """What a film goes through, as its page tells it."""

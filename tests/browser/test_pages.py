@@ -239,7 +239,7 @@ async def test_the_stages_follow_the_job(page: Page, gateway: Served) -> None:
     await records.change_job(
         gateway.context.bus, "J1", lambda job: jobs.advance(job, jobs.Phase.ASSEMBLING, at=job.updated_at + 1)
     )
-    await page.wait(f"{now} === 'Putting together'")
+    await page.wait(f"{now} === 'Assembling'")
     failure = Failure(code="ASSEMBLY_FAILED", sentence="s", advice="a")
     await records.change_job(gateway.context.bus, "J1", lambda job: jobs.fail(job, failure, at=job.updated_at + 1))
     await page.wait("document.querySelector('[data-stages]').hidden")

@@ -22,9 +22,9 @@ from bench import measure
 from services.collector import Collector
 from services.context import Context
 from stereospot import broker, jobs, log, records, subjects
-from stereospot.broker import Embedded
 from stereospot.bus import Bus, Conflict, Puller
 from stereospot.completion import Completion, decode, encode
+from stereospot.embedded import Embedded
 from stereospot.jobs import Job, Phase
 from stereospot.messages import SegmentDone, SourceRef
 from stereospot.settings import Settings

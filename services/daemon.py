@@ -25,8 +25,8 @@ from services.context import Context
 from services.listener import listen
 from services.reclaim import reclaim
 from stereospot import errors, jail, log, metrics
-from stereospot.broker import Embedded
 from stereospot.bus import Bus
+from stereospot.embedded import Embedded
 from stereospot.settings import Settings
 from stereospot.storage import open_store
 from streams_config.provision import Refusal, Unreachable, provision

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from stereospot import broker, errors
-from stereospot.broker import Embedded
+from stereospot import broker, embedded, errors
 from stereospot.bus import Bus
+from stereospot.embedded import Embedded
 from stereospot.settings import Settings
 from tests.support import eventually, wait_until
 
@@ -25,7 +25,7 @@ DAEMON = """
 import asyncio, sys
 from pathlib import Path
 from stereospot import log
-from stereospot.broker import Embedded
+from stereospot.embedded import Embedded
 
 log.configure()
 
@@ -158,7 +158,7 @@ def test_it_dies_with_its_daemon_and_the_next_start_works_at_once(tmp_path: Path
 
 def test_an_orphan_on_the_store_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where children outlive their parents, the next start ends the one that holds the store."""
-    monkeypatch.setattr(broker, "_RELEASE_SECONDS", 0.6)
+    monkeypatch.setattr(embedded, "_RELEASE_SECONDS", 0.6)
     folder = tmp_path / "broker"
     folder.mkdir()
     holder = subprocess.Popen(

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from stereospot import broker, subjects
-from stereospot.broker import Embedded
 from stereospot.bus import Bus, Write
+from stereospot.embedded import Embedded
 from stereospot.settings import Settings
 from tests.faults.table import Tell
 from tests.support import Nats, eventually

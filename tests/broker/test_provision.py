@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stereospot import broker, errors, subjects
+from stereospot import broker, embedded, errors, subjects
 from stereospot.bus import Bus
 from stereospot.settings import Settings
 from streams_config import provision as provisioner
@@ -30,7 +30,7 @@ def test_every_stream_bucket_and_consumer_of_the_code_has_a_file() -> None:
 
 
 def test_the_streams_fit_into_the_embedded_store() -> None:
-    assert sum(stream["max_bytes"] for stream in provisioner.load().streams.values()) < broker.MAX_FILE_STORE
+    assert sum(stream["max_bytes"] for stream in provisioner.load().streams.values()) < embedded.MAX_FILE_STORE
 
 
 async def test_files_go_to_the_api_as_they_are_and_come_back_the_same(bare: Bus) -> None:

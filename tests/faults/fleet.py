@@ -32,9 +32,10 @@ from stereospot.options import Options
 from stereospot.settings import Settings
 from stereospot.storage import open_store
 from streams_config import provision as provisioner
-from tests.faults import history
-from tests.faults.history import Death, History, Verdict
+from tests.faults import history, promises
+from tests.faults.history import Death, History
 from tests.faults.launch import Child, launcher
+from tests.faults.promises import Verdict
 from tests.media import sources as films
 from tests.support import Nats, eventually, nats_server
 
@@ -215,8 +216,8 @@ class Fleet:
         """Wait for rest, then check every promise; `slack_seconds` is promise 4's, beyond the ack wait."""
         await self.at_rest()
         found = await self.history(expected)
-        slack = stretched(history.OFFER_SECONDS) if slack_seconds is None else slack_seconds
-        return history.check(found, ack_wait_seconds=self.ack_wait, slack_seconds=slack)
+        slack = stretched(promises.OFFER_SECONDS) if slack_seconds is None else slack_seconds
+        return promises.check(found, ack_wait_seconds=self.ack_wait, slack_seconds=slack)
 
 
 @asynccontextmanager

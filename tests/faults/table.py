@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.faults.history import Verdict
+from tests.faults.promises import Verdict
 
 
 class Tell(Protocol):

@@ -17,7 +17,7 @@ from stereospot import records, subjects
 from stereospot.bus import Bus
 from stereospot.jobs import Phase
 from stereospot.options import Options
-from tests.faults import history
+from tests.faults import history, promises
 from tests.faults.fleet import PIPELINE, shorten, stretched
 from tests.faults.proxy import proxy
 from tests.faults.racing import INIT, drained, say
@@ -52,7 +52,7 @@ async def test_f8_completions_thrice_shuffled_and_acks_lost(tmp_path: Path, tell
         assert between.lost > 0
         assert between.repeated > 0
         found = await history.read(context)
-        verdict = history.check(found)
+        verdict = promises.check(found)
         tell("F8 thrice, shuffled, acks lost", verdict)
         assert len(found.triggers) == 1
         assert found.last_states["J1", 1].is_complete
@@ -74,7 +74,7 @@ async def test_f8_a_whole_job_over_a_bad_line(tmp_path: Path, tell: Tell) -> Non
                 await submit.create(inside, source, options, job_id="J1")
                 await eventually(lambda: _ended(context, "J1"), seconds=stretched(60), what="the film")
                 await eventually(lambda: _rests(context), seconds=stretched(30), what="rest")
-        verdict = history.check(
+        verdict = promises.check(
             await history.read(context, accepted=["J1"], expected={"J1": Phase.COMPLETED}), ack_wait_seconds=2.0
         )
         tell("F8 thrice, shuffled, acks lost", verdict)
@@ -120,7 +120,7 @@ async def test_f9_all_producers_finish_one_job_at_once(tmp_path: Path, tell: Tel
         for bus in buses:
             await bus.drain()
         found = await history.read(context)
-        tell(f"F9 {producers} producers at once", history.check(found), recovery=took)
+        tell(f"F9 {producers} producers at once", promises.check(found), recovery=took)
         assert len(found.triggers) == 1
         assert found.last_states["J1", 1].is_complete
         assert took < stretched(3.0)
@@ -172,6 +172,6 @@ async def test_f14_a_job_of_an_older_client_with_a_newer_planner_becomes_a_film(
             await context.bus.publish("stereospot.work.submit.J1", json.dumps(body).encode())
             await eventually(lambda: _ended(context, "J1"), seconds=stretched(60), what="the film")
             await eventually(lambda: _rests(context), seconds=stretched(30), what="rest")
-        verdict = history.check(await history.read(context, accepted=["J1"], expected={"J1": Phase.COMPLETED}))
+        verdict = promises.check(await history.read(context, accepted=["J1"], expected={"J1": Phase.COMPLETED}))
         tell("F14 message schemas mixed", verdict)
         assert verdict.violations == (), verdict

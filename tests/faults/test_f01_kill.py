@@ -20,7 +20,7 @@ from stereospot.messages import SegmentTask
 from stereospot.options import Options
 from tests.faults import points
 from tests.faults.fleet import PIPELINE, Fleet, Service, fleet, stretched
-from tests.faults.history import Verdict
+from tests.faults.promises import Verdict
 from tests.faults.table import Tell
 from tests.media import sources as films
 from tests.support import eventually

@@ -13,7 +13,7 @@ from stereospot import records
 from stereospot.jobs import Phase
 from stereospot.options import Options
 from stereospot.settings import Settings
-from tests.faults import history
+from tests.faults import history, promises
 from tests.faults.disk import Disk, small_disk
 from tests.faults.fleet import PIPELINE, Fleet, fleet, stretched
 from tests.faults.table import Tell
@@ -104,7 +104,7 @@ async def test_f6_a_broker_whose_disk_is_full(tmp_path: Path, tell: Tell) -> Non
             await eventually(lambda: _ended(context), seconds=stretched(90), what="the film")
             recovery = time.monotonic() - cleared
             found = await history.read(context, accepted=["J1"], expected={"J1": Phase.COMPLETED})
-            verdict = history.check(found)
+            verdict = promises.check(found)
             tell(FAULT, verdict, recovery=recovery)
             assert verdict.violations == (), verdict
 

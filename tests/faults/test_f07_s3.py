@@ -12,7 +12,7 @@ import pytest
 from services import submit
 from stereospot import keys
 from stereospot.options import Options
-from tests.faults import history
+from tests.faults import promises
 from tests.faults.fleet import PIPELINE, fleet
 from tests.faults.table import Tell
 from tests.media import sources as films
@@ -49,7 +49,7 @@ async def test_f7_a_job_over_a_store_that_fails(tmp_path: Path, tell: Tell) -> N
                 await made.ended("J1", "J2", seconds=150)
                 await made.at_rest(60)
                 print(f"{time.monotonic() - began:.1f} s, {len(proxy.seen)} requests, {dict(proxy.done)}")
-                verdict = history.check(await made.history(), ack_wait_seconds=made.ack_wait)
+                verdict = promises.check(await made.history(), ack_wait_seconds=made.ack_wait)
                 tell("F7 S3 with 30 % errors", verdict)
                 assert verdict.violations == (), verdict
                 assert {"503", "500", "200-with-error", "reset", "torn", "stall", "unheard"} == set(proxy.done)

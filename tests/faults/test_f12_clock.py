@@ -15,7 +15,7 @@ import pytest
 from services.gateway.index import Index
 from stereospot import subjects
 from stereospot.messages import Worker
-from tests.faults import history
+from tests.faults import promises
 from tests.faults.fleet import PIPELINE, Fleet, Service, fleet, stretched
 from tests.faults.table import Tell
 from tests.support import eventually
@@ -83,7 +83,7 @@ async def test_f12_clocks_that_jump_by_an_hour(tmp_path: Path, tell: Tell, hours
         await made.at_rest()
         # What processes wrote into their own records of the run carries their own time: of no use to the checker.
         found = replace(await made.history(), lines=())
-        verdict = history.check(found, ack_wait_seconds=made.ack_wait)
+        verdict = promises.check(found, ack_wait_seconds=made.ack_wait)
         tell("F12 clocks jump by an hour", verdict)
         assert verdict.violations == (), verdict
         assert verdict.extra == 0, "a lease is the server's, not the clock's"

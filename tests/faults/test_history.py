@@ -12,7 +12,7 @@ from stereospot import jobs, keys
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
 from stereospot.messages import DeadLetter, Failure, Film, JobEvent, SegmentDone, SegmentEvent, Trigger
-from tests.faults import history
+from tests.faults import promises
 from tests.faults.history import (
     Death,
     History,
@@ -22,10 +22,9 @@ from tests.faults.history import (
     SegmentRevision,
     StateRevision,
     TriggerRevision,
-    Violation,
     WebhookCall,
-    check,
 )
+from tests.faults.promises import Violation, check
 from tests.system.rig import a_job
 
 INIT = "a" * 64
@@ -247,5 +246,5 @@ def test_computations_and_recovery_are_counted() -> None:
     )
     verdict = check(base)
     assert verdict.violations == ()
-    assert verdict.extra == history.extra_computations(base) == 1
+    assert verdict.extra == promises.extra_computations(base) == 1
     assert verdict.recovery == pytest.approx(0.4)

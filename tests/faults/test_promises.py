@@ -16,7 +16,7 @@ import pytest
 from services import operations
 from services.gateway.tokens import Tokens
 from stereospot.jobs import Phase
-from tests.faults import history
+from tests.faults import history, promises
 from tests.faults.fleet import PIPELINE, Fleet, fleet, shorten, stretched
 from tests.faults.history import Playlist
 from tests.faults.table import Tell
@@ -87,7 +87,7 @@ async def test_p5_a_player_follows_while_workers_die(tmp_path: Path, tell: Tell)
         await made.ended("J1")
         await made.at_rest()
         found = replace(await made.history(), playlists=tuple(player.heard))
-        verdict = history.check(found, ack_wait_seconds=made.ack_wait, slack_seconds=stretched(2.0))
+        verdict = promises.check(found, ack_wait_seconds=made.ack_wait, slack_seconds=stretched(2.0))
         tell("F1 kill -9 under a player", verdict)
         assert verdict.violations == (), verdict
         assert player.heard[-1].ended
@@ -101,8 +101,8 @@ async def test_p9_nothing_is_worked_on_ten_seconds_after_a_cancel(tmp_path: Path
         for worker in workers:
             await made.at_work(worker)
         await operations.cancel(made.bus, "J1")
-        await eventually(lambda: _idle(made), seconds=history.CANCEL_SECONDS, what="nothing in anybody's hands")
-        await asyncio.sleep(history.CANCEL_SECONDS + 2.0)  # what would come late comes now
+        await eventually(lambda: _idle(made), seconds=promises.CANCEL_SECONDS, what="nothing in anybody's hands")
+        await asyncio.sleep(promises.CANCEL_SECONDS + 2.0)  # what would come late comes now
         verdict = await made.verdict({"J1": Phase.CANCELLED})
         tell("F3 cancel in the middle", verdict)
         assert verdict.violations == (), verdict
@@ -131,7 +131,7 @@ async def test_p9_a_film_on_its_way_to_a_slow_store_stops_at_a_cancel(tmp_path: 
                     info = await made.bus.consumer_info("KV_state", "assembler")
                     return not info["num_ack_pending"] and not info["num_pending"]
 
-                await eventually(settled, seconds=history.CANCEL_SECONDS, what="the assembler's hands empty")
+                await eventually(settled, seconds=promises.CANCEL_SECONDS, what="the assembler's hands empty")
                 recovery = time.monotonic() - began
                 verdict = await made.verdict({"J1": Phase.CANCELLED})
                 tell("F3 cancel of a film on its way", jobs=1, lost=verdict.lost, recovery=recovery)

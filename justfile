@@ -34,6 +34,10 @@ faults *args:
 bench *args:
     uv run python -m bench "$@"
 
+# all that only a GPU can show; says so where none answers: just gpu-check [CHECKOUT_OF_NUNIF]
+gpu-check *args:
+    uv run --extra gpu python -m bench.gpu_check "$@"
+
 # train the depth network (hours; resumes), see docs/relief.md
 train-relief *args:
     uv run --with torch --with onnx python -m inference.training.train --init inference/depth/relief.onnx "$@"

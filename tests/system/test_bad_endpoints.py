@@ -1,7 +1,7 @@
 """Whole jobs, through the real daemon, by a server process that answers badly: a code on the job, a dead letter or
 another try for the segment, and every other segment and job as if nothing had happened.
 
-What each bad answer is called at the backend is in `test_http_backend.py`.
+What each bad answer is called at the backend is in `test_http_answers.py`.
 """
 
 from __future__ import annotations

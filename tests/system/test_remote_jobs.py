@@ -1,6 +1,6 @@
 """Jobs whose segments an HTTP endpoint converts, through the whole daemon: well, badly for a while, badly for good.
 
-What each bad answer is called is in `test_http_backend.py`; here is what becomes of the job, and of its neighbours.
+What each bad answer is called is in `test_http_answers.py`; here is what becomes of the job, and of its neighbours.
 """
 
 from __future__ import annotations

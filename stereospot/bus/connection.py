@@ -11,7 +11,6 @@ import contextlib
 import json
 import random
 import re
-import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from stereospot import crash, errors, history, log
-from stereospot.bus import api, buckets, tail
+from stereospot.bus import api, buckets, credentials, tail
 from stereospot.bus.administration import Administration
 from stereospot.bus.api import Conflict, Refused, Stored
 from stereospot.bus.buckets import Bucket, Write
@@ -93,7 +92,7 @@ class Bus(Administration):
             "disconnected_cb": bus._on_disconnected,
             "reconnected_cb": bus._on_reconnected,
             "closed_cb": bus._on_end,
-            **_credentials(settings),
+            **credentials.options(settings, servers),
         }
         try:
             async with asyncio.timeout(connect_seconds):
@@ -104,7 +103,7 @@ class Bus(Administration):
             if isinstance(problem, errors.StereoSpotError):
                 raise
             said = bus._problem or f"{type(problem).__name__}: {problem}"
-            raise errors.error("BROKER_UNAVAILABLE", f"{_addresses(servers)}: {said}") from problem
+            raise errors.error("BROKER_UNAVAILABLE", f"{credentials.addresses(servers)}: {said}") from problem
         bus._is_new = False
         _log.info(
             "connected",
@@ -214,12 +213,19 @@ class Bus(Administration):
         If the connection was lost meanwhile it times out when that is back, since its answer may be lost.
         """
         scope = asyncio.timeout(timeout)
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
         self._asking[scope] = _Question(subject.lower(), sent=self.nc.is_connected)
         try:
             async with scope:
-                return await self.nc.request(
+                answer = await self.nc.request(
                     subject, data, timeout=timeout + 1, headers=dict(headers) if headers else None
                 )
+                if task is not None and task.cancelling() > cancels:
+                    # nats-py waits with `wait_for`, which in Python 3.11 loses a cancel that comes with the answer:
+                    # whoever cancelled would wait for ever.
+                    raise asyncio.CancelledError
+                return answer
         except TimeoutError as problem:
             if subject.lower() in self._forbidden:
                 self._forbidden.discard(subject.lower())
@@ -379,22 +385,3 @@ class Bus(Administration):
     def _notify(self) -> None:
         for callback in tuple(self._listeners):
             callback()
-
-
-def _addresses(servers: Sequence[str]) -> str:
-    """The servers without the passwords that may be in their URLs."""
-    return ", ".join(url.rpartition("@")[2].rpartition("//")[2] for url in servers)
-
-
-def _credentials(settings: Settings) -> dict[str, Any]:
-    """nats-py's options for who we are; a token, a creds file or an nkey seed."""
-    options: dict[str, Any] = {}
-    if settings.nats_token is not None:
-        options["token"] = settings.nats_token.get_secret_value()
-    if settings.nats_creds is not None:
-        options["user_credentials"] = str(settings.nats_creds)
-    if settings.nats_nkey_seed is not None:
-        options["nkeys_seed"] = str(settings.nats_nkey_seed)
-    if settings.nats_tls_ca is not None:
-        options["tls"] = ssl.create_default_context(cafile=str(settings.nats_tls_ca))
-    return options

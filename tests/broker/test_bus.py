@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Any
 
 import nats.errors
 import pytest
@@ -274,3 +275,19 @@ async def test_core_requests(bus: Bus) -> None:
     assert await bus.request("stereospot.test.ping", b"ping") == b"pong"
     with pytest.raises(errors.Transient):
         await bus.request("stereospot.test.nobody", timeout=0.2)
+
+
+async def test_a_cancel_that_comes_with_the_answer_is_not_lost(bus: Bus) -> None:
+    """Python 3.11's `wait_for` swallows it: a follower that was cancelled went on, and its segment hung for ever."""
+    waiting: dict[str, asyncio.Future[Any]] = bus.nc._resp_map  # pyright: ignore[reportPrivateUsage]
+    for _ in range(20):
+        task = asyncio.create_task(bus.stream_info(subjects.WORK))
+        while not waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        (answer,) = waiting.values()
+        while not answer.done():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+    assert (await bus.stream_info(subjects.WORK))["config"]["name"] == subjects.WORK

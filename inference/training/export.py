@@ -37,10 +37,10 @@ from inference.training.network import HEIGHT, WIDTH, ReliefNet, parameters
 from inference.training.render import still
 from inference.training.textures import make_atlas
 
-SURE, UNSURE = 0.20, 0.45
+SURE, UNSURE = 0.30, 0.60
 """Expected error (Laplace scale, in units of the range) up to which relief is kept whole, and from
 which nothing of it is kept."""
-CARD_FROM, CARD_SURE = 1.0, 3.0
+CARD_FROM, CARD_SURE = 0.5, 2.5
 """Logit of a picture being a card from which its relief starts to fade, and at which it is gone."""
 MIDDLE = 0.5
 CALIBRATION_SEED = 77

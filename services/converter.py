@@ -29,6 +29,7 @@ from services.fitness import Fitness, Refusal, Work
 from services.watch import Threads, is_wanted, obeying, watching
 from services.windows import StoredWindows
 from stereospot import crash, errors, keys, log, metrics, records, subjects
+from stereospot.actor import PATIENT
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media.model import Plan, Segment
@@ -54,6 +55,14 @@ UNFIT_SECONDS = 3.0
 MISSING_SECONDS = 10.0
 """How long it rests after a worker that lacks its model or engine: such a worker is idle, so others need the time to
 come to it first."""
+
+CUT_OFF_SECONDS = 60.0
+"""How long a worker waits for a storage that is away with the same segment. Longer than that it may be this worker
+alone that cannot reach it: it says so on the job and leaves the segment to others."""
+
+CUT_OFF_RESTS = 6
+"""Such a segment rests for MISSING_SECONDS, each time for as much more, up to so many of them: a consumer gives a
+message out a thousand times only, and a whole fleet may be without its storage for a day."""
 
 SUSPECT_SECONDS = 1.0
 """How long a segment rests that met one in this process that had better be alone (`services.company`)."""
@@ -93,6 +102,7 @@ class Converter:
         self.ahead = Ahead()
         self.lost: errors.StereoSpotError | None = None
         self.on_lost: Callable[[], None] = lambda: None
+        self._waiting: dict[str, float] = {}
         self.busy: set[str] = set()
         self.fps: float | None = None
 
@@ -132,6 +142,20 @@ class Converter:
             task = delivery.parse(SegmentTask)
         except ValidationError as error:
             return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+        name = f"{task.job_id}.{task.generation}.{task.index}"
+        try:
+            outcome = await self._handle(delivery, task, name)
+        except errors.StereoSpotError as error:
+            if self._context.alone or not self._is_cut_off(name, error):
+                raise  # the actor waits and asks again, without using up a try
+            failure = Failure.of(error, segment_index=task.index)
+            await self._explain(task, failure)
+            rests = min(1 + delivery.excused, CUT_OFF_RESTS)
+            outcome = _give_back(task, Refusal(failure, rests * MISSING_SECONDS))
+        self._waiting.pop(name, None)
+        return outcome
+
+    async def _handle(self, delivery: Delivery, task: SegmentTask, name: str) -> Outcome:
         asked_at = time.monotonic()
         # A slot may wait meanwhile: what does not depend on each other is asked for at once.
         found, _, done, head, segment = await asyncio.gather(
@@ -152,7 +176,6 @@ class Converter:
             return _give_back(task, refusal)
         if head is None or segment is None:
             return Retry(reason="the plan is not readable yet")
-        name = f"{task.job_id}.{task.generation}.{task.index}"
         self.busy.add(name)
         try:
             async with self._company.visit(alone=delivery.attempt > 1) as welcome:
@@ -284,7 +307,9 @@ class Converter:
             crash.point(name)
 
     async def failed(self, delivery: Delivery, task: SegmentTask, error: errors.StereoSpotError) -> Outcome:
-        """What to do about a segment that failed."""
+        """What to do about a segment that failed; raises what is not its doing: a broker or a storage that is away."""
+        if error.code in PATIENT:
+            raise error
         if error.code == "CANCELLED":
             return Ack("cancelled")
         if error.code == "SEGMENT_MISMATCH":
@@ -311,6 +336,13 @@ class Converter:
             self._fitness.is_too_small(_work_of(task), failure, UNFIT_SECONDS)
             await self._explain(task, failure)
         return Retry(reason=str(error), failure=failure)
+
+    def _is_cut_off(self, name: str, error: errors.StereoSpotError) -> bool:
+        """Whether the storage has been away so long, for this worker, that another one had better try."""
+        if error.code not in PATIENT or error.code == "BROKER_UNAVAILABLE":
+            return False  # without the broker nothing can be given back
+        now = time.monotonic()
+        return now >= self._waiting.setdefault(name, now) + CUT_OFF_SECONDS
 
     async def _lacks(self, task: SegmentTask, failure: Failure, delay_seconds: float) -> Outcome:
         """Leave this job to others, and say so on it."""

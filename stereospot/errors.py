@@ -141,8 +141,11 @@ _ENTRIES = (
 CATALOGUE: dict[str, Entry] = {item.code: item for item in _ENTRIES}
 
 ELSEWHERE = frozenset(
-    {"ENCODER_MISMATCH", "OUT_OF_MEMORY", *(item.code for item in _ENTRIES if item.kind == "misconfigured")}
-)
+    {
+        "ENCODER_MISMATCH", "OUT_OF_MEMORY", "STORAGE_FULL", "STORAGE_UNAVAILABLE",
+        *(item.code for item in _ENTRIES if item.kind == "misconfigured"),
+    }
+)  # fmt: skip
 """Failures of a worker and not of its work: another worker may not have them, so work waits for one."""
 
 

@@ -110,6 +110,27 @@ async def retry(bus: Bus, job_id: str) -> Job:
     return job
 
 
+def is_cancelled(job: Job) -> bool:
+    """Whether a cancel has been written."""
+    return job.phase is Phase.CANCELLED
+
+
+def is_retried(job: Job) -> bool:
+    """Whether a retry has been written and holds: the job goes on in, or was completed by, a later attempt."""
+    return job.attempt > 1 and (job.is_active or job.phase is Phase.COMPLETED)
+
+
+async def tell_again(bus: Bus, job: Job) -> None:
+    """Send once more what goes with a cancel or a retry whose record is written; the same twice is the same once."""
+    if job.phase is Phase.CANCELLED:
+        await withdraw(bus, job.job_id)
+        await announce(bus, job, "cancelled")
+    elif job.phase is Phase.PLANNING:
+        # Nothing is withdrawn: a planner may be at work and have sent segments.
+        await publish_plan(bus, job)
+        await announce(bus, job, "retried", attempt=job.attempt)
+
+
 async def change(
     bus: Bus, job_id: str, *, options: Options | None = None, source: SourceRef | None = None, pool: str | None = None
 ) -> Job:

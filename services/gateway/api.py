@@ -1,4 +1,4 @@
-"""`/api/v1`: jobs, uploads, segments, workers, dead letters, numbers, and what this version can do."""
+"""`/api/v1`: jobs, uploads, workers, numbers, and what this version can do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from litestar import Request, Response, delete, get, patch, post, route
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 import stereospot
-from services import dead_letters, operations
+from services import operations
 from services.gateway import resources, tus, uploads
 from services.gateway.idempotency import Once, once
 from services.gateway.requests import JobChanges, NewJob, Seek, create
@@ -171,22 +171,32 @@ async def edit_job(
 @post("/jobs/{job_id:str}/cancel", status_code=200)
 async def cancel_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> Response[dict[str, Any]]:
     """Stop spending compute on a job; what is done stays, a retry goes on from there."""
-    return await _changed(request, gateway, job_id, operations.cancel)
+    return await _changed(request, gateway, job_id, operations.cancel, operations.is_cancelled)
 
 
 @post("/jobs/{job_id:str}/retry", status_code=200)
 async def retry_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> Response[dict[str, Any]]:
     """Go on with a failed or cancelled job: only what is missing is converted."""
-    return await _changed(request, gateway, job_id, operations.retry)
+    return await _changed(request, gateway, job_id, operations.retry, operations.is_retried)
 
 
 async def _changed(
-    request: Request[Any, Any, Any], gateway: Gateway, job_id: str, change: Callable[[Bus, str], Awaitable[Job]]
+    request: Request[Any, Any, Any],
+    gateway: Gateway,
+    job_id: str,
+    change: Callable[[Bus, str], Awaitable[Job]],
+    is_done: Callable[[Job], bool],
 ) -> Response[dict[str, Any]]:
-    async with once(gateway, request, change.__name__, job_id) as told:
+    bus = gateway.context.bus
+    async with once(gateway, request, change.__name__, job_id, makes=False) as told:
         if not told.answered:
-            await expect(gateway, job_id, if_match(request))
-            await change(gateway.context.bus, job_id)
+            row = await gateway.index.fresh(job_id)
+            if told.came and is_done(row.job):
+                # Whoever asked first wrote the record, and may have died before saying so to anybody.
+                await operations.tell_again(bus, row.job)
+            else:
+                await expect(gateway, job_id, if_match(request))
+                await change(bus, job_id)
     return job_answer(gateway, await gateway.index.fresh(job_id), headers=told.headers)
 
 
@@ -257,59 +267,12 @@ async def upload(
     return Response(tus.whole(stored), status_code=told.made_status, headers=headers)
 
 
-# ---- workers, dead letters, numbers ----------------------------------------------------------------------
+# ---- workers, numbers ------------------------------------------------------------------------------------
 @get("/workers")
 async def list_workers(gateway: Given) -> dict[str, Any]:
     """Converters that were heard of in the last seconds."""
     now = time.time()
     return {"workers": [resources.worker(item, now) for item in gateway.index.workers()]}
-
-
-@get("/dead-letters")
-async def list_dead_letters(gateway: Given) -> dict[str, Any]:
-    """Messages that will not be tried again by themselves, newest first."""
-    letters = await dead_letters.letters(gateway.context.bus)
-    return {"dead_letters": [letter_resource(item) for item in reversed(letters)]}
-
-
-def letter_resource(item: Any) -> dict[str, Any]:
-    return {
-        "dead_id": item.dead_id,
-        "kind": item.kind,
-        "job_id": item.job_id,
-        "at": resources.timestamp(item.at),
-        "attempts": item.attempts,
-        "worker_id": item.worker_id,
-        "error": resources.failure(item.failure),
-        "subject": item.subject,
-        "original": item.original[:4096],
-    }
-
-
-@get("/dead-letters/{dead_id:str}")
-async def get_dead_letter(gateway: Given, dead_id: FromPath[str]) -> dict[str, Any]:
-    found = await dead_letters.find(gateway.context.bus, dead_id)
-    if found is None:
-        raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
-    return letter_resource(found)
-
-
-@post("/dead-letters/{dead_id:str}/retry", status_code=200)
-async def retry_dead_letter(
-    request: Request[Any, Any, Any], gateway: Given, dead_id: FromPath[str]
-) -> Response[dict[str, Any]]:
-    """Try the work once more."""
-    body: dict[str, Any] = {"dead_id": dead_id}  # it is not kept: a repeated request hears no more of it than that
-    async with once(gateway, request, "dead letter", dead_id) as told:
-        if not told.answered:
-            body = letter_resource(await dead_letters.retry(gateway.context.bus, dead_id))
-    return Response(body, headers=told.headers)
-
-
-@delete("/dead-letters/{dead_id:str}", status_code=204)
-async def drop_dead_letter(gateway: Given, dead_id: FromPath[str]) -> None:
-    if not await dead_letters.drop(gateway.context.bus, dead_id):
-        raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
 
 
 async def numbers(gateway: Gateway) -> dict[str, Any]:
@@ -385,6 +348,5 @@ def error_resource(code: str) -> dict[str, Any]:
 
 HANDLERS = (
     create_job, list_jobs, get_job, edit_job, cancel_job, retry_job, delete_job, delete_job_by_post, seek_job,
-    upload, list_workers, list_dead_letters, get_dead_letter, retry_dead_letter, drop_dead_letter,
-    stats, capabilities, list_errors, get_error,
+    upload, list_workers, stats, capabilities, list_errors, get_error,
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 The bucket remembers, for a day, what the request was, the id of what it makes, and whether it was answered. The id is
 fixed before anything is made: whoever repeats the request after a crash makes the same thing. What makes nothing (a
-retry, a cancel) is done again until it was answered, and not after that.
+retry, a cancel) is done again until it was answered, and not after that; its refusal is forgotten, so that a repeat
+which is known comes from somebody whose request may have been done, wholly or in part.
 """
 
 from __future__ import annotations
@@ -44,9 +45,12 @@ class Once:
 
 
 @asynccontextmanager
-async def once(gateway: Gateway, request: Request[Any, Any, Any], *what: str | None) -> AsyncGenerator[Once]:
+async def once(
+    gateway: Gateway, request: Request[Any, Any, Any], *what: str | None, makes: bool = True
+) -> AsyncGenerator[Once]:
     """Do what the request asks inside; `what` is all that makes it this request and no other.
 
+    makes: whether it makes something under `made_id`; what makes nothing is not remembered when it is refused.
     Raises INVALID_REQUEST for a key that is none, CONFLICT for one that belongs to another request.
     """
     given = request.headers.get(HEADER.lower())
@@ -69,7 +73,13 @@ async def once(gateway: Gateway, request: Request[Any, Any, Any], *what: str | N
         mine, revision, came = Submission.model_validate_json(entry.value), entry.revision, True
         if mine.request_sha256 != fingerprint:
             raise errors.error("CONFLICT", f"This {HEADER} was used for another request.") from None
-    yield Once(mine.job_id, came, mine.answered)
+    try:
+        yield Once(mine.job_id, came, mine.answered)
+    except errors.Permanent:
+        if not makes and not mine.answered:
+            with suppress(Conflict, errors.StereoSpotError):
+                await bucket.delete(key, revision=revision)
+        raise
     if not mine.answered:
         with suppress(Conflict):  # the same request, sent twice at once: the other one has said it
             await bucket.update(key, mine.model_copy(update={"answered": True}), revision)

@@ -13,7 +13,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
 from services import dead_letters
-from services.gateway import api, qr, resources, samples, storyboard
+from services.gateway import api, letters, qr, resources, samples, storyboard
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
 from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
@@ -198,10 +198,10 @@ async def workers(gateway: Given) -> Response[str]:
 
 
 @get("/dead-letters", include_in_schema=False)
-async def letters(gateway: Given) -> Response[str]:
+async def given_up(gateway: Given) -> Response[str]:
     found = await dead_letters.letters(gateway.context.bus)
     return page(
-        gateway, "letters.html", here="letters", letters=[api.letter_resource(item) for item in reversed(found)]
+        gateway, "letters.html", here="letters", letters=[letters.letter_resource(item) for item in reversed(found)]
     )
 
 
@@ -211,5 +211,5 @@ def _strip(gateway: Gateway, row: Row) -> dict[str, Any] | None:
 
 
 HANDLERS = (
-    home, jobs, job, card, about, watch, try_out, launch, workers, letters, *samples.HANDLERS, *storyboard.HANDLERS,
+    home, jobs, job, card, about, watch, try_out, launch, workers, given_up, *samples.HANDLERS, *storyboard.HANDLERS,
 )  # fmt: skip

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import time
 from typing import Any
 
 import httpx
 import pytest
 
-from services import submit
+from services import dead_letters, submit
+from stereospot import jobs, records, subjects
+from stereospot.bus import Delivery
 from stereospot.jobs import Phase
-from stereospot.messages import Failure, SourceRef
+from stereospot.letters import dead_letter
+from stereospot.messages import DeadLetter, Failure, PlanWork, SourceRef, Submission
 from stereospot.options import Options
 from tests.support import eventually
 from tests.system.gateway import CLIP, Served, move, upload
@@ -31,7 +36,7 @@ async def thrice(gateway: Served, method: str, path: str, **values: Any) -> list
     return [first, *again]
 
 
-async def jobs(gateway: Served) -> set[str]:
+async def listed_jobs(gateway: Served) -> set[str]:
     body = (await gateway.client.get("/api/v1/jobs?kind=all&limit=200")).json()
     return {job["job_id"] for job in body["jobs"]}
 
@@ -61,7 +66,7 @@ async def test_what_is_made_of_a_film_there_is(gateway: Served, path: str) -> No
     assert len(made) == 1
 
     async def listed() -> bool:
-        return await jobs(gateway) == made | {job_id}
+        return await listed_jobs(gateway) == made | {job_id}
 
     await eventually(listed, what="the two jobs")
 
@@ -111,3 +116,101 @@ async def test_a_retry_and_a_cancel(gateway: Served) -> None:
     for _ in range(2):
         cancelled = await gateway.client.post("/api/v1/jobs/J1/cancel", headers=two)
         assert (cancelled.status_code, cancelled.json()["phase"]) == (200, "cancelled")
+
+
+# ---- whoever did it died before saying so ----------------------------------------------------------------
+async def came(gateway: Served, *what: str) -> None:
+    """What a gateway leaves in the bucket that dies while it does what was asked with the key `one`."""
+    bucket = gateway.context.bus.bucket(subjects.IDEMPOTENCY)
+    asked = hashlib.sha256("\0".join(what).encode()).hexdigest()
+    await bucket.create(hashlib.sha256(b"one").hexdigest()[:48], Submission(job_id="M1", request_sha256=asked))
+
+
+async def failed(gateway: Served) -> jobs.Job:
+    """J1, whose work is taken and which failed of it."""
+    await submit.create(gateway.context, SourceRef(key="input/J1/source.mp4"), Options(), job_id="J1")
+    await gateway.context.bus.purge(subjects.WORK)
+    return await move(gateway, "J1", Phase.PLANNING, Phase.FAILED, failure=FAILURE)
+
+
+async def plans(gateway: Served) -> list[int]:
+    """The attempts that are to be planned."""
+    bus = gateway.context.bus
+    state = (await bus.stream_info(subjects.WORK))["state"]
+    found = [await bus.get(subjects.WORK, number) for number in range(state["first_seq"], state["last_seq"] + 1)]
+    return [PlanWork.model_validate_json(item.data).attempt for item in found if item is not None]
+
+
+FAILURE = Failure(code="NO_FRAMES", sentence="s", advice="a")
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-Match": '"1"'}])
+async def test_a_retry_that_nobody_published(gateway: Served, headers: dict[str, str]) -> None:
+    await failed(gateway)
+    await came(gateway, "retry", "J1")
+    await records.change_job(gateway.context.bus, "J1", lambda job: jobs.retry(job, at=time.time()))
+    assert await plans(gateway) == []
+    other = await gateway.client.post("/api/v1/jobs/J1/retry", headers={"Idempotency-Key": "two"})
+    assert other.status_code == 409, "who never asked before is told how things are"
+    for replayed in (None, "true"):
+        again = await gateway.client.post("/api/v1/jobs/J1/retry", headers=ONE | headers)
+        assert (again.status_code, again.json()["attempt"]) == (200, 2), again.text
+        assert again.headers.get("idempotency-replayed") == replayed
+        assert await plans(gateway) == [2]
+    other = await gateway.client.post("/api/v1/jobs/J1/retry", headers={"Idempotency-Key": "two"})
+    assert other.status_code == 409, "and told the same again"
+
+
+async def test_a_retry_that_was_published_and_went_on(gateway: Served) -> None:
+    await failed(gateway)
+    await came(gateway, "retry", "J1")
+    await records.change_job(gateway.context.bus, "J1", lambda job: jobs.retry(job, at=time.time()))
+    await move(gateway, "J1", Phase.CONVERTING)
+    again = await gateway.client.post("/api/v1/jobs/J1/retry", headers=ONE)
+    assert (again.status_code, again.json()["phase"]) == (200, "converting"), again.text
+    assert await plans(gateway) == [], "it is planned already"
+
+
+async def test_a_cancel_that_nobody_was_told_of(gateway: Served) -> None:
+    await submit.create(gateway.context, SourceRef(key="input/J1/source.mp4"), Options(), job_id="J1")
+    await came(gateway, "cancel", "J1")
+    await move(gateway, "J1", Phase.CANCELLED)
+    again = await gateway.client.post("/api/v1/jobs/J1/cancel", headers=ONE | {"If-Match": '"1"'})
+    assert (again.status_code, again.json()["phase"]) == (200, "cancelled"), again.text
+    told = await gateway.context.bus.last_per_subject("EVENT", subjects.event_job("J1", "cancelled"))
+    assert len(told) == 1
+
+
+async def letter(gateway: Served) -> DeadLetter:
+    """The letter of the plan of which J1 failed."""
+    job = await failed(gateway)
+    work = PlanWork(job_id="J1", generation=job.generation, attempt=job.attempt)
+    source = Delivery(
+        subject=subjects.work("plan", "J1"), data=work.body(), attempt=4, stream=subjects.WORK, stream_sequence=7,
+        headers={},
+    )  # fmt: skip
+    made = dead_letter(source, FAILURE, worker_id="w", at=time.time())
+    await gateway.context.bus.publish(subjects.dead(made.kind, made.dead_id), made)
+    return made
+
+
+async def test_a_dead_letter_whose_work_is_tried_again(gateway: Served) -> None:
+    path = f"/api/v1/dead-letters/{(await letter(gateway)).dead_id}/retry"
+    answers = await thrice(gateway, "POST", path)
+    assert answers[0].json()["kind"] == "work-plan"
+    assert answers[1].json() == answers[2].json() == {"dead_id": answers[0].json()["dead_id"]}
+    assert await plans(gateway) == [2]
+
+
+async def test_a_dead_letter_that_was_removed_unanswered(gateway: Served) -> None:
+    made = await letter(gateway)
+    path = f"/api/v1/dead-letters/{made.dead_id}/retry"
+    await came(gateway, "dead letter", made.dead_id)
+    await dead_letters.retry(gateway.context.bus, made.dead_id)
+    for replayed in (None, "true"):
+        again = await gateway.client.post(path, headers=ONE)
+        assert (again.status_code, again.json()) == (200, {"dead_id": made.dead_id}), again.text
+        assert again.headers.get("idempotency-replayed") == replayed
+    for _ in range(2):
+        unknown = await gateway.client.post(path, headers={"Idempotency-Key": "two"})
+        assert unknown.json()["code"] == "NOT_FOUND", "a letter that was never there for this one never is"

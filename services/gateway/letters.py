@@ -1,0 +1,74 @@
+"""Dead letters over HTTP: what will not be tried again by itself, and what a person does about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, delete, get, post
+from litestar.params import FromPath
+
+from services import dead_letters
+from services.gateway import resources
+from services.gateway.idempotency import Once, once
+from services.gateway.state import Gateway, Given
+from stereospot import errors
+from stereospot.messages import DeadLetter
+
+
+@get("/dead-letters")
+async def list_dead_letters(gateway: Given) -> dict[str, Any]:
+    """Messages that will not be tried again by themselves, newest first."""
+    letters = await dead_letters.letters(gateway.context.bus)
+    return {"dead_letters": [letter_resource(item) for item in reversed(letters)]}
+
+
+def letter_resource(item: DeadLetter) -> dict[str, Any]:
+    return {
+        "dead_id": item.dead_id,
+        "kind": item.kind,
+        "job_id": item.job_id,
+        "at": resources.timestamp(item.at),
+        "attempts": item.attempts,
+        "worker_id": item.worker_id,
+        "error": resources.failure(item.failure),
+        "subject": item.subject,
+        "original": item.original[:4096],
+    }
+
+
+@get("/dead-letters/{dead_id:str}")
+async def get_dead_letter(gateway: Given, dead_id: FromPath[str]) -> dict[str, Any]:
+    found = await dead_letters.find(gateway.context.bus, dead_id)
+    if found is None:
+        raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
+    return letter_resource(found)
+
+
+@post("/dead-letters/{dead_id:str}/retry", status_code=200)
+async def retry_dead_letter(
+    request: Request[Any, Any, Any], gateway: Given, dead_id: FromPath[str]
+) -> Response[dict[str, Any]]:
+    """Try the work once more. The letter is not kept: a repeated request hears no more of it than its id."""
+    async with once(gateway, request, "dead letter", dead_id, makes=False) as told:
+        letter = await letter_again(gateway, dead_id, told)
+    return Response({"dead_id": dead_id} if letter is None else letter_resource(letter), headers=told.headers)
+
+
+async def letter_again(gateway: Gateway, dead_id: str, told: Once) -> DeadLetter | None:
+    """Try a letter's work once more; None where the same request did that before. Raises NOT_FOUND, CONFLICT.
+
+    The letter goes last: without it, an earlier request that was not refused did all there is to do.
+    """
+    bus = gateway.context.bus
+    if told.answered or (told.came and await dead_letters.find(bus, dead_id) is None):
+        return None
+    return await dead_letters.retry(bus, dead_id)
+
+
+@delete("/dead-letters/{dead_id:str}", status_code=204)
+async def drop_dead_letter(gateway: Given, dead_id: FromPath[str]) -> None:
+    if not await dead_letters.drop(gateway.context.bus, dead_id):
+        raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
+
+
+HANDLERS = (list_dead_letters, get_dead_letter, retry_dead_letter, drop_dead_letter)

@@ -168,8 +168,7 @@ class Converter:
         if found is None or not is_wanted(found[0], task.generation, PHASES, task.attempt):
             return Ack("stale")
         job = found[0]
-        if done is not None and await self._read_init(task) in (None, done.init_sha256):
-            await self._publish(task, done)
+        if await self._is_stored(task, done):
             return Ack("stored already")
         refusal = self._fitness.refusal(_work_of(task))
         if refusal is not None:
@@ -208,6 +207,14 @@ class Converter:
                     found = await records.get_job(self._bus, task.job_id)
                     if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
                         return Ack("stale")
+                    # A process that slept meanwhile may have lost the segment to another one.
+                    if await self._is_stored(task, await self._stored(task)):
+                        return Ack("stored already")
+                # The segment before this one may have shown what this process cannot do any more.
+                if self.lost is not None:
+                    return Return(SUSPECT_SECONDS, reason="this worker is about to end")
+                if (refusal := self._fitness.refusal(_work_of(task))) is not None:
+                    return _give_back(task, refusal)
                 started = time.monotonic()
                 crash.point("converter.begun")
                 turn.begins(segment.frames / self.fps if self.fps else None)
@@ -329,13 +336,15 @@ class Converter:
         final = errors.Permanent if not self._context.alone else (errors.Permanent, errors.Misconfigured)
         if isinstance(error, final) and not again:
             return Reject(failure)
-        await self._event(task, "retrying", attempt=delivery.attempt, failure=failure)
+        # What this worker cannot do is noted before anything is awaited: its slot has the next segment already.
+        outcome: Outcome = Retry(reason=str(error), failure=failure)
         if isinstance(error, errors.Misconfigured):
-            return await self._lacks(task, failure, MISSING_SECONDS)
-        if isinstance(error, errors.Exhausted) and not self._context.alone:
+            outcome = await self._lacks(task, failure, MISSING_SECONDS)
+        elif isinstance(error, errors.Exhausted) and not self._context.alone:
             self._fitness.is_too_small(_work_of(task), failure, UNFIT_SECONDS)
             await self._explain(task, failure)
-        return Retry(reason=str(error), failure=failure)
+        await self._event(task, "retrying", attempt=delivery.attempt, failure=failure)
+        return outcome
 
     def _is_cut_off(self, name: str, error: errors.StereoSpotError) -> bool:
         """Whether the storage has been away so long, for this worker, that another one had better try."""
@@ -377,6 +386,13 @@ class Converter:
         """The completion of a fragment that is stored, if there is one."""
         found = await reports.read(self._store, task.job_id, task.generation, task.index)
         return None if found is None else found.done
+
+    async def _is_stored(self, task: SegmentTask, done: SegmentDone | None) -> bool:
+        """Report a fragment that is stored once more; False where there is none, or one with a header of another."""
+        if done is None or await self._read_init(task) not in (None, done.init_sha256):
+            return False
+        await self._publish(task, done)
+        return True
 
     async def _publish(self, task: SegmentTask, done: SegmentDone) -> None:
         # The init is in the id: after a refused header the same segment is reported once more, with another.

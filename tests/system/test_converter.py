@@ -30,8 +30,8 @@ from tests.system.rig import a_planned_job, announce_total, rig
 
 
 @asynccontextmanager
-async def converter(context: Context) -> AsyncGenerator[Converter]:
-    made = Converter(context, worker_id="w1", slots=2)
+async def converter(context: Context, slots: int = 2) -> AsyncGenerator[Converter]:
+    made = Converter(context, worker_id="w1", slots=slots)
     try:
         yield made
     finally:
@@ -263,6 +263,57 @@ async def test_a_full_store_holds_the_result_until_there_is_room(tmp_path: Path)
             assert work.result() == Ack()
             assert made.decoders_opened == 1, "it was computed once"
         assert await context.store.head(keys.segment("J1", 1, 0)) is not None
+
+
+@pytest.mark.parametrize("found", ["device lost", "too small", "missing"])
+async def test_what_waited_for_a_slot_is_not_begun_by_a_worker_that_has_failed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    computed: list[str] = []
+
+    def fails(*_: object) -> None:
+        computed.append(found)
+        if found == "missing":
+            raise errors.error("MODEL_MISSING", "no file")
+        raise errors.error("OUT_OF_MEMORY", "the device", **({"device_lost": True} if found == "device lost" else {}))
+
+    monkeypatch.setattr(Converter, "_work", fails)
+    async with rig(tmp_path) as context, converter(context, slots=1) as made:
+        await a_planned_job(context, films.path("h264_mp4"))
+        outcomes = await asyncio.gather(made.handle(task(0)), made.handle(task(1)))
+        kinds = {type(outcome) for outcome in outcomes}
+        assert kinds == ({Return} if found == "missing" else {Retry, Return})
+        assert len(computed) == 1, "the second was not tried"
+
+
+class Gate(asyncio.Semaphore):
+    """The slots of a converter, which a test opens; `reached` once a segment waits for one."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.reached = asyncio.Event()
+
+    async def acquire(self) -> bool:
+        self.reached.set()
+        return await super().acquire()
+
+
+async def test_a_segment_that_another_worker_stored_meanwhile_is_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.converter.LOOK_AGAIN_SECONDS", 0.0)
+    async with rig(tmp_path) as context, converter(context) as other, converter(context) as slept:
+        await a_planned_job(context, films.path("h264_mp4"))
+        gate = Gate()
+        monkeypatch.setattr(slept, "_computing", gate)
+        async with asyncio.TaskGroup() as group:
+            late = group.create_task(slept.handle(task(0)))
+            await gate.reached.wait()
+            assert await other.handle(task(0)) == Ack()
+            gate.release()
+        assert late.result() == Ack("stored already")
+        assert slept.decoders_opened == 0
+        assert {done.index for done in await reported(context)} == {0}
 
 
 class Away(StoredSource):

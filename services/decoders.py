@@ -69,41 +69,56 @@ class Decoders:
         open_depth: of a plan with given depth, which gets a decoder of its own beside the film's.
         """
         owner = (job.job_id, job.generation)
-        await self.expire()
-        own = [item for item in self._idle if item.owner == owner]
-        chosen = next((item for item in own if item.at == segment.start), None)
-        if chosen is None and own and len(self._idle) + self._leased >= self._capacity:
-            chosen = min(own, key=lambda item: item.idle_since)
-        if chosen is not None:
-            self._idle.remove(chosen)
-        else:
-            while self._idle and len(self._idle) + self._leased >= self._capacity:
-                await self._close(self._idle.pop(0))
-            source = await open_source()
-            stop = threading.Event()
-            decoder = Decoder(source, head.decode, head.source, limits=self._limits, stop=stop)
-            try:
-                await asyncio.to_thread(decoder.__enter__)
-            except BaseException:
-                await asyncio.to_thread(source.close)
-                raise
-            chosen = Lease(owner, decoder, source, stop)
-            self.opened += 1
-            if head.depth is not None and open_depth is not None:
-                try:
-                    chosen.depth_source = await open_depth()
-                    depth = Decoder(
-                        chosen.depth_source, head.depth.decode, head.depth.source, limits=self._limits,
-                        slots=DEPTH_SLOTS, stop=stop,
-                    )  # fmt: skip
-                    await asyncio.to_thread(depth.__enter__)
-                    chosen.depth = depth
-                except BaseException:
-                    await self._close(chosen)
-                    raise
-        chosen.at = segment.end
+        # Counted before anything is awaited: other segments ask while this one opens or closes.
         self._leased += 1
+        try:
+            await self.expire()
+            own = [item for item in self._idle if item.owner == owner]
+            chosen = next((item for item in own if item.at == segment.start), None)
+            if chosen is None and own and len(self._idle) + self._leased > self._capacity:
+                chosen = min(own, key=lambda item: item.idle_since)
+            if chosen is not None:
+                self._idle.remove(chosen)
+            else:
+                while self._idle and len(self._idle) + self._leased > self._capacity:
+                    await self._close(self._idle.pop(0))
+                chosen = await self._open(owner, head, open_source, open_depth)
+        except BaseException:
+            self._leased -= 1
+            raise
+        chosen.at = segment.end
         return chosen
+
+    async def _open(
+        self,
+        owner: tuple[str, int],
+        head: Plan,
+        open_source: Callable[[], Awaitable[Source]],
+        open_depth: Callable[[], Awaitable[Source]] | None,
+    ) -> Lease:
+        source = await open_source()
+        stop = threading.Event()
+        decoder = Decoder(source, head.decode, head.source, limits=self._limits, stop=stop)
+        try:
+            await asyncio.to_thread(decoder.__enter__)
+        except BaseException:
+            await asyncio.to_thread(source.close)
+            raise
+        opened = Lease(owner, decoder, source, stop)
+        self.opened += 1
+        if head.depth is not None and open_depth is not None:
+            try:
+                opened.depth_source = await open_depth()
+                depth = Decoder(
+                    opened.depth_source, head.depth.decode, head.depth.source, limits=self._limits,
+                    slots=DEPTH_SLOTS, stop=stop,
+                )  # fmt: skip
+                await asyncio.to_thread(depth.__enter__)
+                opened.depth = depth
+            except BaseException:
+                await self._close(opened)
+                raise
+        return opened
 
     async def give_back(self, lease: Lease) -> None:
         """The segment ended well: keep the decoder where it stands."""
@@ -127,9 +142,10 @@ class Decoders:
     async def expire(self) -> None:
         """Close decoders that nobody has used for IDLE_SECONDS."""
         now = time.monotonic()
-        for item in [item for item in self._idle if item.idle_since + IDLE_SECONDS < now]:
-            self._idle.remove(item)
-            await self._close(item)
+        due = [item for item in self._idle if item.idle_since + IDLE_SECONDS < now]
+        # Taken out before the first is closed: several segments may ask at once.
+        self._idle = [item for item in self._idle if item not in due]
+        await asyncio.gather(*(self._close(item) for item in due))
 
     async def _close(self, lease: Lease) -> None:
         lease.stop.set()

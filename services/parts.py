@@ -173,7 +173,8 @@ def _converter(context: Context, _: object) -> Part:
         context, subjects.CONVERT, lanes, converter.handle, "converter", slots=slots,
         ack_wait=settings.ack_wait_seconds, on_reject=converter.reject,
     )  # fmt: skip
-    converter.ahead.on_change = lambda ahead: actor.resize(slots + ahead)
+    # As many again as there are slots: a worker that cannot store must not take the whole queue.
+    converter.ahead.on_change = lambda ahead: actor.resize(slots + min(ahead, slots))
     converter.on_lost = actor.stop
     started = time.time()
 

@@ -44,6 +44,11 @@ class Once:
         return 200 if self.answered else 201
 
 
+def used_otherwise() -> errors.StereoSpotError:
+    """CONFLICT, for a key that belongs to another request; what only its body shows is compared by whoever reads it."""
+    return errors.error("CONFLICT", f"This {HEADER} was used for another request.")
+
+
 @asynccontextmanager
 async def once(
     gateway: Gateway, request: Request[Any, Any, Any], *what: str | None, makes: bool = True
@@ -72,7 +77,7 @@ async def once(
             raise errors.error("BROKER_UNAVAILABLE", "The earlier request just expired; repeat.") from None
         mine, revision, came = Submission.model_validate_json(entry.value), entry.revision, True
         if mine.request_sha256 != fingerprint:
-            raise errors.error("CONFLICT", f"This {HEADER} was used for another request.") from None
+            raise used_otherwise() from None
     try:
         yield Once(mine.job_id, came, mine.answered)
     except errors.Permanent:

@@ -15,13 +15,14 @@ from litestar.response import Redirect
 
 from services import dead_letters, operations
 from services.gateway import api, uploads
-from services.gateway.idempotency import once
+from services.gateway.idempotency import once, used_otherwise
 from services.gateway.requests import JobChanges, create_from_upload, options_of
 from services.gateway.resources import timestamp
 from services.gateway.state import Gateway, Given
 from services.gateway.table import Row
 from stereospot import errors, records, subjects
 from stereospot.jobs import Job, Phase
+from stereospot.messages import SourceRef
 
 M3U = "application/x-mpegurl"
 
@@ -49,22 +50,39 @@ async def post_job(request: Request[Any, Any, Any], gateway: Given) -> Redirect:
 
 
 async def _job_of_form(request: Request[Any, Any, Any], gateway: Gateway) -> Job:
-    """The job of the film in a form; raises INVALID_REQUEST for a form without one."""
+    """The job of the film in a form; raises INVALID_REQUEST for a form without one.
+
+    A form that comes again goes the same way: its film is compared and not stored, its job is found and not made, and
+    work that was never published is published. CONFLICT if the film, its name or its options are others.
+    """
     async with once(gateway, request, "form", request.headers.get("content-length")) as told:
-        if told.came and told.made_id is not None:
-            found = await records.get_job(gateway.context.bus, told.made_id)
-            if found is not None and await uploads.stored_before(request, gateway, told.made_id) is not None:
-                return found[0]
-        form = await uploads.store_form(request, gateway, upload_id=told.made_id)
+        before = await _film_before(gateway, told.made_id) if told.came and told.made_id is not None else None
+        form = await uploads.store_form(request, gateway, upload_id=told.made_id, before=before)
         if form.stored is None:
             raise errors.error("INVALID_REQUEST", "Send the film in the field `file`.")
+        if before is not None and form.stored.source() != before:
+            raise used_otherwise()
         try:
             options = options_of(form.fields)
         except BaseException:
-            await uploads.drop(gateway, form.stored)
+            if before is None:
+                await uploads.drop(gateway, form.stored)
             raise
         title = form.fields.get("title", "")[:500]
-        return await create_from_upload(gateway, form.stored, options=options, title=title)
+        job = await create_from_upload(gateway, form.stored, options=options, title=title)
+        if job.options != options:
+            raise used_otherwise()
+        return job
+
+
+async def _film_before(gateway: Gateway, upload_id: str) -> SourceRef | None:
+    """The film that a form left when it came first: its job's, or one that is stored and has no job yet."""
+    found = await records.get_job(gateway.context.bus, upload_id)
+    if found is not None:
+        return found[0].source
+    arrived = await gateway.intake.arrived(upload_id)
+    is_there = arrived is not None and await gateway.context.store.head(arrived.key) is not None
+    return arrived.source() if arrived is not None and is_there else None
 
 
 # ---- one job ---------------------------------------------------------------------------------------------

@@ -20,9 +20,11 @@ from litestar.exceptions import HTTPException
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from services import contents, submit
+from services.gateway.idempotency import used_otherwise
 from services.gateway.state import Gateway
 from services.intake import Arrived, Turn
 from stereospot import errors, keys
+from stereospot.messages import SourceRef
 from stereospot.storage.base import ObjectStore
 
 IDLE_SECONDS = 60.0
@@ -141,12 +143,28 @@ async def drop(gateway: Gateway, arrived: Arrived) -> None:
 
 
 async def stored_before(request: Request[Any, Any, Any], gateway: Gateway, upload_id: str | None) -> Arrived | None:
-    """What an earlier request stored under this id; the body that comes again is read and thrown away."""
+    """What an earlier request stored under this id; raises CONFLICT when the body that comes again is another."""
     arrived = await gateway.intake.arrived(upload_id) if upload_id is not None else None
     if arrived is not None:
-        async for _ in body(request, gateway.context.settings.max_upload_bytes + MAX_FIELDS * MAX_FIELD_BYTES):
-            pass
+        again = await _measure(arrived.source(), arrived.name, body(request, gateway.context.settings.max_upload_bytes))
+        if again.sha256 != arrived.sha256:
+            raise used_otherwise()
     return arrived
+
+
+async def _measure(before: SourceRef, name: str, blocks: AsyncIterator[bytes]) -> Arrived:
+    """A film that came before: read, hashed and thrown away; as if it had been stored where the first one lies."""
+    parsed = keys.parse_source(before.key or "")
+    assert parsed is not None
+    digest = hashlib.sha256()
+    size = 0
+    async for block in blocks:
+        digest.update(block)
+        size += len(block)
+    return Arrived(
+        upload_id=parsed.job_id, key=before.key or "", name=name, size_bytes=size, sha256=digest.hexdigest(),
+        at=time.time(),
+    )  # fmt: skip
 
 
 async def store_raw(
@@ -158,25 +176,31 @@ async def store_raw(
     return await store_stream(gateway, name, blocks, upload_id=upload_id)
 
 
-async def store_form(request: Request[Any, Any, Any], gateway: Gateway, *, upload_id: str | None = None) -> Form:
-    """A multipart/form-data body: the first part that is a file is stored, fields are kept; raises INVALID_REQUEST."""
+async def store_form(
+    request: Request[Any, Any, Any], gateway: Gateway, *, upload_id: str | None = None, before: SourceRef | None = None
+) -> Form:
+    """A multipart/form-data body: the first part that is a file is stored, fields are kept; raises INVALID_REQUEST.
+
+    before: what the same request stored when it came first; the file is only hashed then, and named with that key.
+    """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get("boundary")
     if kind != "multipart/form-data" or not boundary:
         raise errors.error("INVALID_REQUEST", "Send the file as multipart/form-data in the field `file`.")
-    await check_space(gateway.context.store, request)
+    if before is None:
+        await check_space(gateway.context.store, request)
     # The fields and the envelope are not the file: leave them room above its limit.
     limit = gateway.context.settings.max_upload_bytes + MAX_FIELDS * MAX_FIELD_BYTES
     form = Form()
     events = _events(body(request, limit), str(boundary))
     try:
-        await _read_parts(events, form, gateway, upload_id)
+        await _read_parts(events, form, gateway, upload_id, before)
     except MultipartError as problem:
         code = "UPLOAD_INCOMPLETE" if "unexpected end" in str(problem).lower() else "INVALID_REQUEST"
         raise errors.error(code, f"{problem}.") from problem
     finally:
         await events.aclose()
-        if not form.complete and form.stored is not None:
+        if not form.complete and form.stored is not None and before is None:
             await drop(gateway, form.stored)
     return form
 
@@ -190,7 +214,11 @@ async def _events(blocks: AsyncGenerator[bytes], boundary: str) -> AsyncGenerato
 
 
 async def _read_parts(
-    events: AsyncGenerator[MultipartSegment | bytes | None], form: Form, gateway: Gateway, upload_id: str | None
+    events: AsyncGenerator[MultipartSegment | bytes | None],
+    form: Form,
+    gateway: Gateway,
+    upload_id: str | None,
+    before: SourceRef | None,
 ) -> None:
     async for event in events:
         if not isinstance(event, MultipartSegment):
@@ -202,7 +230,10 @@ async def _read_parts(
                 await _skip(events)  # an empty file input of a browser's form
                 continue
             name = display_name(event.filename)
-            form.stored = await store_stream(gateway, name, _payload(events), upload_id=upload_id)
+            if before is None:
+                form.stored = await store_stream(gateway, name, _payload(events), upload_id=upload_id)
+            else:
+                form.stored = await _measure(before, name, _payload(events))
             continue
         name = (event.name or "")[:40]
         value = b""

@@ -12,12 +12,13 @@ import httpx
 import pytest
 
 from services import dead_letters, submit
+from services.intake import Arrived, Intake
 from stereospot import jobs, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Phase
 from stereospot.letters import dead_letter
 from stereospot.messages import DeadLetter, Failure, PlanWork, SourceRef, Submission
-from stereospot.options import Options
+from stereospot.options import Layout, Options
 from tests.support import eventually
 from tests.system.gateway import CLIP, Served, move, upload
 
@@ -90,6 +91,36 @@ async def test_a_form(gateway: Served, path: str) -> None:
     assert len([info async for info in gateway.context.store.list("input/")]) == 1
 
 
+FORM = {"Content-Type": "multipart/form-data; boundary=b", **ONE}
+
+
+def form(film: bytes = CLIP, name: str = "a.mp4", mode: str = "sbs") -> bytes:
+    head = f'--b\r\nContent-Disposition: form-data; name="mode"\r\n\r\n{mode}\r\n'
+    file = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+    return (head + file).encode() + film + b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize("path", ["/upload", "/jobs"])
+async def test_another_form_of_the_same_length(gateway: Served, path: str) -> None:
+    film = CLIP * 9
+    assert (await gateway.client.post(path, content=form(film), headers=FORM)).status_code < 400
+    (kept,) = [info.key async for info in gateway.context.store.list("input/")]
+    others = [form(film[:-1] + b"x"), form(film, "b.mp4"), form(film[:-5], mode="anaglyph")]
+    assert {len(other) for other in others} == {len(form(film))}
+    for other in others:
+        answer = await gateway.client.post(path, content=other, headers=FORM)
+        assert (answer.status_code, answer.json()["code"]) == (409, "CONFLICT"), other
+    assert await gateway.context.store.get(kept) == film, "and the first film is untouched"
+    assert (await gateway.client.post(path, content=form(film), headers=FORM)).status_code < 400
+
+
+async def test_other_bytes_of_the_same_length(gateway: Served) -> None:
+    stored = (await gateway.client.put("/api/v1/uploads?name=a.mp4", content=CLIP + b"a", headers=ONE)).json()
+    other = await gateway.client.put("/api/v1/uploads?name=a.mp4", content=CLIP + b"b", headers=ONE)
+    assert (other.status_code, other.json()["code"]) == (409, "CONFLICT")
+    assert await gateway.context.store.get(stored["upload"]) == CLIP + b"a"
+
+
 async def test_a_resumable_upload(gateway: Served) -> None:
     name = base64.b64encode(b"a.mp4").decode()
     headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000", "Upload-Metadata": f"filename {name}"}
@@ -123,7 +154,7 @@ async def came(gateway: Served, *what: str) -> None:
     """What a gateway leaves in the bucket that dies while it does what was asked with the key `one`."""
     bucket = gateway.context.bus.bucket(subjects.IDEMPOTENCY)
     asked = hashlib.sha256("\0".join(what).encode()).hexdigest()
-    await bucket.create(hashlib.sha256(b"one").hexdigest()[:48], Submission(job_id="M1", request_sha256=asked))
+    await bucket.create(hashlib.sha256(b"one").hexdigest()[:48], Submission(job_id="J1", request_sha256=asked))
 
 
 async def failed(gateway: Served) -> jobs.Job:
@@ -141,6 +172,7 @@ async def plans(gateway: Served) -> list[int]:
     return [PlanWork.model_validate_json(item.data).attempt for item in found if item is not None]
 
 
+SBS = Options(layout=Layout.FULL_SBS)
 FAILURE = Failure(code="NO_FRAMES", sentence="s", advice="a")
 
 
@@ -159,6 +191,27 @@ async def test_a_retry_that_nobody_published(gateway: Served, headers: dict[str,
         assert await plans(gateway) == [2]
     other = await gateway.client.post("/api/v1/jobs/J1/retry", headers={"Idempotency-Key": "two"})
     assert other.status_code == 409, "and told the same again"
+
+
+@pytest.mark.parametrize("path", ["/upload", "/jobs"])
+@pytest.mark.parametrize("is_recorded", [True, False])
+async def test_a_form_whose_job_nobody_published(gateway: Served, path: str, is_recorded: bool) -> None:
+    film = CLIP * 9
+    await came(gateway, "form", str(len(form(film))))
+    arrived = Arrived(
+        upload_id="J1", key="input/J1/source.mp4", name="a.mp4", size_bytes=len(film),
+        sha256=hashlib.sha256(film).hexdigest(), at=time.time(),
+    )  # fmt: skip
+    await gateway.context.store.put(arrived.key, film)
+    await Intake(gateway.context).note(arrived)
+    if is_recorded:
+        now = time.time()
+        job = jobs.Job(job_id="J1", created_at=now, updated_at=now, source=arrived.source(), options=SBS)
+        await records.create_job(gateway.context.bus, job)
+    for _ in range(2):
+        again = await gateway.client.post(path, content=form(film), headers=FORM)
+        assert "J1" in (again.headers.get("location") or again.json()["job_id"]), again.text
+        assert await plans(gateway) == [1]
 
 
 async def test_a_retry_that_was_published_and_went_on(gateway: Served) -> None:

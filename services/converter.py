@@ -73,6 +73,9 @@ SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
 LOOK_AGAIN_SECONDS = 2.0
 """What was known of a job before a segment waited for a slot so long is asked for once more."""
 
+RATES = 4
+"""Films whose speed on this worker is remembered, so that the end of their segments is foreseen."""
+
 INITS = 256
 """Generations whose header is remembered; it never changes once there is one."""
 
@@ -105,6 +108,7 @@ class Converter:
         self._waiting: dict[str, float] = {}
         self.busy: set[str] = set()
         self.fps: float | None = None
+        self._rates: OrderedDict[tuple[str, int], float] = OrderedDict()
 
     @property
     def decoders_opened(self) -> int:
@@ -200,6 +204,7 @@ class Converter:
     async def _convert(
         self, delivery: Delivery, task: SegmentTask, job: Job, head: Plan, segment: Segment, asked_at: float
     ) -> Outcome:
+        suspect = delivery.attempt > 1  # alone here: what would be taken beside it could only be given back
         with self.ahead.turn() as turn:
             async with self._computing:
                 if time.monotonic() > asked_at + LOOK_AGAIN_SECONDS:
@@ -217,12 +222,15 @@ class Converter:
                     return _give_back(task, refusal)
                 started = time.monotonic()
                 crash.point("converter.begun")
-                turn.begins(segment.frames / self.fps if self.fps else None)
+                rate = self._rates.get((task.job_id, task.generation))
+                if not suspect:
+                    turn.begins(segment.frames / rate if rate else None)
                 converted, _ = await asyncio.gather(
                     self._compute(task, job, head, segment), self._event(task, "running", attempt=delivery.attempt)
                 )
                 seconds = round(time.monotonic() - started, 3)
-            turn.ends()
+            if not suspect:
+                turn.ends()
             await self._threads.run(converted.finish)  # what the encoder still holds, beside the next segment's start
             crash.point("converter.converted")
             done = await self._check(task, head, segment, converted, seconds)
@@ -236,9 +244,17 @@ class Converter:
             windows_taken=report.windows_taken,
         )  # fmt: skip
         fps = frames / max(seconds, 1e-3)
-        self.fps = fps if self.fps is None else 0.8 * self.fps + 0.2 * fps
+        self.fps = _mean(self.fps, fps)
+        self._foresee(task, fps)
         await self._event(task, "done", attempt=delivery.attempt, seconds=seconds, fps=round(fps, 2))
         return Ack()
+
+    def _foresee(self, task: SegmentTask, fps: float) -> None:
+        """Remember a film's speed; another film's, of another size or engine, says nothing about it."""
+        film = (task.job_id, task.generation)
+        self._rates[film] = _mean(self._rates.pop(film, None), fps)
+        while len(self._rates) > RATES:
+            self._rates.popitem(last=False)
 
     async def _check(
         self, task: SegmentTask, head: Plan, segment: Segment, converted: Converted, seconds: float
@@ -425,3 +441,8 @@ def _give_back(task: SegmentTask, refusal: Refusal) -> Return:
 
 def _work_of(task: SegmentTask) -> Work:
     return task.job_id, task.generation, task.attempt
+
+
+def _mean(before: float | None, value: float) -> float:
+    """A running mean that follows what changes."""
+    return value if before is None else 0.8 * before + 0.2 * value

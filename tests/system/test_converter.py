@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -293,7 +294,7 @@ class Gate(asyncio.Semaphore):
         super().__init__(0)
         self.reached = asyncio.Event()
 
-    async def acquire(self) -> bool:
+    async def acquire(self) -> Literal[True]:
         self.reached.set()
         return await super().acquire()
 
@@ -327,13 +328,17 @@ class Away(StoredSource):
         return super().read_at(offset, length)
 
 
+def nowhere(_: str) -> None:
+    """As of a store whose objects are no files here."""
+
+
 @asynccontextmanager
 async def a_source_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Context]:
     monkeypatch.setattr(Away, "back", False)
     monkeypatch.setattr("services.sources.StoredSource", Away)
     async with rig(tmp_path) as context:
         await a_planned_job(context, films.path("h264_mp4"))
-        monkeypatch.setattr(context.store, "local_path", lambda _: None)
+        monkeypatch.setattr(context.store, "local_path", nowhere)
         await context.store.put("input/J1/source.mp4", films.path("h264_mp4").read_bytes())
         source = SourceRef(key="input/J1/source.mp4")
         await records.change_job(context.bus, "J1", lambda job: job.model_copy(update={"source": source}))

@@ -14,18 +14,27 @@ import pytest
 
 from inference.contract import Converted
 from services import parts
+from services.ahead import Turn
 from services.context import Context
-from services.converter import Converter
+from services.converter import RATES, Converter
 from stereospot import errors, subjects
-from stereospot.bus import Puller
+from stereospot.bus import Delivery, Puller
 from stereospot.messages import SegmentTask
 from stereospot.options import Options
+from stereospot.outcome import Ack
 from stereospot.tries import Tries
 from tests.media import sources as films
 from tests.support import eventually
 from tests.system.rig import a_planned_job, rig
 
+
 LANE = subjects.convert_consumer("stub", "normal")
+
+
+def delivery(job_id: str, index: int, attempt: int = 1) -> Delivery:
+    task = SegmentTask(job_id=job_id, generation=1, attempt=1, index=index, part=0)
+    subject = subjects.convert("stub", "normal", job_id, 1, index)
+    return Delivery(subject=subject, data=task.body(), attempt=attempt, stream=subjects.CONVERT, stream_sequence=1)
 
 
 @asynccontextmanager
@@ -119,3 +128,42 @@ async def test_a_stop_hands_back_at_once_what_was_taken_ahead_and_it_is_no_try(
         assert [(await Tries(context.bus).counted(item.delivery)).attempt for item in given] == [1] * len(given)
         assert len(begun) == 2, "what was taken ahead was not begun"
         await puller.close()
+
+
+async def test_the_end_of_a_segment_is_foreseen_from_the_same_film_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: list[float | None] = []
+    original: Any = vars(Turn)["begins"]
+
+    def begins(self: Turn, seconds: float | None) -> None:
+        expected.append(seconds)
+        original(self, seconds)
+
+    monkeypatch.setattr(Turn, "begins", begins)
+    async with rig(tmp_path) as context:
+        made = Converter(context, worker_id="w1", slots=1)
+        options = Options(backend="stub")
+        jobs = [f"J{number}" for number in range(1, RATES + 2)]
+        for job_id in jobs:
+            await a_planned_job(context, films.path("h264_mp4"), job_id=job_id, options=options)
+        for job_id, index in [("J1", 0), ("J1", 1), *((job_id, 0) for job_id in jobs[1:]), ("J1", 2)]:
+            assert await made.handle(delivery(job_id, index)) == Ack()
+        known = [seconds is not None for seconds in expected]
+        assert known == [False, True, *[False] * RATES, False], "a film's first segment, and one of a film long ago"
+        await made.close()
+
+
+async def test_beside_a_segment_that_is_to_be_alone_nothing_is_taken(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        await a_planned_job(context, films.path("h264_mp4"), options=Options(backend="stub"))
+        made = Converter(context, worker_id="w1", slots=1)
+        said: list[int] = []
+        made.ahead.on_change = said.append
+        for index in (0, 1):
+            assert await made.handle(delivery("J1", index, attempt=2)) == Ack()
+        assert said == [], "it would only be given back"
+        assert await made.handle(delivery("J1", 2)) == Ack()
+        assert said[-1] == 0
+        assert 1 in said
+        await made.close()

@@ -209,7 +209,9 @@ class Embedded:
             lines = stream.read().decode(errors="replace").splitlines()
         said = next((line for line in reversed(lines) if "[FTL]" in line or "[ERR]" in line or "error" in line), "")
         if "address already in use" in said:
-            return errors.error("PORT_TAKEN", f"Port {self.port} on 127.0.0.1.", port=self.port)
+            return errors.error(
+                "PORT_TAKEN", f"Port {self.port} on 127.0.0.1; STEREOSPOT_NATS_PORT sets another.", port=self.port
+            )
         return errors.error("BROKER_FAILED", re.sub(r"^.*?\[(FTL|ERR)\] ", "", said))
 
     # ---- supervision -------------------------------------------------------------------------------------------

@@ -111,6 +111,8 @@ async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         with pytest.raises(errors.Misconfigured, match=str(first.port)) as raised:
             await Embedded(tmp_path / "b", port=first.port).__aenter__()
         assert raised.value.code == "PORT_TAKEN"
+        # `--port` is the page's.
+        assert "STEREOSPOT_NATS_PORT" in str(raised.value)
     async with Embedded(tmp_path / "b", port=first.port) as second:
         assert second.port == first.port
 

@@ -102,4 +102,7 @@ pair_at = cast(Kernel, intrinsic(_pair_at))
 """pair_at(samples, index), inside kernels only: samples[index], and samples[index + 1] in the high half of a uint32.
 
 samples: [n] uint16; index: uint64, at most n - 2. One load, on little-endian machines (all that are supported).
+
+It lives here, beside the compiler's parts, and is compiled into the kernels of other files, whose cache entries know
+nothing of a change in this one: whoever changes it changes those files as well.
 """

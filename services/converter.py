@@ -106,7 +106,7 @@ class Converter:
         self.lost: errors.StereoSpotError | None = None
         self.on_lost: Callable[[], None] = lambda: None
         self._waiting: dict[str, float] = {}
-        self.busy: set[str] = set()
+        self.busy: set[str] = set()  # what is computed: never more than there are slots
         self.fps: float | None = None
         self._rates: OrderedDict[tuple[str, int], float] = OrderedDict()
 
@@ -179,16 +179,13 @@ class Converter:
             return _give_back(task, refusal)
         if head is None or segment is None:
             return Retry(reason="the plan is not readable yet")
-        self.busy.add(name)
         try:
             async with self._company.visit(alone=delivery.attempt > 1) as welcome:
                 if not welcome:
                     return Return(SUSPECT_SECONDS, reason="a segment that may have ended its worker is alone here")
-                return await self._convert(delivery, task, job, head, segment, asked_at)
+                return await self._convert(delivery, task, name, job, head, segment, asked_at)
         except errors.StereoSpotError as error:
             return await self.failed(delivery, task, error)
-        finally:
-            self.busy.discard(name)
 
     async def reject(self, delivery: Delivery, failure: Failure) -> None:
         """A segment that cannot be converted fails its job, with the segment's number and the reason."""
@@ -202,7 +199,7 @@ class Converter:
 
     # ---- one segment ------------------------------------------------------------------------------------
     async def _convert(
-        self, delivery: Delivery, task: SegmentTask, job: Job, head: Plan, segment: Segment, asked_at: float
+        self, delivery: Delivery, task: SegmentTask, name: str, job: Job, head: Plan, segment: Segment, asked_at: float
     ) -> Outcome:
         suspect = delivery.attempt > 1  # alone here: what would be taken beside it could only be given back
         with self.ahead.turn() as turn:
@@ -225,9 +222,13 @@ class Converter:
                 rate = self._rates.get((task.job_id, task.generation))
                 if not suspect:
                     turn.begins(segment.frames / rate if rate else None)
-                converted, _ = await asyncio.gather(
-                    self._compute(task, job, head, segment), self._event(task, "running", attempt=delivery.attempt)
-                )
+                self.busy.add(name)
+                try:
+                    converted, _ = await asyncio.gather(
+                        self._compute(task, job, head, segment), self._event(task, "running", attempt=delivery.attempt)
+                    )
+                finally:
+                    self.busy.discard(name)
                 seconds = round(time.monotonic() - started, 3)
             if not suspect:
                 turn.ends()
@@ -420,7 +421,7 @@ class Converter:
         crash.point("converter.done_published")
 
     async def _event(self, task: SegmentTask, state: Any, **values: Any) -> None:
-        """Tell those who watch; work does not wait for it and does not fail for it."""
+        """Tell those who watch, for two seconds at most; work does not fail for it."""
         event = SegmentEvent(
             job_id=task.job_id, generation=task.generation, index=task.index, state=state, worker_id=self.worker_id,
             at=time.time(), **values,

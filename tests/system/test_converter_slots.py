@@ -19,14 +19,13 @@ from services.context import Context
 from services.converter import RATES, Converter
 from stereospot import errors, subjects
 from stereospot.bus import Delivery, Puller
-from stereospot.messages import SegmentTask
+from stereospot.messages import SegmentTask, Worker
 from stereospot.options import Options
 from stereospot.outcome import Ack
 from stereospot.tries import Tries
 from tests.media import sources as films
 from tests.support import eventually
 from tests.system.rig import a_planned_job, rig
-
 
 LANE = subjects.convert_consumer("stub", "normal")
 
@@ -110,6 +109,7 @@ async def test_a_stop_hands_back_at_once_what_was_taken_ahead_and_it_is_no_try(
         return original(self, lease, head, segment)
 
     monkeypatch.setattr(Converter, "_work", work)
+    monkeypatch.setattr(parts, "WORKER_BEAT_SECONDS", 0.1)
     async with a_queue(tmp_path) as (context, count):
 
         async def one_ahead() -> bool:
@@ -117,6 +117,14 @@ async def test_a_stop_hands_back_at_once_what_was_taken_ahead_and_it_is_no_try(
 
         async with at_work(context):
             await eventually(one_ahead, what="a message beyond the one slot")
+            bucket = context.bus.bucket(subjects.WORKERS)
+
+            async def card() -> Worker | None:
+                cards = [Worker.model_validate_json(item.value) for item in await bucket.entries()]
+                return next((item for item in cards if item.busy), None)
+
+            worker = await eventually(card, seconds=15, what="a card of a worker at work")
+            assert len(worker.busy) == worker.slots == 1, "what waits for the slot is not at work"
             stopped = time.monotonic()
         puller = Puller(context.bus, subjects.CONVERT, LANE)
         await puller.open()

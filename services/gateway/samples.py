@@ -8,7 +8,7 @@ that begins at zero, which every browser loops.
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from litestar import Request, Response, get, post
 from litestar.params import FromPath, JSONBody
@@ -20,10 +20,11 @@ from services.gateway.idempotency import once
 from services.gateway.playback import GivenPlayer, NotYet
 from services.gateway.state import Gateway, Given
 from stereospot import errors, keys, records
-from stereospot.jobs import Phase
+from stereospot.jobs import Job, Phase
 from stereospot.media import boxes
 from stereospot.messages import SourceRef
 from stereospot.options import Layout, Options
+from stereospot.settings import Settings
 
 PLACES = (0.2, 0.5, 0.8)
 """Where the samples lie, as parts of the film."""
@@ -75,21 +76,39 @@ def settings(options: Options, kind: str, places: tuple[float, ...]) -> Options:
     return options.model_copy(update={"layout": layout, "crf": CRF, "container": "mp4", "samples": places})
 
 
-async def _origin(gateway: Gateway, wanted: NewSamples) -> tuple[SourceRef, Options, str, tuple[float, ...]]:
-    """(source, options, title, places) of what is to be sampled."""
+async def _origin(
+    gateway: Gateway, wanted: NewSamples
+) -> tuple[SourceRef, Options, str, tuple[float, ...], Job | None]:
+    """(source, options, title, places) of what is to be sampled, and the job that it is of, if any."""
     if (wanted.job_id is None) == (wanted.upload is None):
         raise errors.error("INVALID_REQUEST", "Give exactly one of job_id and upload.")
     if wanted.job_id is not None:
         job = (await gateway.index.fresh(wanted.job_id)).job
         places = job.options.samples or starts(wanted.duration_seconds or job.duration_seconds)
-        return job.source, wanted.options or job.options, wanted.title or job.title, places
+        return job.source, wanted.options or job.options, wanted.title or job.title, places, job
     source, title = await requests.source_of(gateway, requests.NewJob(upload=wanted.upload, filename=wanted.filename))
-    return source, wanted.options or Options(), wanted.title or title, starts(wanted.duration_seconds)
+    return source, wanted.options or Options(), wanted.title or title, starts(wanted.duration_seconds), None
 
 
-def sample_id(source: SourceRef, options: Options) -> str:
+class Inherited(TypedDict):
+    """What a job of another job's film has from that one."""
+
+    depth: SourceRef | None
+    pool: str | None
+
+
+def inherited(origin: Job, options: Options, settings: Settings) -> Inherited:
+    """The user's depth, where these options still want it, and a pool that somebody named. Pure."""
+    wants_depth = (options.engine or settings.engine) == "user"
+    is_named = origin.pool != submit.pool_of(origin.options, settings)
+    return {"depth": origin.depth if wants_depth else None, "pool": origin.pool if is_named else None}
+
+
+def sample_id(source: SourceRef, options: Options, depth: SourceRef | None = None) -> str:
     """The id of the job for these settings of this film."""
     text = f"{source.key or source.path}|{source.digest}|{source.size_bytes}|{options.fingerprint()}"
+    if depth is not None:
+        text += f"|{depth.key or depth.path}|{depth.digest}|{depth.size_bytes}"
     return f"try-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
@@ -98,14 +117,17 @@ async def create_samples(
     request: Request[Any, Any, Any], gateway: Given, data: JSONBody[NewSamples]
 ) -> Response[dict[str, Any]]:
     """Convert two seconds from each of three places, before everything else; the same again is the same job."""
-    source, options, title, places = await _origin(gateway, data)
+    source, options, title, places, origin = await _origin(gateway, data)
     chosen = settings(options, data.kind, places)
-    job_id = sample_id(source, chosen)
+    more = (
+        inherited(origin, chosen, gateway.context.settings) if origin is not None else Inherited(depth=None, pool=None)
+    )
+    job_id = sample_id(source, chosen, more["depth"])
     async with once(gateway, request, "samples", data.model_dump_json()) as told:
         found = await records.get_job(gateway.context.bus, job_id)
         if found is not None and found[0].phase in _GONE:
             job_id = f"try-{told.made_id or submit.new_id()}"
-        job = await submit.create(gateway.context, source, chosen, job_id=job_id, title=title, priority=9)
+        job = await submit.create(gateway.context, source, chosen, job_id=job_id, title=title, priority=9, **more)
     return await api.made(gateway, job.job_id, told)
 
 
@@ -128,6 +150,8 @@ async def convert_whole(
             job_id=made_id,
             title=data.title or origin.title,
             priority=origin.priority if origin.options.samples is None else 4,
+            passthrough=origin.passthrough,
+            **inherited(origin, options, gateway.context.settings),
         )
     return await api.made(gateway, job.job_id, told)
 

@@ -158,6 +158,36 @@ async def test_the_whole_film_after_its_samples(gateway: Served) -> None:
     assert another.json()["job_id"] not in (body["job_id"], samples["job_id"])
 
 
+@pytest.mark.parametrize("path", ["/api/v1/samples", "/api/v1/jobs/{}/whole"])
+async def test_what_is_made_of_a_job_has_its_depth_and_its_pool(gateway: Served, path: str) -> None:
+    film_key, depth_key = await upload(gateway), await upload(gateway)
+    wanted: dict[str, Any] = {"upload": film_key, "depth_upload": depth_key, "options": {"engine": "user"}}
+    wanted |= {"pool": "gpu", "passthrough": "mine"}
+    origin = (await gateway.client.post("/api/v1/jobs", json=wanted)).json()["job_id"]
+
+    async def made(**more: Any) -> jobs.Job:
+        body = {"job_id": origin, **more} if path.endswith("samples") else more
+        answer = await gateway.client.post(path.format(origin), json=body)
+        assert answer.status_code == 201, answer.text
+        found = await records.get_job(gateway.context.bus, answer.json()["job_id"])
+        assert found is not None
+        return found[0]
+
+    same = await made()
+    assert (same.depth is not None and same.depth.key, same.pool) == (depth_key, "gpu")
+    assert same.passthrough == ("" if path.endswith("samples") else "mine")
+    other = await made(options={"engine": "flat"})
+    assert (other.depth, other.pool) == (None, "gpu"), "another engine would refuse the depth"
+
+
+async def test_the_whole_film_by_another_engine_goes_to_its_pool(gateway: Served) -> None:
+    origin = (await gateway.client.post("/api/v1/jobs", json={"upload": await upload(gateway)})).json()["job_id"]
+    answer = await gateway.client.post(f"/api/v1/jobs/{origin}/whole", json={"options": {"engine": "depth-anything"}})
+    found = await records.get_job(gateway.context.bus, answer.json()["job_id"])
+    assert found is not None
+    assert found[0].pool == "gpu"
+
+
 async def test_samples_are_not_among_films(gateway: Served) -> None:
     key = await upload(gateway)
     sample = (await gateway.client.post("/api/v1/samples", json={"upload": key})).json()

@@ -1,4 +1,9 @@
-"""What a job has made: listed, and served under the file names that players parse."""
+"""What a job has made: listed, and served under the file names that players parse.
+
+film                       the record names it
+depth.mkv                  exported depth, where it was asked for
+<film>.ass, <film>.2.ass   text subtitles, every cue once for each eye: a player shows them over the packed picture
+"""
 
 from __future__ import annotations
 
@@ -20,24 +25,15 @@ from stereospot.storage.base import ObjectInfo
 DEPTH_NAME = "depth.mkv"
 """Under which exported depth is listed and served."""
 
+REVALIDATED = "private, no-cache"
+"""These addresses outlive a generation, so whoever kept an answer asks whether it still holds; the ETag says so."""
+
 
 @get("/jobs/{job_id:str}/outputs")
 async def list_outputs(gateway: Given, job_id: FromPath[str]) -> dict[str, Any]:
     """What a job has made, with where it is fetched from; empty before the film is finished."""
     row = await gateway.index.fresh(job_id)
-    base = f"/api/v1/jobs/{row.job.job_id}/outputs"
-    items = resources.outputs(row.job)
-    depth = await _depth(gateway, row.job)
-    if depth is not None and row.job.film is not None:
-        film = row.job.film
-        items.append(
-            {
-                "profile": "depth", "file_name": DEPTH_NAME, "container": "mkv", "size_bytes": depth.size,
-                "frames": film.frames, "duration_seconds": film.duration_seconds,
-            }
-        )  # fmt: skip
-    found = [item | {"href": f"{base}/{quote(str(item['file_name']), safe='')}"} for item in items]
-    return {"job_id": row.job.job_id, "generation": row.job.generation, "outputs": found}
+    return {"job_id": row.job.job_id, "generation": row.job.generation, "outputs": await listed(gateway, row.job)}
 
 
 @get("/jobs/{job_id:str}/outputs/{name:str}")
@@ -45,24 +41,55 @@ async def get_output(
     request: Request[Any, Any, Any], gateway: Given, job_id: FromPath[str], name: FromPath[str]
 ) -> Response[Any] | Stream:
     """One output's bytes: HEAD, single ranges, If-Range and If-None-Match are understood."""
-    row = await gateway.index.fresh(job_id)
-    film = row.job.film
-    if name == DEPTH_NAME and (depth := await _depth(gateway, row.job)) is not None:
-        return await object_response(request, gateway.context.store, depth, file_name=name, inline=False)
-    if film is None or name != film.file_name:
-        raise errors.error("NOT_FOUND", f"The job has no output {name[:80]}.")
-    info = await gateway.context.store.head(film.key)
+    job = (await gateway.index.fresh(job_id)).job
+    if job.film is not None and name == job.film.file_name:
+        info = await gateway.context.store.head(job.film.key)
+        if info is None:
+            raise errors.error("SOURCE_MISSING", "The film is not in the store any more.")
+    elif name == DEPTH_NAME:
+        info = await _depth(gateway, job)
+    else:
+        # Only names of this shape are worth a look into the store.
+        info = (await _sidecars(gateway, job)).get(name) if name.endswith(".ass") else None
     if info is None:
-        raise errors.error("SOURCE_MISSING", "The film is not in the store any more.")
-    return await object_response(request, gateway.context.store, info, file_name=film.file_name, inline=False)
+        raise errors.error("NOT_FOUND", f"The job has no output {name[:80]}.")
+    store = gateway.context.store
+    return await object_response(request, store, info, cache=REVALIDATED, file_name=name, inline=False)
 
 
+async def listed(gateway: Gateway, job: Job) -> list[dict[str, Any]]:
+    """Every output: the film first, as the job's record has it, then what lies beside it; each with its `href`."""
+    items = resources.outputs(job)
+    if job.film is None:
+        return items
+    length = {"frames": job.film.frames, "duration_seconds": job.film.duration_seconds}
+    if (depth := await _depth(gateway, job)) is not None:
+        items.append(
+            {"profile": "depth", "file_name": DEPTH_NAME, "container": "mkv", "size_bytes": depth.size} | length
+        )
+    for name, info in (await _sidecars(gateway, job)).items():
+        items.append({"profile": "subtitles", "file_name": name, "container": "ass", "size_bytes": info.size})
+    base = f"/api/v1/jobs/{job.job_id}/outputs"
+    return [item | {"href": f"{base}/{quote(str(item['file_name']), safe='')}"} for item in items]
+
+
+# ---- what lies beside the film: of the generation that it is of, not of one that is being made (`keys.py`) ----
 async def _depth(gateway: Gateway, job: Job) -> ObjectInfo | None:
-    """The depth that was written out beside the job's film, if it was asked for."""
+    """The depth that was written out, if it was asked for."""
     if job.film is None or not job.options.export_depth:
         return None
-    # Of the generation that the film is of, not of one that is being made (`keys.depth`).
     return await gateway.context.store.head(str(PurePosixPath(job.film.key).with_name(DEPTH_NAME)))
+
+
+async def _sidecars(gateway: Gateway, job: Job) -> dict[str, ObjectInfo]:
+    """Text subtitles for both eyes; the first is named as the film is, which players load by themselves."""
+    if job.film is None:
+        return {}
+    prefix = f"{PurePosixPath(job.film.key).parent}/subtitles/"
+    found = [info async for info in gateway.context.store.list(prefix) if info.key.endswith(".ass")]
+    found.sort(key=lambda info: (len(info.key), info.key))  # track 10 comes after track 9
+    stem = PurePosixPath(job.film.file_name).stem
+    return {f"{stem}{f'.{number}' if number > 1 else ''}.ass": info for number, info in enumerate(found, 1)}
 
 
 HANDLERS = (list_outputs, get_output)

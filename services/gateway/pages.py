@@ -13,7 +13,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
 from services import dead_letters
-from services.gateway import api, letters, qr, resources, samples, storyboard
+from services.gateway import api, letters, outputs, qr, resources, samples, storyboard
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
 from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
@@ -72,6 +72,7 @@ async def home(gateway: Given) -> Response[str]:
         here="home",
         active=[api.resource(gateway, row) for row in active.rows],
         recent=[api.resource(gateway, row) for row in recent.rows],
+        stays=_stays(gateway),
         total=sum(counts.values()),
     )
 
@@ -117,8 +118,8 @@ async def job(request: Request[Any, Any, Any], gateway: Given, job_id: FromPath[
     row = await gateway.index.fresh(job_id)
     if not wants_html(request.headers.get("accept", "")):
         return api.job_answer(gateway, row)
-    strip = _strip(gateway, row)
-    return page(gateway, "job.html", here="jobs", job=api.resource(gateway, row), strip=strip, stages=STAGES)
+    values = {"job": api.resource(gateway, row), "files": await outputs.listed(gateway, row.job)}
+    return page(gateway, "job.html", here="jobs", strip=_strip(gateway, row), stages=STAGES, **values)
 
 
 @get("/jobs/{job_id:str}/card", include_in_schema=False)
@@ -131,7 +132,8 @@ async def card(gateway: Given, job_id: FromPath[str]) -> Response[str]:
 async def about(gateway: Given, job_id: FromPath[str]) -> Response[str]:
     """What a job's page shows below the player, made anew when the job changes its phase."""
     row = await gateway.index.fresh(job_id)
-    return page(gateway, "_about.html", job=api.resource(gateway, row))
+    files = await outputs.listed(gateway, row.job)
+    return page(gateway, "_about.html", job=api.resource(gateway, row), files=files)
 
 
 @get("/watch/{job_id:str}", include_in_schema=False)
@@ -203,6 +205,13 @@ async def given_up(gateway: Given) -> Response[str]:
     return page(
         gateway, "letters.html", here="letters", letters=[letters.letter_resource(item) for item in reversed(found)]
     )
+
+
+def _stays(gateway: Gateway) -> bool:
+    """Whether films stay on this machine: nobody else has the broker or the storage, no segment is sent elsewhere."""
+    settings = gateway.context.settings
+    remote = settings.inference_url or settings.sagemaker_endpoint
+    return gateway.context.alone and settings.storage == "local" and not remote
 
 
 def _strip(gateway: Gateway, row: Row) -> dict[str, Any] | None:

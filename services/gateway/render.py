@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from services.gateway import assets, formats
+from stereospot import errors
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).resolve().parent / "templates"),
@@ -18,6 +19,13 @@ _ENVIRONMENT = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
     auto_reload=False,
 )
+
+
+def _kind(code: str) -> str:
+    """Whether another try of what failed so may help: only where it is not `permanent`."""
+    return errors.entry(code).kind
+
+
 _FILTERS: dict[str, Any] = {
     "bytes": formats.size,
     "duration": formats.duration,
@@ -25,6 +33,7 @@ _FILTERS: dict[str, Any] = {
     "ago": formats.ago,
     "number": formats.number,
     "layout": formats.layout,
+    "kind": _kind,
 }
 _ENVIRONMENT.filters.update(_FILTERS)
 

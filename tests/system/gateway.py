@@ -42,13 +42,15 @@ class Served:
 
 
 @asynccontextmanager
-async def served(server: Nats, data_dir: Path, *, port: int = 0, **changes: Any) -> AsyncGenerator[Served]:
+async def served(
+    server: Nats, data_dir: Path, *, port: int = 0, alone: bool = False, **changes: Any
+) -> AsyncGenerator[Served]:
     """A gateway that is ready."""
     settings = Settings(nats_url=server.url, data_dir=data_dir, **changes)
     bus = await Bus.connect(settings, name="gateway-test")
     await broker.provision(bus, settings)
     store = open_store(settings)
-    context = Context(settings, bus, store)
+    context = Context(settings, bus, store, alone=alone)
     stop = asyncio.Event()
     bound = listen("127.0.0.1", port)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from inference.comfort import Comfort
-from stereospot import records
-from stereospot.jobs import Job
+from stereospot import jobs, keys, records
+from stereospot.jobs import Job, Phase
+from stereospot.messages import Failure, Film
+from stereospot.options import Options
 from tests.support import nats_server
-from tests.system.gateway import Served, served
+from tests.system.gateway import FILM, Served, served
 from tests.system.showing import Showing
 
 
@@ -65,3 +67,86 @@ async def test_the_comfort_report_in_words(gateway: Served) -> None:
 async def test_a_page_without_a_report_has_no_words_of_comfort(gateway: Served) -> None:
     await Showing(gateway.context, "J1").begin()
     assert "comfortable" not in await text_of(gateway, "/jobs/J1")
+
+
+ASS = b"[Script Info]\nScriptType: v4.00+\n"
+
+
+async def finished(gateway: Served) -> None:
+    """A film with its depth and two text subtitles (tracks 2 and 10) beside it."""
+    await Showing(gateway.context, "J1").begin()
+    store = gateway.context.store
+    film = Film(key=keys.film("J1", 1, "mp4"), **FILM)
+    await store.put(film.key, b"f" * FILM["size_bytes"])
+    await store.put(keys.depth("J1", 1), b"depth" * 20)
+    for track in (10, 2):
+        await store.put(keys.subtitles("J1", 1, track, "ass"), ASS + b"; %d\n" % track)
+        await store.put(keys.subtitles("J1", 1, track, "vtt"), b"WEBVTT\n")
+    await change(gateway, phase=Phase.COMPLETED, film=film, options=Options(export_depth=True))
+
+
+async def test_every_output_is_listed_served_and_on_the_page(gateway: Served) -> None:
+    await finished(gateway)
+    listed = (await gateway.client.get("/api/v1/jobs/J1/outputs")).json()["outputs"]
+    stem = FILM["file_name"].removesuffix(".mp4")
+    assert [(item["profile"], item["file_name"]) for item in listed] == [
+        ("half-sbs", f"{stem}.mp4"),
+        ("depth", "depth.mkv"),
+        ("subtitles", f"{stem}.ass"),
+        ("subtitles", f"{stem}.2.ass"),
+    ]
+    page = (await gateway.client.get("/jobs/J1", headers={"Accept": "text/html"})).text
+    about = (await gateway.client.get("/jobs/J1/about", headers={"Accept": "text/html"})).text
+    for item in listed:
+        answer = await gateway.client.get(item["href"])
+        assert (answer.status_code, len(answer.content)) == (200, item["size_bytes"])
+        assert answer.headers["content-disposition"].startswith("attachment")
+        # The address is that of the next generation, too.
+        assert answer.headers["cache-control"] == "private, no-cache"
+        again = await gateway.client.get(item["href"], headers={"If-None-Match": answer.headers["etag"]})
+        assert again.status_code == 304
+        assert f'href="{item["href"]}"' in page
+        assert f'href="{item["href"]}"' in about
+    first = await gateway.client.get(listed[2]["href"])
+    assert first.content.endswith(b"; 2\n"), "in the order of the tracks"
+    assert first.headers["content-type"].startswith("text/x-ssa")
+    for name in (f"{stem}.3.ass", "2.ass", "other.mkv", f"{stem}.vtt"):
+        assert (await gateway.client.get(f"/api/v1/jobs/J1/outputs/{name}")).json()["code"] == "NOT_FOUND", name
+
+
+async def test_before_the_film_is_there_nothing_is_listed(gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "ass"), ASS)
+    assert (await gateway.client.get("/api/v1/jobs/J1/outputs")).json()["outputs"] == []
+    assert (await gateway.client.get("/api/v1/jobs/J1/outputs/x.ass")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts", "button", "said"),
+    [
+        ("UNSUPPORTED_CONTAINER", 1, 'class="quiet"', "1 attempt "),
+        ("STORAGE_UNAVAILABLE", 3, 'class="primary"', "3 attempts "),
+    ],
+)
+async def test_another_try_is_pressed_upon_nobody_where_it_cannot_help(
+    gateway: Served, code: str, attempts: int, button: str, said: str
+) -> None:
+    await Showing(gateway.context, "J1").begin()
+    failure = Failure(code=code, sentence="It failed.", advice="Look.", attempts=attempts)
+
+    def fail(job: Job) -> Job | None:
+        return jobs.fail(job, failure, at=9.0)
+
+    await records.change_job(gateway.context.bus, "J1", fail)
+    page = (await gateway.client.get("/jobs/J1", headers={"Accept": "text/html"})).text
+    assert f'<button type="button" {button} data-action="retry">' in page
+    assert said in await text_of(gateway, "/jobs/J1")
+
+
+async def test_films_stay_here_only_if_nothing_of_it_is_elsewhere(gateway: Served, tmp_path: Path) -> None:
+    said = "They stay on the machine that serves this page."
+    # Another process may take work from this broker.
+    assert said not in await text_of(gateway, "/")
+    for endpoint, stays in ((None, True), ("http://127.0.0.1:9/", False)):
+        async with served(gateway.server, tmp_path / "alone", alone=True, inference_url=endpoint) as alone:
+            assert (said in await text_of(alone, "/")) is stays

@@ -12,6 +12,7 @@ class Job extends HTMLElement {
     this.strip = this.querySelector("ss-strip");
     this.player = this.querySelector("ss-player");
     this.segments = null;
+    this.times();
     this.state = this.dataset.strip ? JSON.parse(this.dataset.strip) : null;
     this.addEventListener("click", (event) => this.act(event));
     this.addEventListener("seek-segment", (event) => this.player?.seekTo(event.detail.seconds));
@@ -62,6 +63,15 @@ class Job extends HTMLElement {
     const place = this.querySelector("[data-about]");
     const fresh = place && (await fragment(`/jobs/${this.id_}/about`));
     if (fresh) place.replaceChildren(fresh);
+    this.times();
+  }
+
+  /** The server writes UTC; people here have a clock of their own, the one that the segments' logs show. */
+  times() {
+    for (const time of this.querySelectorAll(".history time")) {
+      const at = new Date(time.dateTime);
+      time.textContent = `${at.toLocaleDateString()} ${at.toLocaleTimeString([], { hour12: false })}`;
+    }
   }
 
   async loadSegments() {

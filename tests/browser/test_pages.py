@@ -283,3 +283,34 @@ async def test_names_for_everything_that_can_be_pressed(page: Page, gateway: Ser
         assert nameless == [], path
         assert await page.run("return document.querySelectorAll('h1').length") == 1, path
         assert await page.run("return document.documentElement.scrollWidth <= innerWidth"), path
+
+
+async def test_the_history_has_the_clock_of_whoever_reads_it(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    where = "Emulation.setTimezoneOverride"
+    times = "[...document.querySelectorAll('.history time')].map((item) => item.textContent)"
+    try:
+        await page.do(lambda driver: driver.execute_cdp_cmd(where, {"timezoneId": "Asia/Tokyo"}))
+        await page.open("/jobs/J1")
+        assert all(
+            "9:00:0" in item for item in await page.wait(f"{times}.every((item) => !/UTC/.test(item)) && {times}")
+        )
+        # What is made anew when the phase changes, too.
+        await records.change_job(
+            gateway.context.bus, "J1", lambda job: jobs.advance(job, jobs.Phase.ASSEMBLING, at=9.0)
+        )
+        await page.wait(f"{times}.length === 3 && {times}.every((item) => /9:00:0/.test(item))")
+    finally:
+        await page.do(lambda driver: driver.execute_cdp_cmd(where, {"timezoneId": ""}))
+
+
+async def test_a_card_whose_picture_cannot_be_had_shows_the_rings(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    await page.open("/jobs")
+    picture = "document.querySelector('.card .picture')"
+    await page.wait(f"{picture}.querySelector('img').naturalWidth && !{picture}.querySelector('svg').checkVisibility()")
+    await page.run(f"{picture}.querySelector('img').src = '/static/not-there.jpg'")
+    await page.wait(f"!{picture}.querySelector('img') && {picture}.querySelector('svg').checkVisibility()")
+    [missing] = await page.complaints()
+    assert "not-there" in missing

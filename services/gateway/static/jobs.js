@@ -140,6 +140,10 @@ class Jobs extends HTMLElement {
   }
 }
 
+/** A picture that cannot be had gives way to the rings; the next word about its film asks for it again. */
+document.addEventListener("error", ({ target }) => { if (target.matches(".picture img")) target.remove(); }, true);
+for (const picture of document.querySelectorAll(".picture img")) if (picture.complete && !picture.naturalWidth) picture.remove();
+
 class Workers extends HTMLElement {
   connectedCallback() {
     this.timer = setInterval(async () => {

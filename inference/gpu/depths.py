@@ -79,7 +79,8 @@ class Depths(Generic[T]):
                 entry.depth = self._known.get(entry.pts)
                 missing += entry.depth is None
             batch.append(entry)
-            if missing in (0, self._engine.group):
+            # Another segment may halve the group meanwhile: what is waiting is more than a group then.
+            if missing == 0 or missing >= self._engine.group:
                 self._flush(batch)
                 batch, missing = [], 0
         self._flush(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference import backends, geometry
+from inference import backends, geometry, shots
+from inference.channel import Halt
 from inference.contract import Converted
 from inference.depth import EngineInfo
+from inference.depth.motion import KeyGrid
 from inference.gpu import backend
 from inference.gpu.batching import Shared
 from inference.gpu.convert import convert_learned, padding
+from inference.gpu.depths import Depths, Entry
 from inference.gpu.samples import Known, Sampler, cuts
-from inference.prepare import Small
+from inference.prepare import THUMBNAIL, Small
 from inference.tonemap import ToneMapper
+from inference.upsample import Upsampler
 from stereospot import errors
 from stereospot.media import frames, probe
 from stereospot.media import plan as planning
 from stereospot.media.cmaf import Fragment
 from stereospot.media.limits import Limits
-from stereospot.media.model import Colour, Segment
+from stereospot.media.model import Bars, Colour, Segment
 from stereospot.media.source import FileSource
 from stereospot.options import Layout, Options
 from tests.media import sources
@@ -142,6 +147,32 @@ def test_out_of_memory_halves_the_batch_once(pictures: list[tuple[np.ndarray, ..
     assert caught.value.code == "OUT_OF_MEMORY"
     with pytest.raises(errors.Exhausted):
         run(backend.Learned(Shared(Ramp(batch=1, fits=0))), pictures, 0, 20)
+
+
+def test_a_group_that_another_segment_halves_is_not_overshot() -> None:
+    handed: list[int] = []
+
+    class Seen(Shared):
+        def infer(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+            handed.append(len(rgb))
+            return super().infer(rgb)
+
+    engine = Seen(Ramp(batch=8, fits=4))
+    rgb = np.zeros((8, 36, 64, 3), np.uint8)
+    flat = np.zeros((36, 64), np.uint8)
+
+    def taken() -> Iterator[Entry[None]]:
+        for pts in range(17):
+            if pts == 3 + shots.REACH:  # four wait: a shot is decided with what follows
+                Shared.infer(engine, rgb)  # the other segment, for which the memory does not suffice
+            yield Entry(pts, Small(flat, rgb[0], flat, np.zeros(THUMBNAIL, np.uint8)), None)
+
+    video = clips.plan(WIDTH, HEIGHT, engine="ramp").source.video
+    keys = KeyGrid(1, video.average_rate, video.average_rate**-1)
+    upsampler = Upsampler(WIDTH, HEIGHT, Bars(), 64, 36)
+    Depths[None](Halt(None), upsampler, engine, Known(), keys, None, 0.5).infer(taken())
+    assert engine.group == 4
+    assert handed == [5, 4, 4, 4]
 
 
 def test_a_gpu_that_disappears(pictures: list[tuple[np.ndarray, ...]]) -> None:

@@ -98,6 +98,7 @@ def create_app(context: Context) -> Litestar:
             ),
             *events.HANDLERS,
             *roots.HANDLERS,
+            *letters.ROOTS,
             *playback.HANDLERS,
             *stored.HANDLERS,
             *pictures.HANDLERS,

@@ -49,6 +49,7 @@ _HEADERS: dict[tuple[str, str], list[Schema]] = {
         for path in ("jobs", "jobs/{job_id}/whole", "samples", "uploads/direct", "dead-letters/{dead_id}/retry")
     },
     ("put", "/api/v1/uploads"): [_ONCE],
+    ("post", "/dlq/{dead_id}/retry"): [_ONCE],
     ("get", "/api/v1/jobs/{job_id}"): [
         _header("If-None-Match", "The ETag that is known: 304 while it is still the present one."),
         _header("Prefer", "`wait=30`: answer when something changes, at most after so many seconds."),

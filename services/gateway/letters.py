@@ -1,11 +1,15 @@
-"""Dead letters over HTTP: what will not be tried again by itself, and what a person does about it."""
+"""Dead letters over HTTP: what will not be tried again by itself, and what a person does about it.
+
+Below `/api/v1`, and as `/dlq` at the root with the words of the older pipeline.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, post
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 
 from services import dead_letters
 from services.gateway import resources
@@ -67,8 +71,49 @@ async def letter_again(gateway: Gateway, dead_id: str, told: Once) -> DeadLetter
 
 @delete("/dead-letters/{dead_id:str}", status_code=204)
 async def drop_dead_letter(gateway: Given, dead_id: FromPath[str]) -> None:
+    """Remove the letter; what it speaks of is not tried again."""
+    await drop(gateway, dead_id)
+
+
+async def drop(gateway: Gateway, dead_id: str) -> None:
     if not await dead_letters.drop(gateway.context.bus, dead_id):
         raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
 
 
+# ---- for clients of the older pipeline -------------------------------------------------------------------
+@get("/dlq")
+async def dlq(gateway: Given, limit: Annotated[int, QueryParameter(ge=0)] = 100) -> dict[str, Any]:
+    """Dead letters as clients of the older pipeline read them, newest first."""
+    found = await dead_letters.letters(gateway.context.bus)
+    newest = [
+        {
+            "message_id": item.dead_id,
+            "job_id": item.job_id,
+            "original_message_id": item.dead_id,
+            "error": f"{item.failure.code}: {item.failure.sentence} {item.failure.detail}".strip(),
+            "timestamp": resources.timestamp(item.at),
+        }
+        for item in reversed(found)
+    ]
+    return {"messages": newest[:limit], "count": len(found)}
+
+
+@post("/dlq/{dead_id:str}/retry", status_code=200)
+async def dlq_retry(request: Request[Any, Any, Any], gateway: Given, dead_id: FromPath[str]) -> Response[Any]:
+    """Try the work once more. The letter is not kept: a repeated request does not hear its job again."""
+    async with once(gateway, request, "dead letter", dead_id, makes=False) as told:
+        letter = await letter_again(gateway, dead_id, told)
+    job_id = None if letter is None else letter.job_id
+    body = {"message": "Job requeued", "job_id": job_id, "at": resources.timestamp(time.time())}
+    return Response(body, headers=told.headers)
+
+
+@delete("/dlq/{dead_id:str}", status_code=204)
+async def dlq_drop(gateway: Given, dead_id: FromPath[str]) -> None:
+    """Remove the letter; what it speaks of is not tried again."""
+    await drop(gateway, dead_id)
+
+
 HANDLERS = (list_dead_letters, get_dead_letter, retry_dead_letter, drop_dead_letter)
+ROOTS = (dlq, dlq_retry, dlq_drop)
+"""At the root."""

@@ -6,14 +6,13 @@ say what is missing until they come.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from litestar import Request, Response, get, patch, post, route
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.response import Redirect
 
-from services import dead_letters, operations
+from services import operations
 from services.gateway import api, uploads
 from services.gateway.idempotency import once, used_otherwise
 from services.gateway.requests import JobChanges, create_from_upload, options_of
@@ -182,28 +181,6 @@ async def queue(gateway: Given) -> dict[str, Any]:
     }
 
 
-@get("/dlq", include_in_schema=False)
-async def dlq(gateway: Given, limit: FromQuery[int] = 100) -> dict[str, Any]:
-    letters = await dead_letters.letters(gateway.context.bus)
-    newest = [
-        {
-            "message_id": item.dead_id,
-            "job_id": item.job_id,
-            "original_message_id": item.dead_id,
-            "error": f"{item.failure.code}: {item.failure.sentence} {item.failure.detail}".strip(),
-            "timestamp": timestamp(item.at),
-        }
-        for item in reversed(letters)
-    ]
-    return {"messages": newest[: max(0, limit)], "count": len(letters)}
-
-
-@post("/dlq/{dead_id:str}/retry", status_code=200, include_in_schema=False)
-async def dlq_retry(gateway: Given, dead_id: FromPath[str]) -> dict[str, Any]:
-    letter = await dead_letters.retry(gateway.context.bus, dead_id)
-    return {"message": "Job requeued", "job_id": letter.job_id, "at": timestamp(time.time())}
-
-
 # ---- not yet ---------------------------------------------------------------------------------------------
 _MISSING = {
     "ingest": "The ingest service, which fetches URLs, is not part of this version: upload the file.",
@@ -246,6 +223,6 @@ async def no_setup() -> None:
 
 
 HANDLERS = (
-    upload, post_job, patch_job, delete_job, play, playlist_all, playlist_one, stats, queue, dlq, dlq_retry,
+    upload, post_job, patch_job, delete_job, play, playlist_all, playlist_one, stats, queue,
     no_ingest, no_live, no_live_playlist, no_push, no_setup,
 )  # fmt: skip

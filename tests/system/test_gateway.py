@@ -79,7 +79,11 @@ async def test_openapi(gateway: Served) -> None:
     schema = (await gateway.client.get("/api/v1/openapi.json")).json()
     assert schema["info"]["title"] == "StereoSpot"
     assert "/api/v1/jobs/{job_id}" in schema["paths"]
-    assert all(path.startswith("/api/v1") or path == "/jobs/{job_id}/events" for path in schema["paths"])
+    roots = {path: set(item) for path, item in schema["paths"].items() if not path.startswith("/api/v1")}
+    letters = {"/dlq": {"get"}, "/dlq/{dead_id}": {"delete"}, "/dlq/{dead_id}/retry": {"post"}}
+    assert roots == {"/jobs/{job_id}/events": {"get"}, **letters}
+    (key,) = [item for item in schema["paths"]["/dlq/{dead_id}/retry"]["post"]["parameters"] if item["in"] == "header"]
+    assert key["name"] == "Idempotency-Key"
 
 
 async def test_numbers(gateway: Served) -> None:

@@ -255,6 +255,23 @@ async def test_a_dead_letter_whose_work_is_tried_again(gateway: Served) -> None:
     assert await plans(gateway) == [2]
 
 
+async def test_dead_letters_of_the_older_pipeline(gateway: Served) -> None:
+    first = await letter(gateway)
+    (listed,) = (await gateway.client.get("/dlq")).json()["messages"]
+    assert (listed["message_id"], listed["job_id"]) == (first.dead_id, "J1")
+    answers = await thrice(gateway, "POST", f"/dlq/{first.dead_id}/retry")
+    assert [answer.json()["message"] for answer in answers] == ["Job requeued"] * 3
+    assert (answers[0].json()["job_id"], await plans(gateway)) == ("J1", [2])
+    assert (await gateway.client.get("/dlq")).json() == {"messages": [], "count": 0}
+
+
+async def test_a_dead_letter_is_dropped(gateway: Served) -> None:
+    path = f"/dlq/{(await letter(gateway)).dead_id}"
+    assert [(await gateway.client.delete(path)).status_code for _ in range(2)] == [204, 404]
+    assert (await gateway.client.get("/dlq")).json()["count"] == 0
+    assert await plans(gateway) == [], "and nothing is tried again"
+
+
 async def test_a_dead_letter_that_was_removed_unanswered(gateway: Served) -> None:
     made = await letter(gateway)
     path = f"/api/v1/dead-letters/{made.dead_id}/retry"

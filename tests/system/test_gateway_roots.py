@@ -36,6 +36,7 @@ async def test_the_older_routes(gateway: Served) -> None:
         ("GET", "/queue", {}, 200),
         ("GET", "/dlq", {}, 200),
         ("POST", "/dlq/none/retry", {}, 404),
+        ("DELETE", "/dlq/none", {}, 404),
         ("POST", "/stream_sessions", {"json": {"mode": "sbs"}}, 501),
         ("POST", "/stream_sessions/s1/end", {}, 501),
         ("GET", "/stream/s1/playlist.m3u8", {}, 501),

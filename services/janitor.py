@@ -9,6 +9,7 @@ Retention is here too, and is counted apart: it mends nothing.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -287,12 +288,19 @@ def _bitmaps(places: Iterable[Sequence[str]]) -> dict[tuple[str, int], int]:
 
 
 def _remove_old(folder: Path, older_than_seconds: float) -> int:
-    """Remove scratch files of assemblers that died; returns how many."""
+    """Remove what dead processes left in scratch: films, a remote's folders; returns how many."""
     removed = 0
     before = time.time() - older_than_seconds
     entries: list[Any] = list(folder.iterdir()) if folder.is_dir() else []
     for path in entries:
-        if path.is_file() and path.stat().st_mtime < before:
+        try:
+            if path.stat().st_mtime >= before:
+                continue
+        except FileNotFoundError:
+            continue  # its owner was quicker
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
-            removed += 1
+        removed += 1
     return removed

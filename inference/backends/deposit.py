@@ -26,6 +26,7 @@ from stereospot import errors, keys
 from stereospot.media.model import Plan
 from stereospot.options import Layout
 from stereospot.storage.base import ObjectStore
+from stereospot.storage.files import translated
 
 T = TypeVar("T")
 
@@ -49,13 +50,13 @@ class Deposit:
         return uri(self.store, self.request_key)
 
     async def fetch(self, target: Path) -> None:
-        """Save the answer's video; raises REMOTE_INVALID when there is none."""
+        """Save the answer's video; raises REMOTE_INVALID when there is none, STORAGE_FULL where it has no room."""
         info = await self.store.head(self.output_key)
         if info is None:
             raise errors.error("REMOTE_INVALID", "The endpoint said ok, but stored nothing.")
         if info.size > self.limit_bytes:
             raise errors.error("REMOTE_INVALID", f"The answer has {info.size} bytes, more than the raw pictures.")
-        with target.open("wb") as file:
+        with translated(target.name), target.open("wb") as file:
             async for block in self.store.stream(self.output_key):
                 file.write(block)
 
@@ -146,9 +147,15 @@ async def stoppable(work: Awaitable[T], stop: threading.Event | None, *, seconds
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Generator[Path]:
-    """A folder of one exchange, removed at its end."""
-    folder = Path(tempfile.mkdtemp(prefix="stereospot-remote-"))
+def temporary_folder(scratch: Path | None = None) -> Generator[Path]:
+    """A folder of one exchange in `scratch`, removed at its end; the janitor removes what a killed process left.
+
+    Raises STORAGE_FULL where there is no room for it.
+    """
+    with translated("scratch"):
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="stereospot-remote-", dir=scratch))
     try:
         yield folder
     finally:

@@ -29,6 +29,7 @@ from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
 from stereospot.settings import Settings
 from stereospot.storage import ObjectStore, open_store
+from stereospot.storage.files import translated
 
 CONNECT_SECONDS = 10.0
 LARGEST_LINE_BYTES = 1 << 20
@@ -52,13 +53,20 @@ class HttpBackend:
     """Thread-safe; each conversion opens its own connection and leaves nothing behind."""
 
     def __init__(
-        self, endpoint: Endpoint, *, limits: Limits | None = None, open_store: Callable[[], ObjectStore] | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        limits: Limits | None = None,
+        open_store: Callable[[], ObjectStore] | None = None,
+        scratch: Path | None = None,
     ) -> None:
+        """scratch: where answers are kept for a moment; None: the system's folder for temporary files."""
         if endpoint.transport == "storage" and open_store is None:
             raise errors.error("INVALID_OPTIONS", "The transport `storage` needs an object store.")
         self.endpoint = endpoint
         self._limits = limits or Limits()
         self._open_store = open_store
+        self._scratch = scratch
 
     def convert(
         self,
@@ -69,11 +77,14 @@ class HttpBackend:
         stop: threading.Event | None = None,
         on_frame: Callable[[int], None] | None = None,
     ) -> Converted:
-        """Convert one segment; blocking. Raises REMOTE_FAILED, REMOTE_INVALID, what the decoder raises, CANCELLED."""
+        """Convert one segment; blocking. Raises REMOTE_FAILED, REMOTE_INVALID, what the decoder raises, CANCELLED.
+
+        STORAGE_FULL and STORAGE_UNAVAILABLE where there is no room for the answer here: no failure of the endpoint.
+        """
         plain = self.endpoint.dialect == "plain"
         if plain:
             deposit.mode(plan.stereo.layout)
-        with deposit.temporary_folder() as folder:
+        with deposit.temporary_folder(self._scratch) as folder:
             return handover.converted(
                 decoder, plan, segment, self._exchange, folder=folder, padding=0 if plain else handover.padding(plan),
                 limits=self._limits, stop=stop, on_frame=on_frame,
@@ -91,7 +102,8 @@ class HttpBackend:
         body = packed.handover.model_dump_json().encode() + b"\n" + packed.video
         headers = {"Content-Type": handover.WIRE_TYPE, "Accept": handover.WIRE_TYPE}
         async with self._answered(body, headers) as answer:
-            return await _save(answer, target, deposit.largest_answer(packed))
+            with translated(target.name):
+                return await _save(answer, target, deposit.largest_answer(packed))
 
     async def _by_storage(self, packed: Packed, target: Path) -> dict[str, Any]:
         assert self._open_store is not None
@@ -120,7 +132,7 @@ class HttpBackend:
                         pause = _pause(answer)
                         detail = await _problem(answer)
                 except (aiohttp.ClientError, OSError) as failure:
-                    raise errors.error("REMOTE_FAILED", f"{type(failure).__name__}: {failure}") from failure
+                    raise _failed(failure) from failure
                 if pause is None:
                     raise errors.error("REMOTE_FAILED", detail, status=answer.status)
                 await asyncio.sleep(pause)
@@ -134,7 +146,7 @@ async def _save(answer: aiohttp.ClientResponse, target: Path, limit: int) -> dic
     size = 0
     told: dict[str, Any] | None = None
     with target.open("wb") as file:
-        async for block in answer.content.iter_chunked(1 << 18):
+        async for block in _blocks(answer):
             data = block
             if told is None:
                 head += block
@@ -151,6 +163,19 @@ async def _save(answer: aiohttp.ClientResponse, target: Path, limit: int) -> dic
     if told is None:
         raise errors.error("REMOTE_INVALID", "The answer is empty.")
     return told
+
+
+async def _blocks(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    """The body; what fails is the connection here, so that it is not taken for a failure of our own disk."""
+    try:
+        async for block in answer.content.iter_chunked(1 << 18):
+            yield block
+    except (aiohttp.ClientError, OSError) as failure:
+        raise _failed(failure) from failure
+
+
+def _failed(failure: Exception) -> errors.StereoSpotError:
+    return errors.error("REMOTE_FAILED", f"{type(failure).__name__}: {failure}")
 
 
 def _pause(answer: aiohttp.ClientResponse) -> float | None:
@@ -189,4 +214,6 @@ def load(*, engine: str = "", model: str | None = None) -> HttpBackend:
         transport=values.inference_transport,
         dialect=values.inference_dialect,
     )
-    return HttpBackend(endpoint, limits=Limits.of(values), open_store=lambda: open_store(values))
+    return HttpBackend(
+        endpoint, limits=Limits.of(values), open_store=lambda: open_store(values), scratch=values.data_dir / "scratch"
+    )

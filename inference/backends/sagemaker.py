@@ -66,8 +66,10 @@ class SagemakerBackend:
         open_store: Callable[[], ObjectStore],
         open_bucket: Callable[[str], ObjectStore],
         limits: Limits | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._scratch = scratch
         self._open_store = open_store
         self._open_bucket = open_bucket
         self._limits = limits or Limits()
@@ -82,7 +84,7 @@ class SagemakerBackend:
         on_frame: Callable[[int], None] | None = None,
     ) -> Converted:
         """Convert one segment; blocking. Raises REMOTE_FAILED, REMOTE_INVALID, what the decoder raises, CANCELLED."""
-        with deposit.temporary_folder() as folder:
+        with deposit.temporary_folder(self._scratch) as folder:
             return handover.converted(
                 decoder, plan, segment, self._exchange, folder=folder, padding=handover.padding(plan),
                 limits=self._limits, stop=stop, on_frame=on_frame,
@@ -182,5 +184,6 @@ def load(*, engine: str = "", model: str | None = None) -> SagemakerBackend:
         return open_store(values.model_copy(update={"s3_bucket": name, "s3_prefix": ""}))
 
     return SagemakerBackend(
-        endpoint, open_store=lambda: open_store(values), open_bucket=open_bucket, limits=Limits.of(values)
-    )
+        endpoint, open_store=lambda: open_store(values), open_bucket=open_bucket, limits=Limits.of(values),
+        scratch=values.data_dir / "scratch",
+    )  # fmt: skip

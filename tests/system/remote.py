@@ -51,8 +51,9 @@ def decoded(fragment: Fragment) -> list[np.ndarray]:
 
 def backend(url: str, **values: Any) -> HttpBackend:
     store = values.pop("store", None)
+    scratch = values.pop("scratch", None)
     endpoint = Endpoint(url, timeout_seconds=values.pop("timeout_seconds", 60.0), **values)
-    return HttpBackend(endpoint, limits=LIMITS, open_store=None if store is None else lambda: store)
+    return HttpBackend(endpoint, limits=LIMITS, open_store=None if store is None else lambda: store, scratch=scratch)
 
 
 def locally(pictures: list[tuple[np.ndarray, ...]], plan: Plan, first: int, last: int) -> Converted:

@@ -367,6 +367,17 @@ async def test_an_input_stays_while_another_job_reads_it(tmp_path: Path, monkeyp
         assert [item.key async for item in context.store.list("input/")] == []
 
 
+async def test_the_janitor_removes_what_dead_processes_left_in_scratch(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        left = context.settings.data_dir / "scratch" / "stereospot-remote-x"
+        left.mkdir(parents=True)
+        (left / "answer.mp4").write_bytes(b"x")
+        await Janitor(context).sweep_storage()
+        assert left.is_dir(), "it may be in use"
+        await Janitor(context, stale_seconds=0.0).sweep_storage()
+        assert not left.exists()
+
+
 async def test_the_janitor_removes_only_old_orphans(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job())

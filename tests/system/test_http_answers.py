@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from inference.backends import handover
 from stereospot import errors
 from stereospot.media.cmaf import FragmentEncoder
 from stereospot.media.model import Plan
+from tests.faults.disk import small_disk
 from tests.system import remote
 from tests.system.remote import HEIGHT, WIDTH, backend, decoded, locally
 from tests.unit import clips
@@ -129,3 +131,20 @@ def test_a_broken_connection(pictures: list[tuple[np.ndarray, ...]]) -> None:
     with remote.serving(parrot) as url, pytest.raises(errors.Transient) as caught:
         backend(url).convert(decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 0, 5))
     assert caught.value.code == "REMOTE_FAILED"
+
+
+def test_no_room_for_the_answer_is_no_failure_of_the_endpoint(
+    tmp_path: Path, pictures: list[tuple[np.ndarray, ...]]
+) -> None:
+    plan = clips.plan(WIDTH, HEIGHT, engine="flat")
+    parrot = remote.Parrot(200, b'{"status": "ok"}\n' + bytes(1 << 20), WIRE)
+    with small_disk(tmp_path, 8) as disk, remote.serving(parrot) as url:
+        scratch = disk.folder / "scratch"
+        scratch.mkdir()
+        disk.fill(leaving=1 << 16)
+        with pytest.raises(errors.Transient) as caught:
+            backend(url, scratch=scratch).convert(
+                decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 0, 5)
+            )
+        assert caught.value.code == "STORAGE_FULL", caught.value
+        assert list(scratch.iterdir()) == []

@@ -10,6 +10,7 @@ submission whose job is there, or was deleted, is only removed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ QUEUES = (subjects.WORK, subjects.CONVERT, subjects.DONE)
 LOOKED_AT = 1000
 """Messages below the highest floor of a queue that are looked at; those of a consumer that lags are among them."""
 
+APART_SECONDS = 1.0
+"""Between two looks; a removal follows its acknowledgement within milliseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ghost:
@@ -35,7 +39,19 @@ class Ghost:
 
 
 async def find(bus: Bus) -> list[Ghost]:
-    """Every ghost of the work queues, oldest first in each."""
+    """Every ghost of the work queues, oldest first in each.
+
+    Looked for twice: a message whose removal was under way at the first look is gone at the second.
+    """
+    first = await _look(bus)
+    if not first:
+        return first
+    await asyncio.sleep(APART_SECONDS)
+    second = set(await _look(bus))
+    return [ghost for ghost in first if ghost in second]
+
+
+async def _look(bus: Bus) -> list[Ghost]:
     found: list[Ghost] = []
     for stream in QUEUES:
         try:
@@ -57,7 +73,7 @@ async def _of(bus: Bus, stream: str) -> list[Ghost]:
             break
         sequence = item.sequence + 1
         floor = next((floor for filters, floor in floors if _matches(item.subject, filters)), 0)
-        # Floors were asked for first: what lies below them now is no removal that is still under way.
+        # Floors were asked for first: what is settled after that is not taken for one.
         if item.sequence <= floor:
             found.append(Ghost(stream, item.sequence, item.subject, item.data))
     return found

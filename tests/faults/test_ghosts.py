@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +50,31 @@ async def keep(server: Nats, bus: Bus, folder: Path) -> Path:
 
     await eventually(back, seconds=30, what="the server")
     return folder
+
+
+async def test_a_removal_that_was_under_way_is_no_ghost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with nats_server() as server:
+        bus = await Bus.connect(Settings(data_dir=tmp_path / "data", nats_url=server.url), name="test")
+        await provision(bus.nc)
+        await bus.publish(PLAN, PlanWork(job_id="J1", generation=1))
+        before = await keep(server, bus, tmp_path / "before")
+        assert await take(bus, "work-plan") == [PLAN]
+        await undo(server, bus, before)
+        (ghost,) = await ghosts.find(bus)
+        api, looked = bus.api, asyncio.Event()
+
+        async def asked(subject: str, *args: Any, **values: Any) -> Any:
+            if subject.endswith(subjects.DONE):
+                looked.set()  # the queue of plans was looked at before
+            return await api(subject, *args, **values)
+
+        monkeypatch.setattr(bus, "api", asked)
+        async with asyncio.TaskGroup() as group:
+            found = group.create_task(ghosts.find(bus))
+            await looked.wait()
+            await bus.remove(ghost.stream, ghost.sequence)
+        assert found.result() == []
+        await bus.drain()
 
 
 async def take(bus: Bus, consumer: str) -> list[str]:

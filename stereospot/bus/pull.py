@@ -34,9 +34,6 @@ _QUIET = frozenset({"404", "408"})
 HAND_OVER_SECONDS = 0.05
 """Delay of the nak that gives work to another worker when this one stops."""
 
-_TAKE, _WAIT = "t", "w"
-"""The two kinds of request: for what is there now, and for what comes; at most one of each is looked at."""
-
 _LATE_SECONDS = 1.0
 """How long after its expiry a request without an end is taken for lost."""
 

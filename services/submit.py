@@ -23,14 +23,12 @@ from stereospot.jobs import Job, Phase, Step
 from stereospot.messages import Failure, SourceRef, SubmitWork
 from stereospot.options import Options
 from stereospot.outcome import Ack, Outcome, Reject
-from stereospot.settings import Settings
+from stereospot.settings import GPU_ENGINES, Settings
 
 _log = log.get("submit")
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Crockford's base32: no I, L, O, U."""
-
-_GPU_ENGINES = frozenset({"depth-anything", "iw3"})
 
 
 def new_id(at: float | None = None) -> str:
@@ -45,7 +43,7 @@ def pool_of(options: Options, settings: Settings) -> str:
         return "stub"
     if options.backend in ("http", "sagemaker"):
         return "remote"
-    return "gpu" if (options.engine or settings.engine) in _GPU_ENGINES else "cpu"
+    return "gpu" if (options.engine or settings.engine) in GPU_ENGINES else "cpu"
 
 
 async def check_pool(context: Context, pool: str) -> None:

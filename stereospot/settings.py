@@ -17,6 +17,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+GPU_ENGINES = frozenset({"depth-anything", "iw3"})
+GPU_SLOTS = 2
+"""One segment on the GPU while the other is decoded and encoded; more would only hold its memory."""
+
+NVIDIA = Path("/dev/nvidia0")
+
 
 def default_data_dir() -> Path:
     """`$XDG_DATA_HOME/stereospot`, usually ~/.local/share/stereospot."""
@@ -71,7 +77,9 @@ class Settings(BaseSettings):
     # work
     pool: str = "cpu"
     slots: int | None = Field(
-        default=None, ge=1, description="segments at a time in this converter; default: half the cores, at least 1"
+        default=None,
+        ge=1,
+        description="segments at a time in this converter; default: half the cores, at least 1, and 2 on a GPU",
     )
     engine: str | None = Field(
         default=None,
@@ -130,7 +138,16 @@ class Settings(BaseSettings):
 
     @property
     def worker_slots(self) -> int:
-        return self.slots or max(1, (os.cpu_count() or 2) // 2)
+        """As set; else two where the engine runs on a GPU, else half the cores."""
+        return self.slots or (GPU_SLOTS if self._is_on_gpu else max(1, (os.cpu_count() or 2) // 2))
+
+    @property
+    def _is_on_gpu(self) -> bool:
+        """Whether this worker's engine is one for GPUs, and the device one; asks no driver."""
+        if self.pool != "gpu" and self.engine not in GPU_ENGINES:
+            return False
+        is_visible = NVIDIA.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+        return self.device.startswith("cuda") or (self.device == "auto" and is_visible)
 
     @property
     def storage_dir(self) -> Path:

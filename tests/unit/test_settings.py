@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stereospot import settings as module
 from stereospot.settings import Settings
 
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "settings.toml"
@@ -34,6 +37,37 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("STEREOSPOT_PORT", "2")
     settings = Settings()
     assert (settings.port, settings.host) == (2, "0.0.0.0")
+
+
+ON_GPU: list[tuple[dict[str, Any], bool, str | None, bool]] = [
+    ({"pool": "gpu"}, True, None, True),
+    ({"pool": "gpu"}, True, "", False),
+    ({"pool": "gpu"}, False, None, False),
+    ({"pool": "gpu", "device": "cpu"}, True, None, False),
+    ({"pool": "gpu", "device": "cuda:1"}, True, "1", True),
+    ({"pool": "studio", "engine": "depth-anything"}, True, None, True),
+    ({"engine": "iw3", "device": "cuda"}, True, None, True),
+    ({"engine": "relief", "device": "cuda"}, True, None, False),
+    ({}, True, None, False),
+]
+
+
+@pytest.mark.parametrize(("values", "is_there", "visible", "is_on_gpu"), ON_GPU)
+def test_two_segments_at_a_time_where_the_engine_runs_on_a_gpu(
+    values: dict[str, Any],
+    is_there: bool,
+    visible: str | None,
+    is_on_gpu: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "NVIDIA", tmp_path if is_there else tmp_path / "none")
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert Settings(**values).worker_slots == (2 if is_on_gpu else 8)
+    assert Settings(**values, slots=5).worker_slots == 5
 
 
 def test_secrets_do_not_show() -> None:

@@ -19,7 +19,7 @@ from pydantic_settings import (
 
 GPU_ENGINES = frozenset({"depth-anything", "iw3"})
 GPU_SLOTS = 2
-"""One segment on the GPU while the other is decoded and encoded; more would only hold its memory."""
+"""One segment on the GPU while the other is decoded and encoded; each further one would hold memory there, too."""
 
 NVIDIA = Path("/dev/nvidia0")
 

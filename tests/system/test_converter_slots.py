@@ -124,6 +124,7 @@ async def test_a_stop_hands_back_at_once_what_was_taken_ahead_and_it_is_no_try(
                 return next((item for item in cards if item.busy), None)
 
             worker = await eventually(card, seconds=15, what="a card of a worker at work")
+            assert worker is not None
             assert len(worker.busy) == worker.slots == 1, "what waits for the slot is not at work"
             stopped = time.monotonic()
         puller = Puller(context.bus, subjects.CONVERT, LANE)

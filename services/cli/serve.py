@@ -26,7 +26,7 @@ async def up(
     port
         port of page and API (default 8666)
     slots
-        segments at a time (default: half the cores)
+        segments at a time (default: half the cores; 2 where the engine runs on a GPU)
     """
     from services import daemon
     from services.gateway import access

@@ -20,15 +20,16 @@ from pydantic import ValidationError
 
 from inference import backends
 from inference.contract import Converted
-from services import engines, operations, plans, reports, sources
+from services import engines, operations, plans, sources
 from services.ahead import Ahead
 from services.company import Company
 from services.context import Context
 from services.decoders import Decoders, Lease
 from services.fitness import Fitness, Refusal, Work
+from services.results import Results
 from services.watch import Threads, is_wanted, obeying, watching
 from services.windows import StoredWindows
-from stereospot import crash, errors, keys, log, metrics, records, subjects
+from stereospot import crash, errors, log, metrics, records, subjects
 from stereospot.actor import PATIENT
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
@@ -38,10 +39,7 @@ from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 
 _log = log.get("converter")
 
-crash.declare(
-    "converter.begun", "converter.converted", "converter.init_stored", "converter.fragment_stored",
-    "converter.report_stored", "converter.done_published",
-)  # fmt: skip
+crash.declare("converter.begun", "converter.converted")
 
 PHASES = frozenset({Phase.PLANNING, Phase.CONVERTING})
 """Phases in which a segment is begun."""
@@ -76,9 +74,6 @@ LOOK_AGAIN_SECONDS = 2.0
 RATES = 4
 """Films whose speed on this worker is remembered, so that the end of their segments is foreseen."""
 
-INITS = 256
-"""Generations whose header is remembered; it never changes once there is one."""
-
 ENGINELESS = frozenset({"stub", "remote"})
 """Pools whose depth is made elsewhere, or not at all."""
 
@@ -101,7 +96,7 @@ class Converter:
         self._fitness = Fitness()
         self.engines = engines.available()
         self.device = engines.device()
-        self._inits: OrderedDict[tuple[str, int], str] = OrderedDict()
+        self._results = Results(context.bus, context.store)
         self.ahead = Ahead()
         self.lost: errors.StereoSpotError | None = None
         self.on_lost: Callable[[], None] = lambda: None
@@ -164,15 +159,15 @@ class Converter:
         # A slot may wait meanwhile: what does not depend on each other is asked for at once.
         found, _, done, head, segment = await asyncio.gather(
             records.get_job(self._bus, task.job_id),
-            self._expected_init(task),
-            self._stored(task),
+            self._results.expected_init(task),
+            self._results.stored(task),
             self._plans.head(task.job_id, task.generation),
             self._plans.segment(task.job_id, task.generation, task.index, task.part),
         )
         if found is None or not is_wanted(found[0], task.generation, PHASES, task.attempt):
             return Ack("stale")
         job = found[0]
-        if await self._is_stored(task, done):
+        if await self._results.report_again(task, done):
             return Ack("stored already")
         refusal = self._fitness.refusal(_work_of(task))
         if refusal is not None:
@@ -210,7 +205,7 @@ class Converter:
                     if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
                         return Ack("stale")
                     # A process that slept meanwhile may have lost the segment to another one.
-                    if await self._is_stored(task, await self._stored(task)):
+                    if await self._results.report_again(task, await self._results.stored(task)):
                         return Ack("stored already")
                 # The segment before this one may have shown what this process cannot do any more.
                 if self.lost is not None:
@@ -230,23 +225,23 @@ class Converter:
                 finally:
                     self.busy.discard(name)
                 seconds = round(time.monotonic() - started, 3)
+                fps = segment.frames / max(seconds, 1e-3)
+                self._foresee(task, fps)  # before the slot is free: the next segment begins by it
             if not suspect:
                 turn.ends()
             await self._threads.run(converted.finish)  # what the encoder still holds, beside the next segment's start
             crash.point("converter.converted")
             done = await self._check(task, head, segment, converted, seconds)
             async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
-                await obeying(stop, self._keep(task, converted, done))
-            await self._publish(task, done)
+                await obeying(stop, self._results.keep(task, converted, done))
+            await self._results.publish(task, done)
         report, frames = converted.report, converted.fragment.frames
         metrics.WORKER.segment(
             engine=head.stereo.engine, device=report.device, frames=frames, seconds=seconds,
             stages=report.stages, memory_bytes=report.device_memory_bytes, batch=report.batch,
             windows_taken=report.windows_taken,
         )  # fmt: skip
-        fps = frames / max(seconds, 1e-3)
         self.fps = _mean(self.fps, fps)
-        self._foresee(task, fps)
         await self._event(task, "done", attempt=delivery.attempt, seconds=seconds, fps=round(fps, 2))
         return Ack()
 
@@ -266,7 +261,7 @@ class Converter:
             raise errors.error(
                 "SEGMENT_MISMATCH", f"The plan has {segment.frames} frames, {fragment.frames} were decoded."
             )
-        expected = await self._expected_init(task)
+        expected = await self._results.expected_init(task)
         if expected is not None and expected != fragment.init_sha256:
             raise errors.error("ENCODER_MISMATCH", f"{fragment.init_sha256[:16]} is not {expected[:16]}.")
         return SegmentDone(
@@ -298,37 +293,6 @@ class Converter:
                 return backend.convert(decoder=lease.frames(segment), plan=head, segment=segment, stop=lease.stop)
         except MemoryError as error:
             raise errors.error("OUT_OF_MEMORY", str(error)) from error
-
-    async def _keep(self, task: SegmentTask, converted: Converted, done: SegmentDone) -> None:
-        """Store init, fragment and report, in this order; while the store is full or away the result waits here."""
-        job_id, generation = task.job_id, task.generation
-        fragment = converted.fragment
-        report = reports.Report(done=done, measures=converted.report.model_dump(mode="json"))
-        init = keys.init(job_id, generation, done.init_sha256)
-        steps = (
-            (init, fragment.init, "converter.init_stored"),
-            (keys.segment_depth(job_id, generation, task.index), converted.depth, "converter.init_stored"),
-            (keys.segment(job_id, generation, task.index), fragment.media, "converter.fragment_stored"),
-            (keys.segment_report(job_id, generation, task.index), report.body(), "converter.report_stored"),
-        )
-        pause = 0.5
-        for key, data, name in steps:
-            if not data:
-                continue  # depth that is not exported
-            while True:
-                try:
-                    # All segments share their init, and its key names its bytes.
-                    await self._store.put(key, data, if_absent=key == init)
-                except errors.Transient as error:
-                    if error.code not in ("STORAGE_FULL", "STORAGE_UNAVAILABLE"):
-                        raise
-                    # Computed once is enough: hold the result until it can be stored.
-                    _log.warning("waiting to store", action="retry", key=key, code=error.code, detail=error.detail)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, 5.0)
-                    continue
-                break
-            crash.point(name)
 
     async def failed(self, delivery: Delivery, task: SegmentTask, error: errors.StereoSpotError) -> Outcome:
         """What to do about a segment that failed; raises what is not its doing: a broker or a storage that is away."""
@@ -383,42 +347,6 @@ class Converter:
             return is_wanted(job, task.generation, PHASES, task.attempt)
 
         await operations.explain_wait(self._bus, task.job_id, failure, wanted, worker_id=self.worker_id)
-
-    # ---- what is known and told -------------------------------------------------------------------------
-    async def _expected_init(self, task: SegmentTask) -> str | None:
-        """The init that the generation's first stored fragment has, as far as it is known here."""
-        return self._inits.get((task.job_id, task.generation)) or await self._read_init(task)
-
-    async def _read_init(self, task: SegmentTask) -> str | None:
-        """The same as the completion set has it now."""
-        found = await records.get_state(self._bus, task.job_id, task.generation)
-        if found is None or found[0].init is None:
-            return None
-        self._inits[task.job_id, task.generation] = found[0].init
-        while len(self._inits) > INITS:
-            self._inits.popitem(last=False)
-        return found[0].init
-
-    async def _stored(self, task: SegmentTask) -> SegmentDone | None:
-        """The completion of a fragment that is stored, if there is one."""
-        found = await reports.read(self._store, task.job_id, task.generation, task.index)
-        return None if found is None else found.done
-
-    async def _is_stored(self, task: SegmentTask, done: SegmentDone | None) -> bool:
-        """Report a fragment that is stored once more; False where there is none, or one with a header of another."""
-        if done is None or await self._read_init(task) not in (None, done.init_sha256):
-            return False
-        await self._publish(task, done)
-        return True
-
-    async def _publish(self, task: SegmentTask, done: SegmentDone) -> None:
-        # The init is in the id: after a refused header the same segment is reported once more, with another.
-        await self._bus.publish(
-            subjects.done_segment(task.job_id, task.generation, task.index),
-            done,
-            msg_id=f"{task.job_id}.{task.generation}.{task.index}.{task.attempt}.{done.init_sha256[:16]}",
-        )
-        crash.point("converter.done_published")
 
     async def _event(self, task: SegmentTask, state: Any, **values: Any) -> None:
         """Tell those who watch, for two seconds at most; work does not fail for it."""

@@ -28,7 +28,7 @@ from stereospot.options import Codec, Options
 from stereospot.settings import Settings
 from stereospot.storage import open_store
 from streams_config.provision import provision
-from tests.support import nats_server
+from tests.support import eventually, nats_server
 
 
 @asynccontextmanager
@@ -140,3 +140,15 @@ async def collecting(*collectors: Collector) -> AsyncGenerator[None]:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def ended(context: Context, job_id: str) -> Job:
+    """The job once it is active no more."""
+
+    async def is_over() -> Job | None:
+        found = await records.get_job(context.bus, job_id)
+        return found[0] if found is not None and not found[0].is_active else None
+
+    job = await eventually(is_over, seconds=90, every=0.1, what=f"the end of {job_id}")
+    assert job is not None
+    return job

@@ -20,11 +20,11 @@ from inference.depth import iw3
 from services import daemon, submit
 from services.context import Context
 from stereospot import records, subjects
-from stereospot.jobs import Job, Phase
+from stereospot.jobs import Phase
 from stereospot.options import Options
 from tests.support import eventually
 from tests.system import curved
-from tests.system.rig import rig
+from tests.system.rig import ended, rig
 from tests.system.test_curved_jobs import workers
 from tests.unit import tiny_depth
 
@@ -60,26 +60,16 @@ async def converting(tmp_path: Path, jobs: dict[str, Options]) -> AsyncGenerator
         yield context
 
 
-async def over(context: Context, job_id: str) -> Job:
-    async def is_over() -> Job | None:
-        found = await records.get_job(context.bus, job_id)
-        return found[0] if found is not None and not found[0].is_active else None
-
-    job = await eventually(is_over, seconds=90, every=0.1, what=f"the end of {job_id}")
-    assert job is not None
-    return job
-
-
 async def refused(context: Context, expected: dict[str, tuple[str, str]]) -> None:
     """Each job failed with that code, and with those words in what it says; the one beside them is whole."""
     for job_id, (code, words) in expected.items():
-        job = await over(context, job_id)
+        job = await ended(context, job_id)
         assert job.phase is Phase.FAILED, job_id
         assert job.failure is not None
         assert job.failure.code == code, (job_id, job.failure)
         assert words in f"{job.failure.sentence} {job.failure.detail}", (job_id, job.failure)
         assert job.failure.advice
-    beside = await over(context, "BESIDE")
+    beside = await ended(context, "BESIDE")
     assert beside.phase is Phase.COMPLETED, beside.failure
 
 
@@ -169,5 +159,5 @@ async def test_a_fleet_goes_on_without_the_worker_whose_model_is_damaged(tmp_pat
             assert job[0].is_active
             good = context.settings.model_copy(update={"models_dir": tmp_path / "good"})
             async with workers(good, 1, "services.workers"):
-                done = await over(context, "J1")
+                done = await ended(context, "J1")
     assert done.phase is Phase.COMPLETED, done.failure

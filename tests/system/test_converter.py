@@ -15,14 +15,13 @@ import pytest
 
 from services import daemon, operations
 from services.context import Context
-from services.converter import CUT_OFF_RESTS, MISSING_SECONDS, Converter
+from services.converter import MISSING_SECONDS, Converter
 from services.reports import Report
 from stereospot import errors, jobs, keys, records, subjects
 from stereospot.bus import Bus, Delivery
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
-from stereospot.media.source import StoredSource
-from stereospot.messages import SegmentDone, SegmentEvent, SegmentTask, SourceRef, Worker
+from stereospot.messages import SegmentDone, SegmentEvent, SegmentTask, Worker
 from stereospot.options import Options
 from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 from tests.media import sources as films
@@ -315,70 +314,6 @@ async def test_a_segment_that_another_worker_stored_meanwhile_is_not_computed_ag
         assert late.result() == Ack("stored already")
         assert slept.decoders_opened == 0
         assert {done.index for done in await reported(context)} == {0}
-
-
-class Away(StoredSource):
-    """A source in a storage that answers only while it is `back`."""
-
-    back = False
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        if not Away.back:
-            raise errors.error("STORAGE_UNAVAILABLE", "no route to it")
-        return super().read_at(offset, length)
-
-
-def nowhere(_: str) -> None:
-    """As of a store whose objects are no files here."""
-
-
-@asynccontextmanager
-async def a_source_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Context]:
-    monkeypatch.setattr(Away, "back", False)
-    monkeypatch.setattr("services.sources.StoredSource", Away)
-    async with rig(tmp_path) as context:
-        await a_planned_job(context, films.path("h264_mp4"))
-        monkeypatch.setattr(context.store, "local_path", nowhere)
-        await context.store.put("input/J1/source.mp4", films.path("h264_mp4").read_bytes())
-        source = SourceRef(key="input/J1/source.mp4")
-        await records.change_job(context.bus, "J1", lambda job: job.model_copy(update={"source": source}))
-        yield context
-
-
-async def test_a_storage_that_is_away_during_the_read_is_no_try(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_source_that_is_away(tmp_path, monkeypatch) as context, converter(context) as made:
-        for _ in range(2):
-            with pytest.raises(errors.Transient, match="no route"):
-                await made.handle(task(0))
-        assert made.busy == set()
-        assert made.decoders_opened <= 2
-        found = await records.get_job(context.bus, "J1")
-        assert found is not None
-        assert found[0].warnings == (), "a short outage is nobody's business"
-        Away.back = True
-        assert await made.handle(task(0)) == Ack(), "the slot is free, the decoder is another one"
-
-
-async def test_a_worker_that_cannot_reach_the_storage_says_so_and_leaves_the_segment_to_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.converter.CUT_OFF_SECONDS", 0.0)
-    async with a_source_that_is_away(tmp_path, monkeypatch) as context:
-        async with converter(replace(context, alone=True)) as made:
-            with pytest.raises(errors.Transient, match="no route"):
-                await made.handle(task(0))
-        async with converter(context) as made:
-            for excused, rests in ((0, 1), (1, 2), (900, CUT_OFF_RESTS)):
-                outcome = await made.handle(replace(task(0), excused=excused))
-                assert isinstance(outcome, Return), "it was not tried"
-                assert outcome.delay_seconds == rests * MISSING_SECONDS
-                assert outcome.reason == "STORAGE_UNAVAILABLE"
-        found = await records.get_job(context.bus, "J1")
-        assert found is not None
-        assert [item.code for item in found[0].warnings] == ["STORAGE_UNAVAILABLE"]
-        assert jobs.without_waits(found[0]).warnings == ()
 
 
 async def test_a_broken_message_and_a_second_look(tmp_path: Path) -> None:

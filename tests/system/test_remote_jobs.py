@@ -14,14 +14,13 @@ import pytest
 
 from services import daemon, submit
 from services.context import Context
-from stereospot import records, subjects
-from stereospot.jobs import Job, Phase
+from stereospot import subjects
+from stereospot.jobs import Phase
 from stereospot.messages import SegmentEvent
 from stereospot.options import Options
 from tests.media import sources as films
-from tests.support import eventually
 from tests.system import remote
-from tests.system.rig import rig
+from tests.system.rig import ended, rig
 
 SERVICES = frozenset({"planner", "collector", "converter", "assembler", "dead-letters"})
 FRAMES = 96
@@ -55,16 +54,6 @@ async def two_jobs(
             options = Options(engine="flat", backend=backend, preset="ultrafast", segment_seconds=1.0)  # type: ignore[arg-type]
             await submit.create(context, source, options, job_id=job_id)
         yield context
-
-
-async def ended(context: Context, job_id: str) -> Job:
-    async def is_over() -> Job | None:
-        found = await records.get_job(context.bus, job_id)
-        return found[0] if found is not None and not found[0].is_active else None
-
-    job = await eventually(is_over, seconds=90, every=0.1, what=f"the end of {job_id}")
-    assert job is not None
-    return job
 
 
 async def retried(context: Context) -> list[str]:

@@ -224,6 +224,8 @@ class Converter:
                     )
                 finally:
                     self.busy.discard(name)
+                if _is_awaited(delivery, task):
+                    await self._threads.run(converted.finish)  # beside another segment it would take twice as long
                 seconds = round(time.monotonic() - started, 3)
                 fps = segment.frames / max(seconds, 1e-3)
                 self._foresee(task, fps)  # before the slot is free: the next segment begins by it
@@ -360,6 +362,11 @@ class Converter:
             )
         except errors.StereoSpotError as error:
             _log.debug("event not published", action="retry", code=error.code)
+
+
+def _is_awaited(delivery: Delivery, task: SegmentTask) -> bool:
+    """Whether somebody is likely to sit before a player that waits for this segment: the first of a film, or a seek."""
+    return task.index == 0 or subjects.is_urgent(delivery.subject)
 
 
 def _give_back(task: SegmentTask, refusal: Refusal) -> Return:

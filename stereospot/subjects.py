@@ -77,6 +77,12 @@ def convert_consumer(pool: str, lane: Lane) -> str:
     return f"convert-{_token(pool)}-{lane}"
 
 
+def is_urgent(subject: str) -> bool:
+    """Whether a segment's message came by the lane of what a viewer waits for."""
+    parts = subject.split(".")
+    return len(parts) == 7 and parts[1] == "convert" and parts[3] == "now"
+
+
 # ---- done ------------------------------------------------------------------------------------------------
 DoneKind = Literal["part", "total", "audio", "init", "window"]
 

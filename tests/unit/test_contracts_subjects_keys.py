@@ -42,6 +42,8 @@ def test_convert_subjects_match_the_filters_that_purge_and_consume_them() -> Non
     assert subject == "stereospot.convert.cpu.now.J1.2.3"
     assert subject.startswith(subjects.convert_filter("cpu", "now").removesuffix(">"))
     assert subjects.convert_filter(job_id="J1") == "stereospot.convert.*.*.J1.>"
+    assert subjects.is_urgent(subject)
+    assert not subjects.is_urgent(subjects.convert("now", "normal", "now", 2, 3))
 
 
 @given(tokens, st.integers(1, 999), small)

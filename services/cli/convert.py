@@ -138,7 +138,9 @@ async def convert(
     private = settings.model_copy(
         update={"data_dir": folder, "nats_url": None, "nats_port": -1, "storage": "local", "pool": _pool(options)}
     )
-    result = await _run(private, source, given, options, f"C{key}", target, exported, quiet=common.json)
+    result = await _run(
+        private, source, given, options, f"C{key}", target, exported, quiet=common.json, overwrite=overwrite
+    )
     # Only now, with the film in its place and synced, may what it was made from go.
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     if packed is not None and packed.parent == settings.data_dir / "convert":
@@ -146,7 +148,8 @@ async def convert(
     if common.json:
         print(jsonlib.dumps(result))
     else:
-        print(target)
+        for path in (target, *result["subtitles"]):
+            print(path)
         print(f"{result['frames']} frames in {result['seconds']:.1f} s ({result['fps']:.1f} fps), {result['engine']}")
         for warning in result["warnings"]:
             print(f"warning {warning['code']}: {warning['text']}")
@@ -163,9 +166,11 @@ async def _run(
     exported: Path | None,
     *,
     quiet: bool,
+    overwrite: bool,
 ) -> dict[str, Any]:
     """Start the services, run (or resume) the job, move the film; the folder stays unless the input is hopeless."""
     from services import daemon, follow, operations, submit
+    from services.cli import sidecars
     from services.cli.progress import Bar
     from stereospot import keys, records
     from stereospot.jobs import Phase
@@ -202,6 +207,7 @@ async def _run(
                 kept = context.store.local_path(keys.depth(job_id, job.generation))
                 assert kept is not None, "a private store is local"
                 await asyncio.to_thread(_deliver, kept, exported)
+            subtitles, missing = await sidecars.write(context, job, target, overwrite=overwrite)
             await asyncio.to_thread(_deliver, film, target)
     except (errors.Misconfigured, Failed) as error:
         # What is missing here can be mended, and then finished segments are worth having; a folder without one is not.
@@ -225,7 +231,8 @@ async def _run(
         "model_sha256": job.engine.get("model_sha256"),
         "layout": str(options.layout),
         "sha256": job.film.sha256,
-        "warnings": [{"code": item.code, "text": item.text} for item in job.warnings],
+        "subtitles": [str(path) for path in subtitles],
+        "warnings": [{"code": item.code, "text": item.text} for item in job.warnings] + missing,
         "report": job.report,
     }
 

@@ -20,6 +20,7 @@ from services.gateway.ranges import object_response
 from services.gateway.state import Gateway, Given
 from stereospot import errors
 from stereospot.jobs import Job
+from stereospot.media import naming
 from stereospot.storage.base import ObjectInfo
 
 DEPTH_NAME = "depth.mkv"
@@ -88,8 +89,7 @@ async def _sidecars(gateway: Gateway, job: Job) -> dict[str, ObjectInfo]:
     prefix = f"{PurePosixPath(job.film.key).parent}/subtitles/"
     found = [info async for info in gateway.context.store.list(prefix) if info.key.endswith(".ass")]
     found.sort(key=lambda info: (len(info.key), info.key))  # track 10 comes after track 9
-    stem = PurePosixPath(job.film.file_name).stem
-    return {f"{stem}{f'.{number}' if number > 1 else ''}.ass": info for number, info in enumerate(found, 1)}
+    return {naming.sidecar_name(job.film.file_name, number): info for number, info in enumerate(found, 1)}
 
 
 HANDLERS = (list_outputs, get_output)

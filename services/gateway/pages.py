@@ -13,7 +13,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
 from services import dead_letters
-from services.gateway import api, letters, outputs, qr, resources, samples, storyboard
+from services.gateway import api, letters, outputs, qr, requests, resources, samples, storyboard
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
 from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
@@ -118,7 +118,7 @@ async def job(request: Request[Any, Any, Any], gateway: Given, job_id: FromPath[
     row = await gateway.index.fresh(job_id)
     if not wants_html(request.headers.get("accept", "")):
         return api.job_answer(gateway, row)
-    values = {"job": api.resource(gateway, row), "files": await outputs.listed(gateway, row.job)}
+    values = await _about(gateway, row)
     return page(gateway, "job.html", here="jobs", strip=_strip(gateway, row), stages=STAGES, **values)
 
 
@@ -132,8 +132,16 @@ async def card(gateway: Given, job_id: FromPath[str]) -> Response[str]:
 async def about(gateway: Given, job_id: FromPath[str]) -> Response[str]:
     """What a job's page shows below the player, made anew when the job changes its phase."""
     row = await gateway.index.fresh(job_id)
-    files = await outputs.listed(gateway, row.job)
-    return page(gateway, "_about.html", job=api.resource(gateway, row), files=files)
+    return page(gateway, "_about.html", **await _about(gateway, row))
+
+
+async def _about(gateway: Gateway, row: Row) -> dict[str, Any]:
+    """What `_about.html` shows."""
+    return {
+        "job": api.resource(gateway, row),
+        "files": await outputs.listed(gateway, row.job),
+        "curl": requests.as_curl(row.job, gateway.context.settings),
+    }
 
 
 @get("/watch/{job_id:str}", include_in_schema=False)

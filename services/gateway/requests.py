@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from stereospot import errors, keys, records, subjects
 from stereospot.jobs import Job, Phase
 from stereospot.messages import SourceRef, SubmitWork
 from stereospot.options import Layout, Options
+from stereospot.settings import Settings
 
 MODES = {"sbs": Layout.FULL_SBS, "anaglyph": Layout.ANAGLYPH}
 """The two modes of the older web UI."""
@@ -160,6 +162,25 @@ async def create_from_upload(
         title=title or PurePath(stored.name).stem,
         priority=priority,
     )
+
+
+def as_curl(job: Job, settings: Settings) -> str:
+    """The command that asks for this conversion once more, for a shell; its address lacks the origin."""
+    usual = submit.pool_of(job.options, settings)
+    wanted = NewJob(
+        upload=job.source.key,
+        path=job.source.path,
+        depth_upload=job.depth.key if job.depth else None,
+        depth_path=job.depth.path if job.depth else None,
+        title=job.title,
+        filename=job.source.name[:200] if job.source.key else "",
+        options=job.options,
+        priority=job.priority,
+        pool=None if job.pool == usual else job.pool,
+        passthrough=job.passthrough,
+    )
+    body = wanted.model_dump_json(exclude_defaults=True)
+    return f"curl -sS /api/v1/jobs -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
 def options_of(fields: dict[str, str]) -> Options:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import PurePath
 
 from stereospot.options import Container, Layout
 
@@ -39,6 +40,12 @@ _LONGEST_TITLE_BYTES = 180
 def film_name(title: str, layout: Layout, container: Container) -> str:
     """A file name that is safe on every file system and says the layout once; `title` may be anything."""
     return f"{_stem(title)}.{_TOKENS[layout]}.{container}"
+
+
+def sidecar_name(film: str, number: int) -> str:
+    """The subtitles that lie beside a film: the first track (1) is named as the film is, players load it by itself."""
+    stem = PurePath(film).stem
+    return f"{stem}.ass" if number == 1 else f"{stem}.{number}.ass"
 
 
 def _stem(title: str) -> str:

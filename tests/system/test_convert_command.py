@@ -128,6 +128,26 @@ def test_pictures_do_not_depend_on_segment_length_or_workers(
     assert films[0].times == films[1].times
 
 
+def test_text_subtitles_lie_beside_the_film_once_for_each_eye(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--engine", "flat", "--preset", "ultrafast"]
+    said = convert(capsys, sources.path("h264_mp4"), tmp_path / "Film.3D.HSBS.LR.mp4", *words)
+    beside = tmp_path / "Film.3D.HSBS.LR.ass"
+    assert said["subtitles"] == [str(beside)]
+    lines = [line for line in beside.read_text().splitlines() if line.startswith("Dialogue:")]
+    places = [line.split("\\pos(")[1].split(",")[0] for line in lines]
+    assert len(lines) == 2 * len({line.split("}")[1] + line.split(",")[1] for line in lines}) > 0
+    assert len(set(places)) == 2, "in the middle of the left eye's half and of the right eye's"
+    assert said["warnings"] == []
+
+    beside.write_text("mine")
+    said = convert(capsys, sources.path("h264_mp4"), tmp_path / "Film.3D.HSBS.LR.mkv", *words)
+    assert (said["subtitles"], beside.read_text()) == ([], "mine"), "what is there stays"
+    said = convert(capsys, sources.path("h264_mp4"), tmp_path / "left.mp4", "--layout", "left", *words)
+    assert said["subtitles"] == [], "one picture needs none"
+
+
 @pytest.mark.parametrize(("clip", "frames"), [("big-buck-bunny-480p-30s.mp4", 720), ("car-detection.mp4", 377)])
 @pytest.mark.slow
 def test_real_clips_come_out_whole(clip: str, frames: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

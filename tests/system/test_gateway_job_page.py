@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from inference.comfort import Comfort
 from stereospot import jobs, keys, records
 from stereospot.jobs import Job, Phase
 from stereospot.messages import Failure, Film
-from stereospot.options import Options
+from stereospot.options import Layout, Options
 from tests.support import nats_server
-from tests.system.gateway import FILM, Served, served
+from tests.system.gateway import FILM, Served, served, upload
 from tests.system.showing import Showing
 
 
@@ -141,6 +142,29 @@ async def test_another_try_is_pressed_upon_nobody_where_it_cannot_help(
     page = (await gateway.client.get("/jobs/J1", headers={"Accept": "text/html"})).text
     assert f'<button type="button" {button} data-action="retry">' in page
     assert said in await text_of(gateway, "/jobs/J1")
+
+
+async def test_the_command_on_the_page_asks_for_the_same_conversion_once_more(gateway: Served) -> None:
+    made = (await upload(gateway, name="It's a film.mp4"))["job_id"]
+    options = Options(layout=Layout.ANAGLYPH, divergence=1.2, engine="cues")
+
+    def choose(job: Job) -> Job:
+        return job.model_copy(update={"options": options, "title": "It's 50 % / a “film”", "priority": 7})
+
+    await records.change_job(gateway.context.bus, made, choose)
+    page = (await gateway.client.get(f"/jobs/{made}", headers={"Accept": "text/html"})).text
+    command = re.search(r'data-copy="([^"]*)"', page)
+    assert command is not None
+    words = shlex.split(html.unescape(command[1]))
+    assert words[:3] == ["curl", "-sS", "/api/v1/jobs"]
+    headers = dict([words[words.index("-H") + 1].split(": ")])
+    answer = await gateway.client.post(words[2], content=words[words.index("-d") + 1], headers=headers)
+    assert answer.status_code == 201, answer.text
+    again = answer.json()
+    assert again["job_id"] != made
+    assert (again["title"], again["priority"]) == ("It's 50 % / a “film”", 7)
+    assert Options.model_validate(again["options"]) == options
+    assert again["source"]["name"] == "It's a film.mp4"
 
 
 async def test_films_stay_here_only_if_nothing_of_it_is_elsewhere(gateway: Served, tmp_path: Path) -> None:

@@ -114,8 +114,10 @@ class Job extends HTMLElement {
     const button = event.target.closest("button");
     if (!button) return;
     if (button.dataset.copy) {
-      const base = location.origin;
-      await navigator.clipboard.writeText(button.dataset.copy.replace(" /", ` ${base}/`)).catch(() => {});
+      const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+      const words = button.dataset.copy.replace(" /", () => ` ${location.origin}/`);
+      const key = local ? "" : ' -H "Authorization: Bearer $STEREOSPOT_KEY"';
+      await navigator.clipboard.writeText(words + key).catch(() => {});
       announce("Copied");
       button.textContent = "Copied";
       return;

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from inference import backends
 from inference.contract import Converted
-from services import engines, operations, plans, sources
+from services import encoding, engines, operations, plans, sources
 from services.ahead import Ahead
 from services.company import Company
 from services.context import Context
@@ -225,13 +225,15 @@ class Converter:
                 finally:
                     self.busy.discard(name)
                 if _is_awaited(delivery, task):
-                    await self._threads.run(converted.finish)  # beside another segment it would take twice as long
+                    # Beside another segment it would take twice as long.
+                    await encoding.run(self._threads, converted.finish)
                 seconds = round(time.monotonic() - started, 3)
                 fps = segment.frames / max(seconds, 1e-3)
                 self._foresee(task, fps)  # before the slot is free: the next segment begins by it
             if not suspect:
                 turn.ends()
-            await self._threads.run(converted.finish)  # what the encoder still holds, beside the next segment's start
+            # What the encoder still holds, beside the next segment's start.
+            await encoding.run(self._threads, converted.finish)
             crash.point("converter.converted")
             done = await self._check(task, head, segment, converted, seconds)
             async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
@@ -281,7 +283,7 @@ class Converter:
         )  # fmt: skip
         try:
             async with watching(self._bus, task.job_id, task.generation, FINISHING, stop=lease.stop):
-                converted = await self._threads.run(self._work, lease, head, segment)
+                converted = await encoding.run(self._threads, self._work, lease, head, segment)
         except BaseException:
             await self._decoders.discard(lease)
             raise
@@ -308,8 +310,8 @@ class Converter:
                 return Ack("replanned")
         if error.code == "ENCODER_MISMATCH":
             return await self._lacks(task, Failure.of(errors.error(error.code)), UNFIT_SECONDS)
-        if error.details.get("device_lost"):
-            # No engine of this process will work again: it ends, whoever watches it starts a fresh one.
+        if error.details.get("device_lost") or error.code == "ENCODER_STALLED":
+            # Nothing of this process will work again: it ends, whoever watches it starts a fresh one.
             self.lost = error
             self.on_lost()
         metrics.WORKER.failure(error.code)

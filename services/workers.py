@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from services.context import Context
 from services.parts import Part
-from stereospot import crash, history, log
+from stereospot import crash, errors, history, log
 from stereospot.settings import Settings
 
 _log = log.get("daemon")
@@ -140,7 +140,12 @@ def main() -> None:
 
     settings = Settings()
     log.configure(settings.log_level, settings.log_format)
-    asyncio.run(daemon.run(sys.argv[1:], settings, alone=ALONE in os.environ))
+    try:
+        asyncio.run(daemon.run(sys.argv[1:], settings, alone=ALONE in os.environ))
+    except errors.StereoSpotError as error:
+        if error.code in errors.ENDS_PROCESS:
+            os._exit(1)
+        raise
 
 
 if __name__ == "__main__":

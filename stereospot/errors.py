@@ -104,6 +104,7 @@ _ENTRIES = (
     Entry("CANCELLED", "permanent", 409, "The job was cancelled.", "Retry the job to go on where it stopped."),
     Entry("ENCODER_MISMATCH", "transient", 503, "This worker's encoder writes another header than the job's first worker.", "Run the same version of StereoSpot on every worker of a pool."),
     Entry("WORKER_LOST", "transient", 503, "The worker that held this segment stopped answering.", "Nothing to do: the segment is offered to another worker."),
+    Entry("ENCODER_STALLED", "transient", 503, "The video encoder made no progress for minutes; its process ends.", "Nothing to do: the segment is tried again. If it happens often, choose another codec or preset."),
     Entry("OUT_OF_MEMORY", "resource", 503, "The worker ran out of memory on this segment.", "Lower the batch size or the number of slots of that worker."),
     Entry("REMOTE_FAILED", "transient", 502, "The remote inference endpoint failed.", "Check the endpoint's own log; the segment is tried again."),
     Entry("REMOTE_INVALID", "transient", 502, "The remote inference endpoint answered with something else than the segment.", "Check that the endpoint runs a StereoSpot server of this version."),
@@ -147,6 +148,10 @@ ELSEWHERE = frozenset(
     }
 )  # fmt: skip
 """Failures of a worker and not of its work: another worker may not have them, so work waits for one."""
+
+
+ENDS_PROCESS = frozenset({"ENCODER_STALLED"})
+"""Failures that leave a thread behind which never ends: the interpreter would wait for it."""
 
 
 class StereoSpotError(Exception):

@@ -6,6 +6,7 @@ percentiles of its own) and `total`. Both are pure functions of tensors.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ _NO_CONTRAST = 0.05
 _COARSE, _AROUND = 4, 9
 _STANDS_FROM, _STANDS_OUT = 0.06, 0.2
 """Relief above its surroundings (9 x 9 blocks of 4 x 4 pixels) from which, and at which, a place stands out."""
+_FAR = 0.03
+"""Inverse depth, as a share of the nearest, beyond which ratios say nothing; the bench's limit, too."""
 _CLEARLY = 0.02
 """Relief by which two places must differ before their order counts as settled."""
 _APART = ((0, 1 / 2), (1 / 2, 0), (1 / 3, -1 / 4), (1 / 4, 1 / 3), (1 / 8, 1 / 6), (0, 1 / 8), (1 / 12, 0))
@@ -93,6 +96,24 @@ def order(relief: Tensor, inverse: Tensor, valid: Tensor) -> Tensor:
     return total / count.clamp_min(1)
 
 
+def ratio(relief: Tensor, inverse: Tensor, valid: Tensor) -> Tensor:
+    """How far inverse depth is off by its ratio, 0 to 1: small within the bench's factor of 1.25 (`delta1`).
+
+    Scale and shift are fitted per frame and carry no gradient. What is nearly infinitely far counts as `_FAR`, and
+    what is off by much more than the factor pulls little: places that a picture cannot tell must not outweigh those
+    it can.
+    """
+    relief, inverse = relief[:, ::2, ::2], inverse[:, ::2, ::2]
+    use = valid[:, ::2, ::2] * (inverse > _FAR)
+    count = use.sum((1, 2), keepdim=True).clamp_min(1)
+    mean, middle = ((x * use).sum((1, 2), keepdim=True) / count for x in (relief, inverse))
+    a, b = (relief - mean) * use, (inverse - middle) * use
+    scale = ((a * b).sum((1, 2), keepdim=True) / ((a * a).sum((1, 2), keepdim=True) + 1e-4 * count)).clamp_min(0)
+    fitted = (relief - mean.detach()) * scale.detach() + middle
+    off = (fitted.clamp(_FAR, 2).log() - inverse.clamp_min(_FAR).log()).abs() / math.log(1.25)
+    return (off / (1 + off) * use).sum() / use.sum().clamp_min(1)
+
+
 def edges(error: Tensor, valid: Tensor, scales: int = 4) -> Tensor:
     """Mean gradient of the error over several scales: sharp where the truth is, smooth elsewhere."""
     total = error.new_zeros(())
@@ -133,6 +154,7 @@ class Parts:
     steadiness: Tensor
     spread: Tensor
     order: Tensor
+    ratio: Tensor
     card: Tensor
 
 
@@ -156,6 +178,8 @@ def total(
     error = (relief - truth).abs().detach()
     likelihood = ((error * torch.exp(-log_spread) + log_spread) * valid).sum() / count
     ranked = order(relief, inverse, valid)
+    off = ratio(relief, inverse, valid)
     is_card = F.binary_cross_entropy_with_logits(card, flat)
-    loss = 0.7 * aligned + 2 * direct + edge_weight * gradient + 2 * change + ranked + 0.1 * (likelihood + is_card)
-    return Parts(loss, aligned, direct, gradient, change, likelihood, ranked, is_card)
+    loss = 0.7 * aligned + 2 * direct + edge_weight * gradient + 2.5 * change + ranked + 0.5 * off
+    loss = loss + 0.1 * likelihood + 0.3 * is_card
+    return Parts(loss, aligned, direct, gradient, change, likelihood, ranked, off, is_card)

@@ -63,7 +63,7 @@ class Plan:
     """Most times a sample is drawn on average: beyond it the trainer waits for the renderers."""
     least_reuse: float = 4.0
     """Fewest times: below it the renderers wait, and leave their cores to the trainer."""
-    first_frames: int = 6000
+    first_frames: int = 4000
     """What is rendered before the renderers are held back."""
     renderers: int = 1
     threads: int = 1
@@ -220,7 +220,7 @@ class Trainer:
             "seen_kinds": [still(rng, atlas) for _ in range(plan.validation)],
         }
         self.log(action="scored", step=self.step, **self.scores(sets))
-        names = ("aligned", "direct", "edges", "steadiness", "spread", "order", "card")
+        names = ("aligned", "direct", "edges", "steadiness", "spread", "order", "ratio", "card")
         totals, steps = np.zeros(len(names)), 0
         reported = scored = saved = last = time.monotonic()
         worked = 0.0

@@ -98,7 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.code == "INVALID_OPTIONS":
             return _tell(Failure.of(error), as_json, 2)
         misconfigured = isinstance(error, errors.Misconfigured)
-        return _tell(Failure.of(error), as_json, errors.EXIT_MISCONFIGURED if misconfigured else 1)
+        code = _tell(Failure.of(error), as_json, errors.EXIT_MISCONFIGURED if misconfigured else 1)
+        if error.code in errors.ENDS_PROCESS:
+            sys.stdout.flush()
+            os._exit(code)
+        return code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +48,16 @@ class Fragment:
     init_sha256: str
     frames: int
     pts: list[int] = field(repr=False)
+
+
+_calls: dict[int, float] = {}
+"""When each thread that is inside an encoder went in."""
+
+
+def call_seconds(thread: int) -> float:
+    """How long a thread has been inside an encoder with one picture, or with its last ones; 0 where it is not."""
+    since = _calls.get(thread)
+    return 0.0 if since is None else time.monotonic() - since
 
 
 class FragmentEncoder:
@@ -98,7 +110,13 @@ class FragmentEncoder:
         self._take(frame)
 
     def _take(self, frame: av.VideoFrame | None) -> None:
-        for packet in self._context.encode(frame):
+        thread = threading.get_ident()
+        _calls[thread] = time.monotonic()
+        try:
+            packets = self._context.encode(frame)
+        finally:
+            del _calls[thread]
+        for packet in packets:
             if packet.pts is None:
                 raise errors.error("INTERNAL", f"{self.spec.codec} gave a packet without a time.")
             self._packets.append((packet.pts, packet.is_keyframe, bytes(packet)))

@@ -265,7 +265,7 @@ async def test_a_full_store_holds_the_result_until_there_is_room(tmp_path: Path)
         assert await context.store.head(keys.segment("J1", 1, 0)) is not None
 
 
-@pytest.mark.parametrize("found", ["device lost", "too small", "missing"])
+@pytest.mark.parametrize("found", ["device lost", "encoder stalled", "too small", "missing"])
 async def test_what_waited_for_a_slot_is_not_begun_by_a_worker_that_has_failed_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str
 ) -> None:
@@ -275,6 +275,8 @@ async def test_what_waited_for_a_slot_is_not_begun_by_a_worker_that_has_failed_m
         computed.append(found)
         if found == "missing":
             raise errors.error("MODEL_MISSING", "no file")
+        if found == "encoder stalled":
+            raise errors.error("ENCODER_STALLED")
         raise errors.error("OUT_OF_MEMORY", "the device", **({"device_lost": True} if found == "device lost" else {}))
 
     monkeypatch.setattr(Converter, "_work", fails)
@@ -284,6 +286,7 @@ async def test_what_waited_for_a_slot_is_not_begun_by_a_worker_that_has_failed_m
         kinds = {type(outcome) for outcome in outcomes}
         assert kinds == ({Return} if found == "missing" else {Retry, Return})
         assert len(computed) == 1, "the second was not tried"
+        assert (made.lost is not None) is (found in ("device lost", "encoder stalled"))
 
 
 class Gate(asyncio.Semaphore):

@@ -30,6 +30,7 @@ def test_a_conversion_whose_encoder_stalls_ends_with_the_reason_and_resumes(tmp_
     command = [sys.executable, "-m", "tests.system.stalling", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         seen: set[int] = set()
+        said = ""
         while process.poll() is None:
             seen |= family(process.pid)
             try:
@@ -50,8 +51,10 @@ def test_a_conversion_whose_encoder_stalls_ends_with_the_reason_and_resumes(tmp_
 async def test_only_the_thread_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "LOOK_SECONDS", 0.01)
     stalled: set[int] = set()
-    monkeypatch.setattr(cmaf, "call_seconds", lambda thread: encoding.STALLED_SECONDS + (thread in stalled))
     threads, go_on = Threads(2, "test"), threading.Event()
+
+    def seconds(thread: int) -> float:
+        return encoding.STALLED_SECONDS + (thread in stalled)
 
     def spin() -> None:
         stalled.add(threading.get_ident())
@@ -61,6 +64,7 @@ async def test_only_the_thread_that_stalls_is_given_up(monkeypatch: pytest.Monke
         go_on.wait(30)
         return 7
 
+    monkeypatch.setattr(cmaf, "call_seconds", seconds)
     other = asyncio.create_task(encoding.run(threads, work))
     try:
         with pytest.raises(errors.Transient) as caught:

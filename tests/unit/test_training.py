@@ -88,6 +88,22 @@ def test_the_order_term_knows_near_from_far() -> None:
     assert losses.order(inverse, torch.full_like(inverse, 0.5), valid) == 0
 
 
+def test_the_ratio_term_forgives_scale_and_shift_and_counts_near_misses_most() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+
+    from inference.training import losses
+
+    inverse = torch.linspace(0.05, 1, 112)[None, :, None].repeat(1, 1, 192)
+    valid = torch.ones_like(inverse)
+    assert losses.ratio(0.3 + 0.5 * inverse, inverse, valid) < 0.03
+    # Where the fit has nothing to go by, everything lies at the mean: beyond the factor for most.
+    flat = losses.ratio(torch.full_like(inverse, 0.5), inverse, valid)
+    assert flat > 0.5
+    assert losses.ratio(1 - inverse, inverse, valid) >= flat - 1e-3, "a negative scale is no relief at all"
+    beyond = torch.where(inverse > 0.5, inverse, 0.01)
+    assert losses.ratio(inverse.requires_grad_(), beyond.detach(), valid) < 0.03, "what is nearly infinitely far"
+
+
 def test_what_stands_out_counts_more_than_the_ground() -> None:
     torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
     from inference.training import losses

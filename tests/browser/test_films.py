@@ -1,0 +1,50 @@
+"""The list of films: what is chosen together is acted on together, and the filters count along."""
+
+from __future__ import annotations
+
+import pytest
+
+from stereospot import records
+from stereospot.jobs import Phase
+from tests.browser.conftest import Page
+from tests.system.gateway import Served
+from tests.system.showing import Showing
+
+pytestmark = pytest.mark.browser
+
+COUNTS = (
+    "Object.fromEntries([...document.querySelectorAll('[data-count]')].map((at) => [at.dataset.count, at.textContent]))"
+)
+PRESS = "document.querySelector(`[data-bulk-action=${arguments[0]}]`).click()"
+CHOOSE = """
+for (const id of arguments) document.querySelector(`.pick input[value=${id}]`).click();
+return document.querySelector("[data-bulk-count]").textContent;
+"""
+
+
+async def test_films_that_are_chosen_are_cancelled_and_removed_together(page: Page, gateway: Served) -> None:
+    for job_id in ("J1", "J2", "J3"):
+        await Showing(gateway.context, job_id).begin()
+    await page.open("/jobs")
+    await page.wait("document.querySelectorAll('.pick input').length === 3")
+    assert not await page.run("return document.querySelector('[data-bulk-bar]').checkVisibility()")
+    assert (await page.run(f"return {COUNTS}"))["active"] == "3"
+
+    assert await page.run(CHOOSE, "J1", "J3") == "2 chosen"
+    assert await page.run("return document.querySelector('[data-bulk-bar]').checkVisibility()")
+    await page.run(PRESS, "cancel")
+    await page.wait(f"({COUNTS}).cancelled === '2' && ({COUNTS}).active === '1'")
+    for job_id, phase in (("J1", Phase.CANCELLED), ("J2", Phase.CONVERTING), ("J3", Phase.CANCELLED)):
+        found = await records.get_job(gateway.context.bus, job_id)
+        assert found is not None
+        assert found[0].phase is phase
+    await page.wait("!document.querySelector('[data-bulk-bar]').checkVisibility()")
+
+    await page.wait("document.querySelectorAll('.pick input').length === 3")
+    assert await page.run(CHOOSE, "J1", "J2") == "2 chosen"
+    await page.run("window.confirm = (said) => { window.asked = said; return true; }")
+    await page.run(PRESS, "delete")
+    await page.wait("document.querySelectorAll('ss-jobs .card').length === 1")
+    assert await page.run("return window.asked") == "Remove 2 films and everything made for them?"
+    assert await page.run("return document.querySelector('.card').dataset.job") == "J3"
+    await page.wait(f"({COUNTS}).all === '1'")

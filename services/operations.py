@@ -2,7 +2,8 @@
 
 Each is one compare-and-set on the record, then messages that say so. A crash between the two is harmless: the record is
 the truth, workers re-read it, and the janitor publishes what was not published. Each is legal in every phase, or raises
-CONFLICT with the phase.
+CONFLICT with the phase. What people ask for may name the revision that they saw (an If-Match): the write itself is for
+that one and raises PRECONDITION_FAILED for another, so that of several who saw the same only one is heard.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _once(change: Callable[[Job], Job | None]) -> Callable[[Job], Job | None]:
 
 
 # ---- what people ask for ---------------------------------------------------------------------------------
-async def cancel(bus: Bus, job_id: str) -> Job:
+async def cancel(bus: Bus, job_id: str, expected_revision: int | None = None) -> Job:
     """Stop an active job; a cancelled one stays cancelled. Raises CONFLICT for one that ended otherwise."""
 
     def change(job: Job) -> Job | None:
@@ -92,15 +93,16 @@ async def cancel(bus: Bus, job_id: str) -> Job:
             raise errors.error("CONFLICT", f"The job is {job.phase} already.", phase=job.phase)
         return cancelled
 
-    job = await records.change_job(bus, job_id, change)
+    job = await records.change_job(bus, job_id, change, expected_revision=expected_revision)
     await withdraw(bus, job_id)
     await announce(bus, job, "cancelled")
     return job
 
 
-async def retry(bus: Bus, job_id: str) -> Job:
+async def retry(bus: Bus, job_id: str, expected_revision: int | None = None) -> Job:
     """Go on with a failed or cancelled job: the same generation, only what is missing."""
-    job = await records.change_job(bus, job_id, _once(lambda job: jobs.retry(job, at=time.time())))
+    change = _once(lambda job: jobs.retry(job, at=time.time()))
+    job = await records.change_job(bus, job_id, change, expected_revision=expected_revision)
     if job.phase is Phase.INGESTING:
         raise errors.error("NOT_AVAILABLE", "URLs are fetched by the ingest service, which this version has not.")
     # What an earlier attempt left in the queue would only be dropped by the workers, one by one.
@@ -165,7 +167,14 @@ async def seek(bus: Bus, job_id: str, segment_index: int | None) -> Job:
     return await records.change_job(bus, job_id, move)
 
 
-async def edit(bus: Bus, job_id: str, *, title: str | None = None, priority: int | None = None) -> Job:
+async def edit(
+    bus: Bus,
+    job_id: str,
+    expected_revision: int | None = None,
+    *,
+    title: str | None = None,
+    priority: int | None = None,
+) -> Job:
     """Change what does not change the result."""
 
     def apply(job: Job) -> Job | None:
@@ -177,16 +186,16 @@ async def edit(bus: Bus, job_id: str, *, title: str | None = None, priority: int
             return None
         return job.model_copy(update={**wanted, "updated_at": time.time()})
 
-    return await records.change_job(bus, job_id, apply)
+    return await records.change_job(bus, job_id, apply, expected_revision=expected_revision)
 
 
-async def delete(bus: Bus, job_id: str) -> Job:
+async def delete(bus: Bus, job_id: str, expected_revision: int | None = None) -> Job:
     """Delete a job in any phase; its objects go a moment later, its record last."""
 
     def remove(job: Job) -> Job | None:
         return None if job.phase is Phase.DELETED else jobs.advance(job, Phase.DELETED, at=time.time())
 
-    job = await records.change_job(bus, job_id, remove)
+    job = await records.change_job(bus, job_id, remove, expected_revision=expected_revision)
     await withdraw(bus, job_id)
     await bus.publish(subjects.work("delete", job_id), DeleteWork(job_id=job_id), msg_id=f"delete.{job_id}")
     await announce(bus, job, "deleted")

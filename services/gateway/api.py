@@ -58,7 +58,10 @@ def if_match(request: Request[Any, Any, Any]) -> int | None:
 
 
 async def expect(gateway: Gateway, job_id: str, revision: int | None) -> Row:
-    """The present record; raises NOT_FOUND, or PRECONDITION_FAILED when it has another revision."""
+    """The present record; raises NOT_FOUND, or PRECONDITION_FAILED when it has another revision.
+
+    Between this and a write others may write: the write is given the revision, too, and is refused then.
+    """
     row = await gateway.index.fresh(job_id)
     if revision is not None and revision != row.revision:
         raise errors.error("PRECONDITION_FAILED", f"The job is at revision {row.revision}.", revision=row.revision)
@@ -163,8 +166,9 @@ async def edit_job(
     request: Request[Any, Any, Any], gateway: Given, job_id: JobId, data: JSONBody[JobChanges]
 ) -> Response[dict[str, Any]]:
     """Change the title or the priority; `If-Match` guards against changes of others."""
-    await expect(gateway, job_id, if_match(request))
-    await operations.edit(gateway.context.bus, job_id, title=data.title, priority=data.priority)
+    revision = if_match(request)
+    await expect(gateway, job_id, revision)
+    await operations.edit(gateway.context.bus, job_id, revision, title=data.title, priority=data.priority)
     return job_answer(gateway, await gateway.index.fresh(job_id))
 
 
@@ -184,7 +188,7 @@ async def _changed(
     request: Request[Any, Any, Any],
     gateway: Gateway,
     job_id: str,
-    change: Callable[[Bus, str], Awaitable[Job]],
+    change: Callable[[Bus, str, int | None], Awaitable[Job]],
     is_done: Callable[[Job], bool],
 ) -> Response[dict[str, Any]]:
     bus = gateway.context.bus
@@ -195,23 +199,28 @@ async def _changed(
                 # Whoever asked first wrote the record, and may have died before saying so to anybody.
                 await operations.tell_again(bus, row.job)
             else:
-                await expect(gateway, job_id, if_match(request))
-                await change(bus, job_id)
+                revision = if_match(request)
+                await expect(gateway, job_id, revision)
+                await change(bus, job_id, revision)
     return job_answer(gateway, await gateway.index.fresh(job_id), headers=told.headers)
 
 
 @delete("/jobs/{job_id:str}", status_code=204)
 async def delete_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> None:
     """Delete a job with everything that was stored for it."""
-    await expect(gateway, job_id, if_match(request))
-    await operations.delete(gateway.context.bus, job_id)
+    await _delete(request, gateway, job_id)
 
 
 @post("/jobs/{job_id:str}/delete", status_code=204)
 async def delete_job_by_post(request: Request[Any, Any, Any], gateway: Given, job_id: JobId) -> None:
     """The same as DELETE, for clients that only POST."""
-    await expect(gateway, job_id, if_match(request))
-    await operations.delete(gateway.context.bus, job_id)
+    await _delete(request, gateway, job_id)
+
+
+async def _delete(request: Request[Any, Any, Any], gateway: Gateway, job_id: str) -> None:
+    revision = if_match(request)
+    await expect(gateway, job_id, revision)
+    await operations.delete(gateway.context.bus, job_id, revision)
 
 
 @post("/jobs/{job_id:str}/seek", status_code=200)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import httpx
+
 from stereospot import keys
 from stereospot.jobs import Phase
 from stereospot.messages import Failure, Film
@@ -36,6 +38,30 @@ async def test_etags(gateway: Served) -> None:
     head = await gateway.client.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["etag"] == changed.headers["etag"]
+
+
+async def at_once(gateway: Served, method: str, path: str, bodies: list[dict[str, str] | None]) -> list[httpx.Response]:
+    """Requests that are sent together, all for the revision that is there before them."""
+    headers = {"If-Match": (await gateway.client.get(path.removesuffix("/cancel"))).headers["etag"]}
+    requests = [gateway.client.request(method, path, json=body, headers=headers) for body in bodies]
+    return await asyncio.gather(*requests)
+
+
+async def test_of_writers_with_one_etag_one_wins(gateway: Served) -> None:
+    job_id = (await upload(gateway))["job_id"]
+    path = f"/api/v1/jobs/{job_id}"
+    for turn in range(3):
+        answers = await at_once(gateway, "PATCH", path, [{"title": f"{turn}.{number}"} for number in range(8)])
+        assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+        (won,) = [number for number, answer in enumerate(answers) if answer.status_code == 200]
+        assert {answer.json()["code"] for answer in answers if answer.status_code == 412} == {"PRECONDITION_FAILED"}
+        assert (await gateway.client.get(path)).json()["title"] == f"{turn}.{won}"
+    cancelled = await at_once(gateway, "POST", f"{path}/cancel", [None] * 8)
+    assert sorted(answer.status_code for answer in cancelled) == [200] + [412] * 7
+    deleted = await at_once(gateway, "DELETE", path, [None] * 8)
+    lost = sorted(answer.status_code for answer in deleted)[1:]
+    assert [answer.status_code for answer in deleted].count(204) == 1
+    assert set(lost) <= {404, 412}, "whoever comes later still finds no job"
 
 
 async def test_prefer_wait(gateway: Served) -> None:

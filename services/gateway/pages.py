@@ -13,7 +13,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
 from services import dead_letters
-from services.gateway import api, letters, outputs, qr, requests, resources, samples, storyboard
+from services.gateway import api, handoff, letters, outputs, qr, requests, resources, samples, storyboard
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
 from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
@@ -163,9 +163,10 @@ async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[st
     """How to open the film in a headset, or in a player of one's own."""
     job_id = request.path_params.get("job_id")
     path = f"/playlist/{job_id}.m3u" if job_id else "/playlist.m3u"
-    item = api.resource(gateway, await gateway.index.fresh(job_id)) if job_id else None
-    base = (gateway.context.settings.public_url or str(request.base_url)).rstrip("/")
-    ways = [] if item is None else _ways(item, base)
+    row = await gateway.index.fresh(job_id) if job_id else None
+    item = api.resource(gateway, row) if row is not None else None
+    base = handoff.base_url(request, gateway)
+    ways = [] if row is None else _ways(gateway, row, base)
     return page(
         gateway,
         "launch.html",
@@ -178,14 +179,14 @@ async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[st
     )
 
 
-def _ways(item: dict[str, Any], base: str) -> list[dict[str, Any]]:
+def _ways(gateway: Gateway, row: Row, base: str) -> list[dict[str, Any]]:
     """Addresses to open elsewhere, each with its QR code."""
-    watch = f"{base}/watch/{item['job_id']}"
+    watch = f"{base}/watch/{row.job.job_id}"
     found: list[dict[str, Any]] = [
         {"name": "In the headset's browser", "address": watch, "code": qr.code(watch), "links": [],
          "text": "Point the headset's camera here, or type the address. “Enter VR” puts the screen in front of you."}
     ]  # fmt: skip
-    film, hls = item["playback"]["film"], item["playback"]["hls"]
+    film, hls = handoff.film_path(gateway, row), api.resource(gateway, row)["playback"]["hls"]
     if film or hls:
         address = base + (film or hls)
         text = (

@@ -3,7 +3,7 @@
     /v/<token>/<generation>/master.m3u8                 the film from its beginning
     /v/<token>/<generation>/from/<k>/master.m3u8        from segment k on: an anchor for seeking
     …/from/<k>/video.m3u8, …/from/<k>/audio/<track>.m3u8
-    …/video/<index>.m4s, …/audio/<track>/<index>.m4s, …/film, …/subtitles/<track>.vtt
+    …/video/<index>.m4s, …/audio/<track>/<index>.m4s, …/film, …/film/<its file name>, …/subtitles/<track>.vtt
 
 A media playlist lists the run of segments from its anchor on whose pictures AND sound are stored, and nothing else, so
 it names no object that is not there; the run only grows, and ends with ENDLIST when it reaches a known total.

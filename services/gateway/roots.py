@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.response import Redirect
 
 from services import operations
-from services.gateway import api, uploads
+from services.gateway import api, handoff, uploads
 from services.gateway.idempotency import once, used_otherwise
 from services.gateway.requests import JobChanges, create_from_upload, options_of
 from services.gateway.resources import timestamp
@@ -22,8 +22,6 @@ from services.gateway.table import Row
 from stereospot import errors, records, subjects
 from stereospot.jobs import Job, Phase
 from stereospot.messages import SourceRef
-
-M3U = "application/x-mpegurl"
 
 
 # ---- submitting ------------------------------------------------------------------------------------------
@@ -101,43 +99,23 @@ async def delete_job(gateway: Given, job_id: FromPath[str]) -> Redirect:
 @get("/jobs/{job_id:str}/play", include_in_schema=False)
 async def play(gateway: Given, job_id: FromPath[str]) -> Redirect:
     """302 to the finished film."""
-    row = await finished(gateway, job_id)
-    return Redirect(film_path(gateway, row), status_code=302)
-
-
-async def finished(gateway: Gateway, job_id: str) -> Row:
     row = await gateway.index.fresh(job_id)
-    if row.job.film is None:
-        raise errors.error("INVALID_REQUEST", f"The film is not finished; the job is {row.job.phase}.")
-    return row
+    path = handoff.film_path(gateway, row)
+    if path is None:
+        raise _unfinished(row)
+    return Redirect(path, status_code=302)
 
 
-def film_path(gateway: Gateway, row: Row) -> str:
-    return f"/v/{gateway.token(row)}/{row.job.generation}/film"
+def _unfinished(row: Row) -> errors.StereoSpotError:
+    return errors.error("INVALID_REQUEST", f"The film is not finished; the job is {row.job.phase}.")
 
 
 # ---- for players -----------------------------------------------------------------------------------------
-def _base_url(request: Request[Any, Any, Any], gateway: Gateway) -> str:
-    return (gateway.context.settings.public_url or str(request.base_url)).rstrip("/")
-
-
-def _playlist(request: Request[Any, Any, Any], gateway: Gateway, rows: list[Row], name: str) -> Response[str]:
-    lines = ["#EXTM3U"]
-    base = _base_url(request, gateway)
-    for row in rows:
-        film = row.job.film
-        seconds = round(film.duration_seconds) if film is not None else -1
-        title = " ".join(row.job.title.split())
-        lines += [f"#EXTINF:{seconds},{title}", base + film_path(gateway, row)]
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return Response("\n".join(lines) + "\n", headers=headers, media_type=M3U)
-
-
 @get("/playlist.m3u", include_in_schema=False)
 async def playlist_all(request: Request[Any, Any, Any], gateway: Given, limit: FromQuery[int] = 50) -> Response[str]:
     """The newest finished films, for any player."""
     page = await gateway.index.page((Phase.COMPLETED,), limit=max(1, min(limit, 500)))
-    return _playlist(request, gateway, [row for row in page.rows if row.job.film is not None], "stereospot.m3u")
+    return handoff.playlist(request, gateway, page.rows, "stereospot.m3u")
 
 
 @get("/playlist/{file_name:str}", include_in_schema=False)
@@ -145,8 +123,10 @@ async def playlist_one(request: Request[Any, Any, Any], gateway: Given, file_nam
     job_id, dot, extension = file_name.rpartition(".")
     if not dot or extension != "m3u":
         raise errors.error("NOT_FOUND", f"There is no playlist {file_name[:80]}.")
-    row = await finished(gateway, job_id)
-    return _playlist(request, gateway, [row], f"{job_id}.m3u")
+    row = await gateway.index.fresh(job_id)
+    if row.job.film is None:
+        raise _unfinished(row)
+    return handoff.playlist(request, gateway, [row], f"{job_id}.m3u")
 
 
 # ---- the pipeline's numbers ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from litestar.response import Stream
 from services.gateway.playback import GivenPlayer, NotYet, number_in
 from services.gateway.ranges import object_response
 from services.gateway.state import Gateway, Given
+from services.gateway.table import Row
 from stereospot import errors, keys
 
 
@@ -76,7 +77,26 @@ async def film(
     generation: FromPath[int],
 ) -> Response[Any] | Stream:
     """The finished film, as the record names it; `?download` saves it under a name that players parse."""
+    return await _film(request, gateway, await player.row(token, generation))
+
+
+@get("/v/{token:str}/{generation:int}/film/{name:str}", include_in_schema=False)
+async def named_film(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+    name: FromPath[str],
+) -> Response[Any] | Stream:
+    """The same under the film's own name: players that are given an address read the layout from its end."""
     row = await player.row(token, generation)
+    if row.job.film is not None and row.job.film.file_name != name:
+        raise errors.error("NOT_FOUND", f"The film is not called {name[:80]}.")
+    return await _film(request, gateway, row)
+
+
+async def _film(request: Request[Any, Any, Any], gateway: Gateway, row: Row) -> Response[Any] | Stream:
     if row.job.film is None:
         raise NotYet
     info = await gateway.context.store.head(row.job.film.key)
@@ -86,4 +106,4 @@ async def film(
     return await object_response(request, gateway.context.store, info, file_name=row.job.film.file_name, inline=inline)
 
 
-HANDLERS = (video_object, audio_object, subtitles, film)
+HANDLERS = (video_object, audio_object, subtitles, film, named_film)

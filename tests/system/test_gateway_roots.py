@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from typing import Any
+from urllib.parse import urlsplit
 
 from stereospot import keys
 from stereospot.jobs import Phase
@@ -92,5 +93,23 @@ async def test_playlists_and_play_lead_to_the_film(gateway: Served) -> None:
     assert (beyond.status_code, beyond.json()["code"]) == (416, "RANGE_NOT_SATISFIABLE")
     assert beyond.headers["content-range"] == "bytes */1200000"
     assert (await gateway.client.get(f"/api/v1/jobs/{job_id}/outputs/other.mp4")).json()["code"] == "NOT_FOUND"
+    assert urlsplit(lines[2]).path.endswith("/film/Holiday.3D.HSBS.LR.mp4"), "players read the layout from the end"
+    plain = (await gateway.client.get(f"/api/v1/jobs/{job_id}")).json()["playback"]["film"]
+    assert lines[2] == f"{gateway.url}{plain}/Holiday.3D.HSBS.LR.mp4"
+    assert (await gateway.client.get(plain)).content == data, "older clients know this one"
+    assert (await gateway.client.get(f"{plain}/Other.3D.HSBS.LR.mp4")).json()["code"] == "NOT_FOUND"
+    assert lines[2] in (await gateway.client.get(f"/launch/{job_id}")).text
     forged = lines[2].replace(job_id, "other")
     assert (await gateway.client.get(forged)).status_code == 404
+
+
+async def test_a_films_name_may_have_any_letters(gateway: Served) -> None:
+    job_id = (await upload(gateway))["job_id"]
+    film_key = keys.film(job_id, 1, "mp4")
+    await gateway.context.store.put(film_key, b"film")
+    values: dict[str, Any] = FILM | {"size_bytes": 4, "file_name": "Größe #1 50% & mehr.3D.HSBS.LR.mp4"}
+    film = Film(key=film_key, **values)
+    await move(gateway, job_id, Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING, Phase.COMPLETED, film=film)
+    address = (await gateway.client.get(f"/playlist/{job_id}.m3u")).text.splitlines()[2]
+    assert (await gateway.client.get(address)).content == b"film"
+    assert (await gateway.client.get(f"/jobs/{job_id}/play", follow_redirects=True)).content == b"film"

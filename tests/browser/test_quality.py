@@ -132,6 +132,36 @@ async def test_the_keyboard_alone_is_enough(page: Page, gateway: Served) -> None
     await page.wait("document.querySelector('[data-label]').textContent === 'Cancelled'")
 
 
+async def test_every_page_fits_its_window_with_all_its_details_open(page: Page, gateway: Served) -> None:
+    """No page is wider than a telephone's, and no field of a form lies on its neighbour at any width."""
+    await furnish(gateway)
+    metrics = "Emulation.setDeviceMetricsOverride"
+    look = """
+        for (const item of document.querySelectorAll("details")) item.open = true;
+        const over = (one, other) => one.left < other.right - 0.5 && other.left < one.right - 0.5
+          && one.top < other.bottom - 0.5 && other.top < one.bottom - 0.5;
+        const inputs = [...document.querySelectorAll(".field :is(select, input)")].filter((item) => item.checkVisibility());
+        const boxes = inputs.map((item) => [item.name, item.getBoundingClientRect()]);
+        return {
+          wide: document.documentElement.scrollWidth - innerWidth,
+          outside: boxes.filter(([, box]) => box.right > innerWidth).map(([name]) => name),
+          over: boxes.flatMap(([name, box], at) =>
+            boxes.slice(at + 1).filter(([, other]) => over(box, other)).map(([other]) => `${name} on ${other}`)),
+        };
+    """
+    try:
+        for width in (390, 768, 1280, 1920):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            await page.do(lambda driver, size=size: driver.execute_cdp_cmd(metrics, size))
+            for path in PAGES[:-1]:
+                await page.open(path)
+                found = await page.run(look)
+                assert found["wide"] <= 0, (path, width)
+                assert found["outside"] == found["over"] == [], (path, width)
+    finally:
+        await page.do(lambda driver: driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {}))
+
+
 async def test_our_own_scripts_are_small() -> None:
     packed = {
         name: len(gzip.compress(asset.body, 9))

@@ -1,6 +1,6 @@
 """What a headset or a player of one's own is handed: addresses that carry their token, and playlists of them.
 
-    job ── film_path ──> launch page (QR codes, links), M3U ──> player
+    job ── path_of ──> launch page (QR codes, links), M3U ──> player
 
 Neither sends headers or cookies, so nothing here may lead to what needs a key. The film is named as its file is: most
 players know the layout by that alone.
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from litestar import Request, Response
 
+from services.gateway import api
 from services.gateway.state import Gateway
 from services.gateway.table import Row
 
@@ -35,16 +36,27 @@ def film_path(gateway: Gateway, row: Row) -> str | None:
     return None if film is None else f"{folder(gateway, row)}/film/{quote(film.file_name, safe='')}"
 
 
+def hls_path(gateway: Gateway, row: Row) -> str | None:
+    """The stream, from the first converted segment on."""
+    return api.resource(gateway, row)["playback"]["hls"]
+
+
+def path_of(gateway: Gateway, row: Row) -> str | None:
+    """What a player can open now: the film, or while there is none the stream, which goes on while it is played."""
+    return film_path(gateway, row) or hls_path(gateway, row)
+
+
 # ---- playlists -------------------------------------------------------------------------------------------
 def playlist(request: Request[Any, Any, Any], gateway: Gateway, rows: list[Row], name: str) -> Response[str]:
-    """An M3U of jobs, without those that have no film."""
+    """An M3U of what can be played of these jobs."""
     lines = ["#EXTM3U"]
     base = base_url(request, gateway)
     for row in rows:
-        path, film = film_path(gateway, row), row.job.film
-        if path is None or film is None:
+        path, film = path_of(gateway, row), row.job.film
+        if path is None:
             continue
+        seconds = round(film.duration_seconds) if film is not None else -1
         title = " ".join(row.job.title.split())
-        lines += [f"#EXTINF:{round(film.duration_seconds)},{title}", base + path]
+        lines += [f"#EXTINF:{seconds},{title}", base + path]
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
     return Response("\n".join(lines) + "\n", headers=headers, media_type=M3U)

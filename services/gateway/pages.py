@@ -186,12 +186,11 @@ def _ways(gateway: Gateway, row: Row, base: str) -> list[dict[str, Any]]:
         {"name": "In the headset's browser", "address": watch, "code": qr.code(watch), "links": [],
          "text": "Point the headset's camera here, or type the address. “Enter VR” puts the screen in front of you."}
     ]  # fmt: skip
-    film, hls = handoff.film_path(gateway, row), api.resource(gateway, row)["playback"]["hls"]
-    if film or hls:
-        address = base + (film or hls)
+    if (path := handoff.path_of(gateway, row)) is not None:
+        address = base + path
         text = (
             "Most players read the layout from the file's name and need nothing more."
-            if film
+            if row.job.film is not None
             else "The stream as far as it is converted; it goes on while you watch."
         )
         links = qr.app_links(address)

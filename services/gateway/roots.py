@@ -115,16 +115,17 @@ def _unfinished(row: Row) -> errors.StereoSpotError:
 async def playlist_all(request: Request[Any, Any, Any], gateway: Given, limit: FromQuery[int] = 50) -> Response[str]:
     """The newest finished films, for any player."""
     page = await gateway.index.page((Phase.COMPLETED,), limit=max(1, min(limit, 500)))
-    return handoff.playlist(request, gateway, page.rows, "stereospot.m3u")
+    return handoff.playlist(request, gateway, [row for row in page.rows if row.job.film is not None], "stereospot.m3u")
 
 
 @get("/playlist/{file_name:str}", include_in_schema=False)
 async def playlist_one(request: Request[Any, Any, Any], gateway: Given, file_name: FromPath[str]) -> Response[str]:
+    """One film, or its stream while it is being made; INVALID_REQUEST before its first segment is there."""
     job_id, dot, extension = file_name.rpartition(".")
     if not dot or extension != "m3u":
         raise errors.error("NOT_FOUND", f"There is no playlist {file_name[:80]}.")
     row = await gateway.index.fresh(job_id)
-    if row.job.film is None:
+    if handoff.path_of(gateway, row) is None:
         raise _unfinished(row)
     return handoff.playlist(request, gateway, [row], f"{job_id}.m3u")
 

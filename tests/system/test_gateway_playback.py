@@ -115,6 +115,19 @@ async def test_what_is_asked_again_is_answered_the_same_until_it_changes(gateway
     await eventually(gone, what="no playlist of a deleted job")
 
 
+async def test_the_m3u_of_a_film_that_is_being_made_is_its_stream(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    early = await gateway.client.get("/playlist/J1.m3u")
+    assert (early.status_code, early.json()["code"]) == (400, "INVALID_REQUEST")
+    await showing.convert(0)
+    master = await master_of(gateway, showing)
+    lines = (await gateway.client.get("/playlist/J1.m3u")).text.splitlines()
+    assert lines == ["#EXTM3U", "#EXTINF:-1,Holiday", f"{gateway.url}{master}"]
+    assert (await gateway.client.get(lines[2])).status_code == 200
+    assert (await gateway.client.get("/playlist.m3u")).text == "#EXTM3U\n", "only finished films"
+
+
 async def test_playlists_name_what_is_there_and_it_decodes(gateway: Served) -> None:
     showing = Showing(gateway.context, "J1", sound=True)
     await showing.begin()

@@ -126,6 +126,18 @@ async def test_subtitles_and_chapters_follow_the_film(page: Page, gateway: Serve
     await page.wait("document.querySelector('.subtitle').textContent === 'Later'")
 
 
+async def test_subtitles_that_come_late_come_to_a_page_that_is_open(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), subtitles=True)
+    await showing.begin()
+    await showing.convert(0)
+    await page.open("/jobs/J1")
+    await page.wait("document.querySelectorAll('[aria-label=Chapters] option').length === 2")
+    assert await page.run("return document.querySelector('[aria-label=Subtitles]')") is None
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
+    await showing.convert(1)
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+
+
 async def test_the_anaglyph_has_the_left_eye_in_red_and_the_right_in_cyan(page: Page, gateway: Served) -> None:
     showing = Showing(gateway.context, "J1", lengths=(1,))
     await showing.begin()

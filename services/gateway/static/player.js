@@ -100,6 +100,7 @@ class Player extends HTMLElement {
       }
       this.hidden = !job.playback.ready && ["failed", "cancelled"].includes(job.phase);
     }
+    if (job?.playback.ready) this.text.load();
     if (this.segments && !this.length) this.length = this.segments.reduce((sum, item) => sum + item.duration_seconds, 0);
     this.paint();
     this.tick();

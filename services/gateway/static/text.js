@@ -1,18 +1,28 @@
 // Subtitles and chapters of a film: the menus in the player's bar, and the words over the picture.
 import { clock } from "./stream.js";
 
+const AGAIN_MILLISECONDS = 3000;
+
 export class Text {
   constructor(player) {
     this.player = player;
     this.cues = null;
+    this.next = 0;
   }
 
-  /** Ask what there is; subtitles come later than the first picture, so until some are there every call asks again. */
+  /** Ask what there is; subtitles may come later than the first picture, so until some are there every call asks again. */
   async load() {
     const { base } = this.player;
-    if (!base || this.found) return;
-    const answer = await fetch(`${base}tracks.json`);
-    if (!answer.ok) return;
+    if (!base || this.found || this.later) return;
+    const wait = this.next - performance.now();
+    if (wait > 0) {
+      // Calls come with every segment: of many, one asks.
+      this.later = setTimeout(() => { this.later = null; this.load(); }, wait);
+      return;
+    }
+    this.next = performance.now() + AGAIN_MILLISECONDS;
+    const answer = await fetch(`${base}tracks.json`).catch(() => null);
+    if (!answer?.ok) return;
     const { subtitles, chapters } = await answer.json();
     if (subtitles.length && !this.found) {
       this.found = true;

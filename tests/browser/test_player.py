@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from stereospot import keys
 from tests.browser.conftest import Page
 from tests.system.gateway import Served
 from tests.system.showing import VTT, Showing, film
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 pytestmark = pytest.mark.browser
 
@@ -84,6 +89,47 @@ async def test_the_player_by_keyboard(page: Page, gateway: Served) -> None:
     await page.wait("document.fullscreenElement?.localName === 'ss-player'")
     await press(page, "f")
     await page.wait("document.fullscreenElement === null")
+
+
+async def click(page: Page, selector: str) -> None:
+    """With the mouse, in the middle of it: what has the focus then is the browser's own decision."""
+    from selenium.webdriver import ActionChains
+
+    def press_it(driver: WebDriver) -> None:
+        ActionChains(driver).move_to_element(driver.find_element("css selector", selector)).click().perform()
+
+    await page.do(press_it)
+
+
+async def test_whoever_presses_the_picture_has_the_keys(page: Page, gateway: Served) -> None:
+    await shown(page, gateway, "/jobs/J1")
+    await click(page, ".screen")
+    await page.wait(f"{PLAYER}.begun")
+    view = await page.run(f"return {PLAYER}.view.value")
+    await press(page, "v")
+    assert await page.run(f"return {PLAYER}.view.value") != view
+    paused = await page.run(f"return {VIDEO}.paused")
+    await press(page, " ")
+    await page.wait(f"{VIDEO}.paused !== {str(paused).lower()}")
+    assert await page.run("return scrollY") == 0
+
+
+async def test_the_full_window_has_the_keys_from_the_beginning(page: Page, gateway: Served) -> None:
+    from selenium.webdriver import Keys
+
+    await shown(page, gateway)
+    assert await page.run("return document.activeElement === document.body")
+    await press(page, "k")
+    await page.wait(f"!{VIDEO}.paused")
+    # A slider keeps the arrows that move it, and nothing else.
+    await click(page, ".loud")
+    await press(page, "K")
+    await page.wait(f"{VIDEO}.paused")
+    before = await page.run(f"return [{PLAYER}.now, {VIDEO}.volume]")
+    await press(page, Keys.ARROW_LEFT)
+    now, volume = await page.run(f"return [{PLAYER}.now, {VIDEO}.volume]")
+    assert now == before[0]
+    assert volume < before[1]
 
 
 async def test_a_subtitle_is_shown_once_to_each_eye(page: Page, gateway: Served) -> None:

@@ -33,16 +33,19 @@ class Player extends HTMLElement {
     // Films begin in black: until somebody plays or seeks, the poster stays.
     for (const name of ["play", "seeking"]) this.video.addEventListener(name, () => this.begin());
     this.video.addEventListener("waiting", () => this.classList.add("waiting-for-data"));
-    this.addEventListener("keydown", (event) => this.key(event));
+    // A page that is nothing but the picture gives it every key; beside other things it must have the focus.
+    this.ears = this.closest(".theatre") ? document : this;
+    this.press = (event) => this.key(event);
+    this.ears.addEventListener("keydown", this.press);
     document.addEventListener("themechange", () => this.paint());
-    if (this.closest(".theatre")) this.focusable();
     if (this.dataset.film && this.direct()) this.playFilm();
     else if (this.dataset.hls) this.load(this.dataset.hls, this.anchor);
   }
 
-  disconnectedCallback() { this.hls?.destroy(); }
-
-  focusable() { this.screen.tabIndex = 0; }
+  disconnectedCallback() {
+    this.hls?.destroy();
+    this.ears.removeEventListener("keydown", this.press);
+  }
 
   /** Whether this browser plays the finished file as it is; HLS carries the same pictures otherwise. */
   direct() { return this.dataset.container === "mp4" || this.dataset.container === "mov"; }
@@ -193,7 +196,11 @@ class Player extends HTMLElement {
       const action = event.target.closest("[data-do]")?.dataset.do;
       if (action) this[action]();
     });
-    this.screen.addEventListener("click", () => this.toggle());
+    // Whoever presses the picture means it with the next key, too.
+    this.screen.tabIndex = 0;
+    this.screen.setAttribute("role", "group");
+    this.screen.setAttribute("aria-label", "Picture");
+    this.screen.addEventListener("click", () => { this.screen.focus({ preventScroll: true }); this.toggle(); });
     this.screen.addEventListener("dblclick", () => this.full());
   }
 
@@ -292,7 +299,8 @@ class Player extends HTMLElement {
   }
 
   key(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("select, input")) return;
+    const range = event.target.matches("input[type=range]");
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("select") || (range && event.key.startsWith("Arrow"))) return;
     const view = this.bar.querySelector("[data-view]");
     const actions = {
       " ": () => this.toggle(), k: () => this.toggle(), f: () => this.full(), m: () => { this.video.muted = !this.video.muted; },
@@ -302,7 +310,7 @@ class Player extends HTMLElement {
       v: () => { if (view) { view.selectedIndex = (view.selectedIndex + 1) % view.options.length; this.look(view.value); } },
     };
     if (event.key === " " && event.target.matches("button")) return;
-    const act = actions[event.key] ?? (/^\d$/.test(event.key) && this.length ? () => this.seekTo((this.length * Number(event.key)) / 10) : null);
+    const act = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key] ?? (/^\d$/.test(event.key) && this.length ? () => this.seekTo((this.length * Number(event.key)) / 10) : null);
     if (act) { event.preventDefault(); act(); }
   }
 

@@ -1,6 +1,8 @@
-"""What a headset or a player of one's own is handed: addresses that carry their token, and playlists of them.
+"""What a headset or a player of one's own is handed: addresses that carry their token, and what is under them.
 
-    job ── path_of ──> launch page (QR codes, links), M3U ──> player
+    /v/<token>/<generation>/watch           the player's page, for the headset's browser
+    /v/<token>/<generation>/playlist.m3u    the film, or its stream while it is being made
+    /v/<token>/playlist.m3u                 the newest finished films; this token is of no job
 
 Neither sends headers or cookies, so nothing here may lead to what needs a key. The film is named as its file is: most
 players know the layout by that alone.
@@ -11,13 +13,23 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from litestar import Request, Response
+from litestar import MediaType, Request, Response, get
+from litestar.params import FromPath
 
 from services.gateway import api
-from services.gateway.state import Gateway
+from services.gateway.playback import NO_STORE, GivenPlayer, NotYet
+from services.gateway.render import render
+from services.gateway.state import Gateway, Given
 from services.gateway.table import Row
+from stereospot import errors
+from stereospot.jobs import Phase
 
 M3U = "application/x-mpegurl"
+ALL_FILMS = "films"
+"""Stands in a token where others have a job, whose ids are longer: good for the list of all films, and nothing else."""
+
+LISTED = 50
+LOOK_AGAIN_SECONDS = 4
 
 
 # ---- addresses -------------------------------------------------------------------------------------------
@@ -28,6 +40,17 @@ def base_url(request: Request[Any, Any, Any], gateway: Gateway) -> str:
 
 def folder(gateway: Gateway, row: Row) -> str:
     return f"/v/{gateway.token(row)}/{row.job.generation}"
+
+
+def watch_path(gateway: Gateway, row: Row) -> str:
+    return f"{folder(gateway, row)}/watch"
+
+
+def playlist_path(gateway: Gateway, row: Row | None) -> str | None:
+    """The M3U of a job, None before there is anything to play; without a job that of all finished films."""
+    if row is None:
+        return f"/v/{gateway.tokens.issue(ALL_FILMS)}/playlist.m3u"
+    return f"{folder(gateway, row)}/playlist.m3u" if path_of(gateway, row) is not None else None
 
 
 def film_path(gateway: Gateway, row: Row) -> str | None:
@@ -60,3 +83,49 @@ def playlist(request: Request[Any, Any, Any], gateway: Gateway, rows: list[Row],
         lines += [f"#EXTINF:{seconds},{title}", base + path]
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
     return Response("\n".join(lines) + "\n", headers=headers, media_type=M3U)
+
+
+async def newest(request: Request[Any, Any, Any], gateway: Gateway, limit: int = LISTED) -> Response[str]:
+    """The newest finished films as an M3U."""
+    page = await gateway.index.page((Phase.COMPLETED,), limit=limit)
+    return playlist(request, gateway, [row for row in page.rows if row.job.film is not None], "stereospot.m3u")
+
+
+# ---- under a token ---------------------------------------------------------------------------------------
+@get("/v/{token:str}/{generation:int}/watch", include_in_schema=False)
+async def watch(gateway: Given, player: GivenPlayer, token: FromPath[str], generation: FromPath[int]) -> Response[str]:
+    """The player alone; it asks for nothing that is not under this token, so it needs no key."""
+    row = await player.row(token, generation)
+    item = api.resource(gateway, row)
+    if row.job.film is None:
+        # To go where nothing is converted yet takes the API: until then the film ends where its stream does.
+        item["duration_seconds"] = None
+    headers = dict(NO_STORE)
+    if not item["playback"]["ready"] and row.job.is_active:
+        headers["Refresh"] = str(LOOK_AGAIN_SECONDS)
+    body = render("handed.html", here="watch", job=item)
+    return Response(body, media_type=MediaType.HTML, headers=headers)
+
+
+@get("/v/{token:str}/{generation:int}/playlist.m3u", include_in_schema=False)
+async def playlist_of_one(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+) -> Response[str]:
+    row = await player.row(token, generation)
+    if path_of(gateway, row) is None:
+        raise NotYet
+    return playlist(request, gateway, [row], f"{row.job.job_id}.m3u")
+
+
+@get("/v/{token:str}/playlist.m3u", include_in_schema=False)
+async def playlist_of_all(request: Request[Any, Any, Any], gateway: Given, token: FromPath[str]) -> Response[str]:
+    if gateway.tokens.check(token) != ALL_FILMS:
+        raise errors.error("NOT_FOUND", "There is nothing to play under this address.")
+    return await newest(request, gateway)
+
+
+HANDLERS = (watch, playlist_of_one, playlist_of_all)

@@ -162,7 +162,6 @@ async def try_out(gateway: Given, job_id: FromPath[str]) -> Response[str]:
 async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[str]:
     """How to open the film in a headset, or in a player of one's own."""
     job_id = request.path_params.get("job_id")
-    path = f"/playlist/{job_id}.m3u" if job_id else "/playlist.m3u"
     row = await gateway.index.fresh(job_id) if job_id else None
     item = api.resource(gateway, row) if row is not None else None
     base = handoff.base_url(request, gateway)
@@ -172,7 +171,7 @@ async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[st
         "launch.html",
         here="jobs",
         job=item,
-        playlist=path,
+        playlist=handoff.playlist_path(gateway, row),
         base=base,
         ways=ways,
         reachable=qr.reaches_others(base),
@@ -181,7 +180,7 @@ async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[st
 
 def _ways(gateway: Gateway, row: Row, base: str) -> list[dict[str, Any]]:
     """Addresses to open elsewhere, each with its QR code."""
-    watch = f"{base}/watch/{row.job.job_id}"
+    watch = base + handoff.watch_path(gateway, row)
     found: list[dict[str, Any]] = [
         {"name": "In the headset's browser", "address": watch, "code": qr.code(watch), "links": [],
          "text": "Point the headset's camera here, or type the address. “Enter VR” puts the screen in front of you."}

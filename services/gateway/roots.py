@@ -20,7 +20,7 @@ from services.gateway.resources import timestamp
 from services.gateway.state import Gateway, Given
 from services.gateway.table import Row
 from stereospot import errors, records, subjects
-from stereospot.jobs import Job, Phase
+from stereospot.jobs import Job
 from stereospot.messages import SourceRef
 
 
@@ -112,10 +112,11 @@ def _unfinished(row: Row) -> errors.StereoSpotError:
 
 # ---- for players -----------------------------------------------------------------------------------------
 @get("/playlist.m3u", include_in_schema=False)
-async def playlist_all(request: Request[Any, Any, Any], gateway: Given, limit: FromQuery[int] = 50) -> Response[str]:
+async def playlist_all(
+    request: Request[Any, Any, Any], gateway: Given, limit: FromQuery[int] = handoff.LISTED
+) -> Response[str]:
     """The newest finished films, for any player."""
-    page = await gateway.index.page((Phase.COMPLETED,), limit=max(1, min(limit, 500)))
-    return handoff.playlist(request, gateway, [row for row in page.rows if row.job.film is not None], "stereospot.m3u")
+    return await handoff.newest(request, gateway, max(1, min(limit, 500)))
 
 
 @get("/playlist/{file_name:str}", include_in_schema=False)

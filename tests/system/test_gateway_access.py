@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
 from services.gateway.access import Access, access_key, entry_url
-from tests.support import Nats
-from tests.system.gateway import Served, served
+from stereospot import keys
+from stereospot.jobs import Phase
+from stereospot.messages import Film
+from tests.support import Nats, eventually
+from tests.system.gateway import FILM, Served, move, served
+from tests.system.showing import Showing
 
 WHO: tuple[tuple[str, str, dict[str, str], int], ...] = (
     ("GET", "/livez", {}, 200),
@@ -98,3 +106,100 @@ async def test_a_server_on_all_addresses_is_opened_by_the_address_it_prints(serv
         gateway.client.cookies.clear()
         for name, status in (("10.1.2.3", 401), ("[fd00::1]:99", 401), ("evil.example", 403), ("1.2.3.4.nip.io", 403)):
             assert (await gateway.client.get("/jobs", headers={"Host": name})).status_code == status, name
+
+
+# ---- what a headset is handed ----------------------------------------------------------------------------
+AWAY = "10.1.2.3:8666"
+"""An address of this machine in the net at home."""
+
+
+def addresses(page: str, *, of: str = "main") -> list[str]:
+    """What a page leads to, or asks for by itself, of this server."""
+    part = page[page.index(f"<{of}") : page.index(f"</{of}>")]
+    found = re.findall(r'(?:href|src|poster|data-film|data-hls|data-hlsjs)="([^"]+)"', part)
+    found += re.findall(r"mpv (\S+)</dd>", part)
+    return [html.unescape(item).removeprefix(f"http://{AWAY}") for item in found if "://" not in item or AWAY in item]
+
+
+async def launch_page(gateway: Served, job_id: str = "") -> str:
+    """The launch page as its owner sees it away from this machine."""
+    headers = {"Host": AWAY, "Authorization": f"Bearer {access_key(gateway.context.settings)}"}
+    answer = await gateway.client.get(f"/launch/{job_id}".rstrip("/"), headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+async def without_a_key(gateway: Served, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=gateway.url, follow_redirects=True, trust_env=False) as client:
+        answer = await client.get(path, headers={"Host": AWAY, "Accept": "text/html,*/*"})
+    assert answer.status_code == 200, (path, answer.text)
+    return answer
+
+
+async def finish(gateway: Served) -> None:
+    """J1's film is there."""
+    key = keys.film("J1", 1, "mp4")
+    await gateway.context.store.put(key, b"film")
+    values: dict[str, Any] = FILM | {"size_bytes": 4}
+    await move(gateway, "J1", Phase.ASSEMBLING, Phase.COMPLETED, film=Film(key=key, **values))
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+async def test_what_a_headset_is_handed_needs_no_key(server: Nats, tmp_path: Path, is_finished: bool) -> None:
+    async with served(server, tmp_path, host="0.0.0.0") as gateway:
+        showing = Showing(gateway.context, "J1")
+        await showing.begin()
+        waits = await launch_page(gateway, "J1")
+        (early,) = [path for path in addresses(waits) if path.endswith("/watch")]
+        assert "playlist.m3u" not in waits, "there is nothing to list yet"
+        assert (await without_a_key(gateway, early)).headers["refresh"] == "4", "it looks again until something plays"
+        await showing.convert(*((0, 1, 2, 3) if is_finished else (0,)))
+        if is_finished:
+            await finish(gateway)
+
+        async def playable() -> bool:
+            ways = addresses(await launch_page(gateway, "J1"))
+            name = "Holiday.3D.HSBS.LR.mp4" if is_finished else "master.m3u8"
+            (way,) = {path for path in ways if path.startswith("/v/") and path.endswith(name)} or {None}
+            return way is not None and (await gateway.client.get(way)).status_code == 200
+
+        await eventually(playable, what="something to play")
+        found = [path for path in addresses(await launch_page(gateway, "J1")) if not path.startswith("intent:")]
+        assert {path.rpartition("/")[2] for path in found if path.startswith("/v/")} == {
+            "watch", "playlist.m3u", "Holiday.3D.HSBS.LR.mp4" if is_finished else "master.m3u8",
+        }  # fmt: skip
+        for path in found:
+            answer = await without_a_key(gateway, path)
+            if path.endswith(".m3u"):
+                entry = answer.text.splitlines()[2]
+                assert entry.startswith(f"http://{AWAY}/v/"), "players are sent where they asked"
+                await without_a_key(gateway, entry.removeprefix(f"http://{AWAY}"))
+        player = await without_a_key(gateway, early)
+        assert "refresh" not in player.headers
+        assert "<ss-job" not in player.text, "which would ask the API"
+        used = addresses(player.text)
+        assert any(path.endswith("/film" if is_finished else "/master.m3u8") for path in used)
+        for path in (*used, *(item for item in addresses(player.text, of="head") if item.startswith("/static/"))):
+            if not path.endswith("poster.jpg"):
+                await without_a_key(gateway, path)
+
+
+async def test_the_list_of_all_films_has_a_token_of_its_own(server: Nats, tmp_path: Path) -> None:
+    async with served(server, tmp_path, host="0.0.0.0") as gateway:
+        showing = Showing(gateway.context, "J1")
+        await showing.begin()
+        await finish(gateway)
+
+        async def listed() -> str:
+            paths = addresses(await launch_page(gateway))
+            assert paths
+            assert len(set(paths)) == 1
+            answer = await without_a_key(gateway, paths[0])
+            return answer.text if "Holiday" in answer.text else ""
+
+        text = await eventually(listed, what="the finished film")
+        film = text.splitlines()[2].removeprefix(f"http://{AWAY}")
+        assert (await without_a_key(gateway, film)).content == b"film"
+        token = film.split("/")[2]
+        refused = await gateway.client.get(f"/v/{token}/playlist.m3u", headers={"Host": AWAY})
+        assert refused.status_code == 404, "a film's token is good for that film alone"

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from stereospot import keys
 from stereospot.jobs import Phase
 from stereospot.messages import Film
+from tests.support import eventually
 from tests.system.gateway import CLIP, FILM, Served, move, upload
 
 
@@ -111,5 +112,9 @@ async def test_a_films_name_may_have_any_letters(gateway: Served) -> None:
     film = Film(key=film_key, **values)
     await move(gateway, job_id, Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING, Phase.COMPLETED, film=film)
     address = (await gateway.client.get(f"/playlist/{job_id}.m3u")).text.splitlines()[2]
-    assert (await gateway.client.get(address)).content == b"film"
+
+    async def heard() -> bool:
+        return (await gateway.client.get(address)).content == b"film"
+
+    await eventually(heard, what="the film under its name")
     assert (await gateway.client.get(f"/jobs/{job_id}/play", follow_redirects=True)).content == b"film"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stereospot import records
+from stereospot import jobs, records
 from stereospot.jobs import Phase
+from stereospot.messages import Failure
 from tests.browser.conftest import Page
 from tests.system.gateway import Served
 from tests.system.showing import Showing
@@ -48,3 +49,39 @@ async def test_films_that_are_chosen_are_cancelled_and_removed_together(page: Pa
     assert await page.run("return window.asked") == "Remove 2 films and everything made for them?"
     assert await page.run("return document.querySelector('.card').dataset.job") == "J3"
     await page.wait(f"({COUNTS}).all === '1'")
+
+
+async def test_what_is_refused_says_so_by_its_buttons(page: Page, gateway: Served) -> None:
+    failure = Failure(code="NO_FRAMES", sentence="s", advice="a")
+    for job_id in ("J1", "J2", "J3"):
+        await Showing(gateway.context, job_id).begin()
+
+    def fail(job: jobs.Job) -> jobs.Job | None:
+        return jobs.fail(job, failure, at=9.0)
+
+    await records.change_job(gateway.context.bus, "J2", fail)
+    note = "document.querySelector('[data-refused][role=alert]')"
+    await page.open("/jobs")
+    await page.wait("document.querySelectorAll('.pick input').length === 3")
+    assert not await page.run(f"return {note}.checkVisibility()")
+    await page.run(CHOOSE, "J1", "J2")
+    await page.run(PRESS, "cancel")
+    said = await page.wait(f"{note}.checkVisibility() && {note}.textContent")
+    assert said.startswith("1 of 2 refused. ")
+    await page.run(CHOOSE, "J2")
+    await page.run(PRESS, "cancel")
+    await page.wait(f"{note}.checkVisibility() && {note}.textContent === {said.removeprefix('1 of 2 refused. ')!r}")
+    # What goes well takes the note away.
+    await page.run(CHOOSE, "J3")
+    await page.run(PRESS, "cancel")
+    await page.wait(f"!{note}.checkVisibility()")
+
+    await page.open("/jobs/J2")
+    button = "document.querySelector('[data-action=retry]')"
+    await page.wait(button)
+    # Another tab was quicker; this page has the button still.
+    await page.run(f"const held = {button}; held.dataset.action = 'cancel'; held.click()")
+    assert await page.wait(f"{note}.checkVisibility() && {note}.textContent")
+    complaints = await page.complaints()
+    assert [item for item in complaints if "409" not in item] == []
+    assert len(complaints) == 3

@@ -140,8 +140,9 @@ async def test_every_page_fits_its_window_with_all_its_details_open(page: Page, 
         for (const item of document.querySelectorAll("details")) item.open = true;
         const over = (one, other) => one.left < other.right - 0.5 && other.left < one.right - 0.5
           && one.top < other.bottom - 0.5 && other.top < one.bottom - 0.5;
-        const inputs = [...document.querySelectorAll(".field :is(select, input)")].filter((item) => item.checkVisibility());
-        const boxes = inputs.map((item) => [item.name, item.getBoundingClientRect()]);
+        const inputs = [...document.querySelectorAll(".field :is(select, input)")];
+        const seen = inputs.filter((item) => item.checkVisibility());
+        const boxes = seen.map((item) => [item.name, item.getBoundingClientRect()]);
         return {
           wide: document.documentElement.scrollWidth - innerWidth,
           outside: boxes.filter(([, box]) => box.right > innerWidth).map(([name]) => name),

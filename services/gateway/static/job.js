@@ -125,13 +125,15 @@ class Job extends HTMLElement {
     const action = button.dataset.action;
     if (!action || (button.dataset.confirm && !confirm(button.dataset.confirm))) return;
     button.disabled = true;
+    const refused = this.querySelector("[data-refused]");
+    refused.hidden = true;
     try {
       await post(`/api/v1/jobs/${this.id_}/${action}`);
       if (action === "delete") location.assign("/jobs?removed=1");
     } catch (problem) {
-      announce(problem.message);
+      refused.textContent = problem.message;
+      refused.hidden = false;
       button.disabled = false;
-      button.title = problem.message;
     }
   }
 }

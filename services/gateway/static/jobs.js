@@ -103,6 +103,7 @@ class Jobs extends HTMLElement {
     if (!form) return;
     this.picking = true;
     const bar = form.querySelector("[data-bulk-bar]");
+    const said = form.querySelector("[data-refused]");
     const picked = () => [...form.querySelectorAll(".pick :checked")];
     form.addEventListener("change", () => {
       const count = picked().length;
@@ -117,12 +118,16 @@ class Jobs extends HTMLElement {
         const boxes = picked();
         if (action === "delete" && !confirm(`Remove ${boxes.length} films and everything made for them?`)) return;
         button.disabled = true;
+        said.hidden = true;
         const results = await Promise.allSettled(boxes.map((box) => post(`/api/v1/jobs/${box.value}/${action}`)));
         const refused = results.filter((result) => result.status === "rejected");
         for (const box of boxes) box.checked = false;
         form.dispatchEvent(new Event("change"));
         button.disabled = false;
-        if (refused.length) announce(`${refused.length} of ${boxes.length} could not: ${refused[0].reason.message}`);
+        if (!refused.length) return;
+        const { message } = refused[0].reason;
+        said.textContent = boxes.length > 1 ? `${refused.length} of ${boxes.length} refused. ${message}` : message;
+        said.hidden = false;
       });
     }
     for (const card of this.list.children) this.pick(card);

@@ -83,7 +83,7 @@ class Player extends HTMLElement {
       this.hls.recoverMediaError();
       return;
     }
-    this.say(data.details?.includes("manifest") ? "The picture is not there yet." : "This browser cannot play the picture.");
+    this.say(data.details?.includes("manifest") ? "The picture is not there yet." : "This browser cannot play the picture.", true);
   }
 
   /** What the page learns of the job: where it can play, how long it is, what is converted. */
@@ -149,14 +149,14 @@ class Player extends HTMLElement {
       await this.load(found.hls, anchor, true);
       this.curtain.hidden = true;
     } catch (problem) {
-      this.say(problem.message);
+      this.say(problem.message, true);
     }
   }
 
-  say(text) {
+  say(text, wrong = false) {
     this.curtain.textContent = text;
     this.curtain.hidden = false;
-    announce(text);
+    announce(text, wrong);
   }
 
   reveal() {
@@ -276,7 +276,7 @@ class Player extends HTMLElement {
       button.textContent = "Leave VR";
       this.video.play().catch(() => {});
     } catch (problem) {
-      this.say(`The headset did not start: ${problem.message}`);
+      this.say(`The headset did not start: ${problem.message}`, true);
     }
   }
 

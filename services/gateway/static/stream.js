@@ -67,11 +67,11 @@ function open() {
   };
 }
 
-/** Say something to people who do not see the page; at most one thing every ten seconds. */
+/** Say something to people who do not see the page; at most one thing every ten seconds, but for what went wrong. */
 let said = 0;
-export function announce(text) {
+export function announce(text, wrong = false) {
   const now = Date.now();
-  if (now - said < 10_000) return;
+  if (!wrong && now - said < 10_000) return;
   said = now;
   document.getElementById("announcements").textContent = text;
 }

@@ -146,7 +146,7 @@ class Uploader extends HTMLElement {
     button.textContent = "Dismiss";
     button.setAttribute("aria-label", `Dismiss ${item.file.name}`);
     item.say(problem.message);
-    announce(`${item.file.name}: ${problem.message}`);
+    announce(`${item.file.name}: ${problem.message}`, true);
   }
 }
 

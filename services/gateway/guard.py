@@ -17,7 +17,7 @@ import secrets
 import time
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
@@ -200,12 +200,24 @@ async def _send_playlist(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+def _asked(scope: HTTPScope) -> list[tuple[str, str]] | None:
+    """The query that was asked with, without a key, which the form for the key sends once more.
+
+    None for what only came once, like a form with a film: behind its address is no page to come back to.
+    """
+    if scope["method"] not in SAFE:
+        return None
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    return [(name, value) for name, value in pairs if name != "key"]
+
+
 async def _refuse(scope: HTTPScope, send: Send, error: errors.StereoSpotError, request_id: str) -> None:
     _log.warning("refused", action="refuse", code=error.code, reason=error.detail, path=scope["path"])
     described = problem_body(error, request_id, scope["path"])
     accept = next((value for name, value in scope["headers"] if name == b"accept"), b"").decode("latin-1")
     if wants_html(accept):
-        body, kind = render("problem.html", problem=described, here="").encode(), b"text/html; charset=utf-8"
+        text = render("problem.html", problem=described, here="", asked=_asked(scope))
+        body, kind = text.encode(), b"text/html; charset=utf-8"
     else:
         body, kind = json.dumps(described).encode(), PROBLEM.encode()
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]

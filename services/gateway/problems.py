@@ -48,7 +48,7 @@ def problem(request: Request[Any, Any, Any], error: errors.StereoSpotError, stat
     if body["retryable"]:
         headers["Retry-After"] = "2"
     if wants_html(request.headers.get("accept", "")):
-        text = render("problem.html", problem=body, here="")
+        text = render("problem.html", problem=body, here="", asked=None)
         return Response(text, status_code=body["status"], media_type=MediaType.HTML, headers=headers)
     return Response(body, status_code=body["status"], media_type=PROBLEM, headers=headers)
 

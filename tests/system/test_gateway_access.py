@@ -6,6 +6,7 @@ import html
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -106,6 +107,30 @@ async def test_a_server_on_all_addresses_is_opened_by_the_address_it_prints(serv
         gateway.client.cookies.clear()
         for name, status in (("10.1.2.3", 401), ("[fd00::1]:99", 401), ("evil.example", 403), ("1.2.3.4.nip.io", 403)):
             assert (await gateway.client.get("/jobs", headers={"Host": name})).status_code == status, name
+
+
+async def test_the_form_for_the_key_leads_to_the_page_that_was_asked_for(server: Nats, tmp_path: Path) -> None:
+    async with served(server, tmp_path, allowed_hosts=("films.example",)) as gateway:
+        key = access_key(gateway.context.settings)
+        away = {"Host": "films.example", "Accept": "text/html"}
+        table: tuple[tuple[str, str, str], ...] = (
+            ("GET", "/launch", "/launch"),
+            ("GET", "/jobs?status=failed&q=a%26%22b&key=wrong", "/jobs?status=failed&q=a%26%22b"),
+            ("GET", "//evil.example/", "/evil.example/"),
+            ("POST", "/upload", "/"),
+        )
+        for method, path, wanted in table:
+            gateway.client.cookies.clear()
+            url = f"{gateway.url}{path}"
+            page = (await gateway.client.request(method, url, headers=away)).text
+            form = page[page.index("<form") : page.index("</form>")]
+            action = re.search(r'<form[^>]* action="([^"]*)"', form)
+            hidden = re.findall(r'type="hidden" name="([^"]*)" value="([^"]*)"', form)
+            fields = [(html.unescape(name), html.unescape(value)) for name, value in hidden] + [("key", key)]
+            # As browsers send a form: to its action, else to the page's own address, with its fields for the query.
+            target = f"{gateway.url}{action[1]}" if action else url.partition("?")[0]
+            entered = await gateway.client.get(f"{target}?{urlencode(fields)}", headers=away)
+            assert (entered.status_code, httpx.URL(entered.headers["location"])) == (303, httpx.URL(wanted)), path
 
 
 # ---- what a headset is handed ----------------------------------------------------------------------------

@@ -132,6 +132,57 @@ async def test_the_full_window_has_the_keys_from_the_beginning(page: Page, gatew
     assert volume < before[1]
 
 
+async def test_a_paused_film_stays_paused_when_its_place_changes(page: Page, gateway: Served) -> None:
+    await gateway.context.store.put(keys.source("J1", "mp4"), film(4))
+    await shown(page, gateway)
+    await page.wait(f"Number({PLAYER}.scrub.max) === 4")
+    await page.run(f"{PLAYER}.scrub.value = 3; {PLAYER}.scrub.dispatchEvent(new Event('change'))")
+    await page.wait(f"!{VIDEO}.seeking && Math.abs({PLAYER}.now - 3) < 0.01 && !{PLAYER}.glass.canvas.hidden")
+    assert await page.run(f"return {VIDEO}.paused")
+    await press(page, "1")
+    await page.wait(f"!{VIDEO}.seeking && Math.abs({PLAYER}.now - 0.4) < 0.01")
+    assert await page.run(f"return {VIDEO}.paused")
+    # One that plays goes on.
+    await press(page, "k")
+    await page.wait(f"!{VIDEO}.paused")
+    await press(page, "0")
+    assert not await page.run(f"return {VIDEO}.paused")
+
+
+async def test_the_arrows_of_the_scrubber_ask_once_when_they_rest(page: Page, gateway: Served) -> None:
+    from selenium.webdriver import Keys
+
+    await gateway.context.store.put(keys.source("J1", "mp4"), film(34))
+    showing = Showing(gateway.context, "J1", lengths=(4, *(1 for _ in range(30))))
+    await showing.begin()
+    await showing.convert(0)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2 && Number({PLAYER}.scrub.max) === 34")
+    await page.run(
+        f"""
+        self.asked = [];
+        const whole = self.fetch;
+        self.fetch = (path, ...rest) => {{
+          if (String(path).endsWith("/seek")) asked.push(JSON.parse(rest[0].body).seconds);
+          return whole(path, ...rest);
+        }};
+        {PLAYER}.scrub.focus();
+        """
+    )
+    await press(page, *[Keys.ARROW_RIGHT] * 4)
+    assert await page.run(f"return Number({PLAYER}.scrub.value)") == 20
+    await page.wait("asked.length")
+    await press(page, Keys.ARROW_LEFT)
+    await page.wait("asked.length === 2")
+    assert await page.run("return asked") == [20, 15]
+    await showing.convert(12)
+    await page.wait(f"{VIDEO}.readyState >= 2 && {PLAYER}.now === 15")
+    assert await page.run(f"return {VIDEO}.paused")
+    # Back into what is there, without asking.
+    await press(page, Keys.PAGE_DOWN, Keys.PAGE_UP)
+    assert await page.run(f"return Number({PLAYER}.scrub.value)") == 34
+
+
 async def test_a_subtitle_is_shown_once_to_each_eye(page: Page, gateway: Served) -> None:
     await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
     await shown(page, gateway, subtitles=True)

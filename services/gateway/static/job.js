@@ -15,7 +15,7 @@ class Job extends HTMLElement {
     this.times();
     this.state = this.dataset.strip ? JSON.parse(this.dataset.strip) : null;
     this.addEventListener("click", (event) => this.act(event));
-    this.addEventListener("seek-segment", (event) => this.player?.seekTo(event.detail.seconds));
+    this.addEventListener("seek-segment", (event) => this.player?.seekTo(event.detail.seconds, true));
     this.release = subscribe((name, data) => {
       if (name === "job" && data.job_id === this.id_) this.receive(data);
       if (name === "deleted" && data.job_id === this.id_) location.assign("/jobs?removed=1");

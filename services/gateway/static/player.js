@@ -12,7 +12,9 @@ const ICONS = {
   pause: '<svg viewBox="0 0 20 20"><path d="M5 3h3.5v14H5zM11.5 3H15v14h-3.5z"/></svg>',
   full: '<svg viewBox="0 0 20 20"><path d="M3 3h5v2H5v3H3zm9 0h5v5h-2V5h-3zM3 12h2v3h3v2H3zm12 0h2v5h-5v-2h3z"/></svg>',
 };
+const REST_MILLISECONDS = 400;
 const KEYS = "Space: play · ← →: 5 seconds · 0 to 9: tenths of the film · V: view · S: swap eyes · M: sound · F: full screen";
+const STEPS = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -60, PageUp: 60, Home: -1e9, End: 1e9 };
 const MODES = [["left", "One eye"], ["raw", "Both eyes"], ["anaglyph", "Anaglyph"], ["wiggle", "Wiggle"]];
 
 class Player extends HTMLElement {
@@ -32,6 +34,8 @@ class Player extends HTMLElement {
     this.video.addEventListener("loadeddata", () => this.reveal());
     // Films begin in black: until somebody plays or seeks, the poster stays.
     for (const name of ["play", "seeking"]) this.video.addEventListener(name, () => this.begin());
+    // While it seeks there may be nothing to draw; a paused film draws by itself no more.
+    this.video.addEventListener("seeked", () => { if (this.glass) this.look(this.view.value, false); });
     this.video.addEventListener("waiting", () => this.classList.add("waiting-for-data"));
     // A page that is nothing but the picture gives it every key; beside other things it must have the focus.
     this.ears = this.closest(".theatre") ? document : this;
@@ -96,7 +100,7 @@ class Player extends HTMLElement {
         this.dataset.film = job.playback.film;
         this.dataset.container = job.outputs[0].container;
       }
-      if (job.playback.poster && !this.video.poster) this.video.poster = job.playback.poster;
+      if (job.playback.poster && !this.video.poster && !this.begun) this.video.poster = job.playback.poster;
       if (job.playback.hls && !this.dataset.hls) {
         this.dataset.hls = job.playback.hls;
         this.load(job.playback.hls, this.anchor);
@@ -114,6 +118,16 @@ class Player extends HTMLElement {
 
   get now() { return (this.whole ? 0 : this.anchor.seconds) + (this.video.currentTime || 0); }
 
+  /** A step on the scrubber: the place moves at once; what must be asked for is asked for once the keys rest. */
+  step(seconds) {
+    this.scrub.value = Number(this.scrub.value) + seconds;
+    this.scrub.dispatchEvent(new Event("input"));
+    clearTimeout(this.resting);
+    const rest = () => this.scrub.dispatchEvent(new Event("change"));
+    if (this.has(Number(this.scrub.value))) rest();
+    else this.resting = setTimeout(rest, REST_MILLISECONDS);
+  }
+
   /** Where the run that is loaded ends, in film time. */
   get edge() {
     const ranges = this.video.seekable;
@@ -121,12 +135,20 @@ class Player extends HTMLElement {
     return (this.whole ? 0 : this.anchor.seconds) + end;
   }
 
-  /** Go to a place of the film; a part that is not in the run is asked for first, and played before the middle is done. */
-  async seekTo(seconds) {
-    const resume = true;
-    if (this.whole || (seconds >= this.anchor.seconds && seconds < this.edge - 0.05)) {
+  /** Whether a place is in the run that is loaded. */
+  has(seconds) { return this.whole || (seconds >= this.anchor.seconds && seconds < this.edge - 0.05); }
+
+  /**
+   * Go to a place of the film, and play on if it played; a part that is not in the run is asked for first, and there
+   * before the middle is done.
+   */
+  async seekTo(seconds, play = !this.video.paused || Boolean(this.aim?.play)) {
+    const turn = (this.turn = (this.turn ?? 0) + 1);
+    if (this.has(seconds)) {
+      if (this.aim) this.curtain.hidden = true;
+      this.aim = null;
       this.video.currentTime = seconds - (this.whole ? 0 : this.anchor.seconds);
-      if (resume) this.video.play().catch(() => {});
+      if (play) this.video.play().catch(() => {});
       return;
     }
     if (this.dataset.film && this.direct()) {
@@ -134,10 +156,10 @@ class Player extends HTMLElement {
       this.hls = null;
       this.playFilm();
       this.video.currentTime = seconds;
-      this.video.play().catch(() => {});
+      if (play) this.video.play().catch(() => {});
       return;
     }
-    const turn = (this.turn = (this.turn ?? 0) + 1);
+    this.aim = { seconds, play };
     try {
       this.say("Converting this part first");
       this.video.pause();
@@ -146,11 +168,13 @@ class Player extends HTMLElement {
       // The server answers when the part is there; a request that waited in vain is repeated.
       while (turn === this.turn && !(await fetch(`${found.hls}?wait=25`)).ok) await new Promise((resolve) => setTimeout(resolve, 500));
       if (turn !== this.turn) return;
-      await this.load(found.hls, anchor, true);
+      this.begin();
+      await this.load(found.hls, anchor, play);
       this.curtain.hidden = true;
     } catch (problem) {
-      this.say(problem.message, true);
+      if (turn === this.turn) this.say(problem.message, true);
     }
+    if (turn === this.turn) this.aim = null;
   }
 
   say(text, wrong = false) {
@@ -189,7 +213,7 @@ class Player extends HTMLElement {
     this.scrub = bar.querySelector(".scrub input");
     this.track = bar.querySelector(".scrub canvas");
     this.peek = new Peek(bar.querySelector(".scrub"), this.scrub, () => this.base && `${this.base}storyboard.vtt`);
-    this.scrub.addEventListener("change", () => { this.scrubbing = false; this.seekTo(Number(this.scrub.value)); });
+    this.scrub.addEventListener("change", () => { clearTimeout(this.resting); this.scrubbing = false; this.seekTo(Number(this.scrub.value)); });
     this.scrub.addEventListener("input", () => { this.scrubbing = true; this.words(); });
     bar.querySelector(".loud").addEventListener("input", (event) => { this.video.volume = Number(event.target.value); this.video.muted = false; });
     bar.addEventListener("click", (event) => {
@@ -237,6 +261,8 @@ class Player extends HTMLElement {
   begin() {
     if (this.begun) return;
     this.begun = true;
+    // A place that is shown and not played would hide behind it.
+    this.video.removeAttribute("poster");
     if (this.glass) this.look(this.view.value, false);
   }
 
@@ -299,12 +325,16 @@ class Player extends HTMLElement {
   }
 
   key(event) {
-    const range = event.target.matches("input[type=range]");
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("select") || (range && event.key.startsWith("Arrow"))) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("select")) return;
+    if (event.target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key)) {
+      const step = event.target === this.scrub && STEPS[event.key];
+      if (step) { event.preventDefault(); this.step(step); }
+      return;
+    }
     const view = this.bar.querySelector("[data-view]");
     const actions = {
       " ": () => this.toggle(), k: () => this.toggle(), f: () => this.full(), m: () => { this.video.muted = !this.video.muted; },
-      ArrowLeft: () => this.seekTo(Math.max(0, this.now - 5)), ArrowRight: () => this.seekTo(Math.min(this.length || 1e9, this.now + 5)),
+      ArrowLeft: () => this.step(-5), ArrowRight: () => this.step(5),
       s: () => this.glass && this.swap(),
       "?": () => this.keys(),
       v: () => { if (view) { view.selectedIndex = (view.selectedIndex + 1) % view.options.length; this.look(view.value); } },
@@ -324,7 +354,7 @@ class Player extends HTMLElement {
     }
     const length = this.length || this.edge;
     this.scrub.max = length || 1;
-    if (!this.scrubbing) this.scrub.value = this.now;
+    if (!this.scrubbing) this.scrub.value = this.aim?.seconds ?? this.now;
     this.bar.querySelector(".loud").value = this.video.muted ? 0 : this.video.volume;
     this.words();
     this.here();

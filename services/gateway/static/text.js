@@ -35,7 +35,7 @@ export class Text {
       this.chaptered = true;
       const entries = chapters.map((item, index) => [`${clock(item.start_seconds)} ${item.title || `Chapter ${index + 1}`}`, item.start_seconds]);
       this.menu("Chapters", "Chapters", entries, (seconds, select) => {
-        if (seconds !== "") this.player.seekTo(Number(seconds));
+        if (seconds !== "") this.player.seekTo(Number(seconds), true);
         select.value = "";
       });
     }

@@ -85,3 +85,27 @@ async def test_what_is_refused_says_so_by_its_buttons(page: Page, gateway: Serve
     complaints = await page.complaints()
     assert [item for item in complaints if "409" not in item] == []
     assert len(complaints) == 3
+
+
+async def test_a_finished_film_goes_from_at_work_to_ready(page: Page, gateway: Served) -> None:
+    async def go(job_id: str, *phases: Phase) -> None:
+        for phase in phases:
+            await records.change_job(
+                gateway.context.bus, job_id, lambda job, to=phase: jobs.advance(job, to, at=job.updated_at + 1)
+            )
+
+    for job_id in ("J1", "J2", "J3"):
+        await Showing(gateway.context, job_id).begin()
+    titles = "[...document.querySelectorAll(`${arguments[0]} .card`)].map((card) => card.dataset.job).join()"
+    await page.open("/")
+    await page.wait("document.querySelectorAll('ss-jobs .card').length === 3")
+    ready = "document.querySelector('[data-ready]')"
+    assert not await page.run(f"return {ready}.checkVisibility()")
+    for job_id, shown in (("J2", "J2"), ("J1", "J1,J2")):
+        await go(job_id, Phase.ASSEMBLING, Phase.COMPLETED)
+        await page.wait(f"[...{ready}.children].map((card) => card.dataset.job).join() === '{shown}'")
+        assert await page.run(f"return {ready}.checkVisibility()")
+    assert await page.run(f"return {titles}", "ss-jobs") == "J3"
+    await go("J3", Phase.CANCELLED)
+    await page.wait("!document.querySelector('ss-jobs .card') && document.querySelector('ss-jobs h2').hidden")
+    assert await page.run(f"return {titles}", "[data-ready]") == "J1,J2"

@@ -77,11 +77,26 @@ class Jobs extends HTMLElement {
     if (!made) return;
     const fresh = made.firstElementChild;
     const present = this.card(job.job_id);
-    if (present) present.replaceWith(fresh);
-    else this.list.prepend(fresh);
-    if (this.picking) this.pick(fresh);
+    // One that failed stays to say why, until the page is left.
+    if (!wanted && job.phase !== "failed") {
+      present?.remove();
+      if (job.phase === "completed" && !job.is_sample) this.ready(fresh);
+    } else {
+      if (present) present.replaceWith(fresh);
+      else this.list.prepend(fresh);
+      if (this.picking) this.pick(fresh);
+    }
     if (FINISHED.has(job.phase)) announce(`${job.title}: ${job.stage_label}`);
     this.settle();
+  }
+
+  /** A finished film goes on to the list of those that can be watched, where the page has one. */
+  ready(card) {
+    const list = document.querySelector("[data-ready]");
+    if (!list) return;
+    list.querySelector(`[data-job="${CSS.escape(card.dataset.job)}"]`)?.remove();
+    list.prepend(card);
+    list.closest("section").hidden = false;
   }
 
   settle() {
@@ -89,6 +104,8 @@ class Jobs extends HTMLElement {
     if (heading) heading.hidden = !this.list.children.length;
     const empty = this.querySelector("[data-empty]");
     if (empty && this.list.children.length) empty.remove();
+    // What was chosen may have gone from the list.
+    this.querySelector("[data-bulk]")?.dispatchEvent(new Event("change"));
   }
 
   count(phases) {

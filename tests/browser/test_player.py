@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stereospot import keys
+from stereospot.media.model import Plan
 from tests.browser.conftest import Page
 from tests.system.gateway import Served
-from tests.system.showing import VTT, Showing, film
+from tests.system.showing import VTT, Showing, film, sound
 
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
@@ -181,6 +182,39 @@ async def test_the_arrows_of_the_scrubber_ask_once_when_they_rest(page: Page, ga
     # Back into what is there, without asking.
     await press(page, Keys.PAGE_DOWN, Keys.PAGE_UP)
     assert await page.run(f"return Number({PLAYER}.scrub.value)") == 34
+
+
+class Bilingual(Showing):
+    """Its sound is there in two languages."""
+
+    def plan(self) -> Plan:
+        plan = super().plan()
+        first = plan.source.audio[0]
+        audio = (first, first.model_copy(update={"stream_index": 3, "language": "fra"}))
+        return plan.model_copy(update={"source": plan.source.model_copy(update={"audio": audio})})
+
+    async def sing(self, ready: int) -> None:
+        init, media = sound(sum(self.lengths), self.lengths)
+        await self.context.store.put(keys.audio_init("J1", 1, 1), init)
+        for index in range(ready):
+            await self.context.store.put(keys.audio_segment("J1", 1, 1, index), media[index])
+        await super().sing(ready)
+
+
+async def test_one_of_two_sounds_is_chosen(page: Page, gateway: Served) -> None:
+    showing = Bilingual(gateway.context, "J1", lengths=(1, 1, 2), sound=True)
+    await showing.begin()
+    await showing.sing(3)
+    await showing.convert(0, 1, 2)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2 && document.querySelectorAll('[aria-label=Sound] option').length === 2")
+    assert await page.run(f"return [{PLAYER}.hls.audioTrack, {PLAYER}.sound.value]") == [0, "0"]
+    await page.run(f"{PLAYER}.sound.value = '1'; {PLAYER}.sound.dispatchEvent(new Event('change'))")
+    heard = "performance.getEntriesByType('resource').some((item) => /audio.1.\\d+.m4s/.test(item.name))"
+    await page.wait(f"{PLAYER}.hls.audioTrack === 1 && {heard}")
+    # The next run has it, too.
+    await page.run(f"{PLAYER}.load({PLAYER}.dataset.hls, {{ index: 0, seconds: 0 }})")
+    await page.wait(f"{VIDEO}.readyState >= 2 && {PLAYER}.hls.audioTrack === 1")
 
 
 async def test_a_subtitle_is_shown_once_to_each_eye(page: Page, gateway: Served) -> None:

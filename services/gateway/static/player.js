@@ -72,12 +72,23 @@ class Player extends HTMLElement {
       const patient = { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: { maxNumRetry: 20, retryDelayMs: 500, maxRetryDelayMs: 4000 }, errorRetry: { maxNumRetry: 200, retryDelayMs: 1000, maxRetryDelayMs: 8000, backoff: "exponential" } } };
       const hls = (this.hls = new Hls({ startPosition: 0, backBufferLength: 60, maxBufferLength: 30, manifestLoadPolicy: patient, playlistLoadPolicy: patient, fragLoadPolicy: { default: { ...patient.default, maxLoadTimeMs: 60_000 } } }));
       hls.on(Hls.Events.ERROR, (_, data) => this.trouble(data));
+      hls.on(Hls.Events.AUDIO_TRACKS_UPDATED, (_, { audioTracks }) => this.sounds(audioTracks));
       hls.loadSource(address);
       hls.attachMedia(this.video);
     } else {
       this.video.src = address;
     }
     if (play) this.video.play().catch(() => {});
+  }
+
+  /** A choice where there is one; what was chosen holds for the next run, too. */
+  sounds(tracks) {
+    if (tracks.length < 2) return;
+    if (this.sound) this.hls.audioTrack = Number(this.sound.value);
+    else {
+      this.sound = this.text.menu("Sound", null, tracks.map(({ name }, index) => [name, index]), (index) => { this.hls.audioTrack = Number(index); });
+      this.sound.selectedIndex = Math.max(0, tracks.findIndex((track) => track.default));
+    }
   }
 
   trouble(data) {
@@ -151,7 +162,8 @@ class Player extends HTMLElement {
       if (play) this.video.play().catch(() => {});
       return;
     }
-    if (this.dataset.film && this.direct()) {
+    // Browsers offer no choice of a file's sound: where there is one, the runs go on.
+    if (this.dataset.film && this.direct() && !this.sound) {
       this.hls?.destroy();
       this.hls = null;
       this.playFilm();

@@ -44,10 +44,11 @@ export class Text {
   menu(label, first, entries, choose) {
     const select = document.createElement("select");
     select.setAttribute("aria-label", label);
-    select.add(new Option(first, ""));
+    if (first) select.add(new Option(first, ""));
     for (const [name, value] of entries) select.add(new Option(name, value));
     select.addEventListener("change", () => choose(select.value, select));
     this.player.bar.querySelector(".spring").after(select);
+    return select;
   }
 
   /** Show what is said now. With both eyes on the screen each of them gets the words, or they would lie on the seam. */

@@ -1,8 +1,8 @@
 """Jobs in the bucket `jobs` and completion sets in `state`: read, and change jobs by compare-and-set.
 
 Every change is a function of the present record, applied again to whatever is there when another writer was faster.
-When the broker leaves open whether a write landed, the record is read again; functions must therefore come to the same
-record, or to "nothing to change", when their own result is what they find.
+When the broker leaves open whether a write landed, the record is read again: what holds the change is a success, also
+where somebody else has written on top of it meanwhile.
 """
 
 from __future__ import annotations
@@ -62,14 +62,18 @@ async def change_job(
     """Apply `change` to the present record until it is written; returns the record that is then there.
 
     `change` returning None (or an equal job) leaves it as it is. What `change` raises comes through. With
-    `expected_revision` (an If-Match) another revision raises PRECONDITION_FAILED. Raises NOT_FOUND.
+    `expected_revision` (an If-Match) another revision raises PRECONDITION_FAILED. Raises NOT_FOUND, and
+    BROKER_UNAVAILABLE when it stays unknown whether the change was written.
     """
     bucket = bus.bucket(subjects.JOBS)
+    sent: tuple[Job, Job] | None = None  # (from, to) of a write that had no answer
     for turn in range(_TRIES):
         found = await get_job(bus, job_id)
         if found is None:
             raise errors.error("NOT_FOUND", f"There is no job {job_id}.")
         job, revision = found
+        if sent is not None and _holds(job, *sent):
+            return job
         if expected_revision is not None and revision != expected_revision:
             raise errors.error("PRECONDITION_FAILED", f"The job is at revision {revision}.", revision=revision)
         changed = change(job)
@@ -77,9 +81,16 @@ async def change_job(
             return job
         try:
             await bucket.update(job_id, changed, revision)
-        except Conflict:
+        except Conflict as problem:
+            sent = (job, changed) if problem.unsure else None
             await _jitter(turn)
             continue
+        except errors.Transient:
+            # No answer for so long that nobody waits any more; it may have been written all the same.
+            now = await get_job(bus, job_id)
+            if now is None or not _holds(now[0], job, changed):
+                raise
+            return now[0]
         return changed
     raise errors.error("BROKER_UNAVAILABLE", f"The job {job_id} changed faster than it could be written.")
 
@@ -94,6 +105,18 @@ async def get_state(bus: Bus, job_id: str, generation: int) -> tuple[Completion,
     """A generation's completion set and its revision, or None."""
     entry = await bus.bucket(subjects.STATE).get(subjects.state_key(job_id, generation))
     return None if entry is None else (completion.decode(entry.value), entry.revision)
+
+
+def _holds(job: Job, before: Job, after: Job) -> bool:
+    """Whether the change from `before` to `after` is in `job`, whoever may have written on top of it since. Pure.
+
+    A line of history is as good as a signature: it has the microsecond in which it was made. A change without one is
+    there when every field that it changed says the same; if somebody else made the very same change, that is as good.
+    """
+    if after.history != before.history:
+        return after.history[-1] in job.history
+    fields = [name for name in Job.model_fields if getattr(before, name) != getattr(after, name)]
+    return all(getattr(job, name) == getattr(after, name) for name in fields if name != "updated_at")
 
 
 def _parse(entry: Entry) -> Job | None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+import nats.errors
 import pytest
 
+from services import operations
 from stereospot import errors, jobs, records, subjects
 from stereospot.bus import Bus, Conflict
 from stereospot.completion import Completion
@@ -87,6 +91,102 @@ async def test_if_match(bus: Bus) -> None:
     with pytest.raises(errors.Permanent) as raised:
         await records.change_job(bus, "b", retitle)
     assert raised.value.code == "NOT_FOUND"
+
+
+# ---- answers that get lost ---------------------------------------------------------------------------------
+def lose_answers(bus: Bus, *, after: Callable[[], Awaitable[object]] | None = None, takes: bool = True) -> list[str]:
+    """Have the next write of the job `a` go without an answer; `after` runs behind it. `takes`: whether it is written.
+
+    Returns what was lost, so that a test can see that it was.
+    """
+    ask = bus.ask
+    lost: list[str] = []
+
+    async def losing(subject: str, *arguments: Any, **options: Any) -> Any:
+        if subject != "$KV.jobs.a" or lost:
+            return await ask(subject, *arguments, **options)
+        lost.append(subject)
+        if takes:
+            await ask(subject, *arguments, **options)
+        if after is not None:
+            await after()
+        raise nats.errors.TimeoutError
+
+    bus.ask = losing  # type: ignore[method-assign]
+    return lost
+
+
+async def plan(bus: Bus) -> None:
+    """What a planner does to a job that waits for it."""
+    await records.change_job(bus, "a", lambda job: jobs.advance(job, Phase.PLANNING, at=time.time()))
+
+
+async def test_a_change_whose_answer_got_lost_is_made_although_somebody_wrote_on_top(bus: Bus) -> None:
+    """The write lands, its answer does not, a service moves the job on: the one who wrote must not hear of a 412."""
+    revision = await records.create_job(bus, a_job())
+    lost = lose_answers(bus, after=lambda: plan(bus))
+    job = await operations.edit(bus, "a", revision, title="New")
+    assert lost
+    assert (job.title, job.phase) == ("New", Phase.PLANNING)
+    assert await records.get_job(bus, "a") == (job, revision + 2), "written once"
+
+
+async def test_a_step_whose_answer_got_lost_is_not_made_twice(bus: Bus) -> None:
+    """Without If-Match, too: a retry that was heard is no conflict with what came of it."""
+    await records.create_job(bus, a_job())
+    revision = await _cancelled(bus)
+
+    async def convert() -> None:
+        await records.change_job(bus, "a", lambda job: jobs.advance(job, Phase.CONVERTING, at=time.time()))
+
+    lost = lose_answers(bus, after=convert)
+    job = await operations.retry(bus, "a")
+    assert lost
+    assert (job.phase, job.attempt) == (Phase.CONVERTING, 2)
+    assert await records.get_job(bus, "a") == (job, revision + 2)
+
+
+async def _cancelled(bus: Bus) -> int:
+    await operations.cancel(bus, "a")
+    found = await records.get_job(bus, "a")
+    assert found is not None
+    return found[1]
+
+
+async def test_a_change_that_did_not_land_is_not_taken_for_made(bus: Bus) -> None:
+    """The same silence, but the broker never took the write: who wrote meanwhile was first."""
+    revision = await records.create_job(bus, a_job())
+    lost = lose_answers(bus, after=lambda: plan(bus), takes=False)
+    with pytest.raises(errors.Permanent) as raised:
+        await operations.edit(bus, "a", revision, title="New")
+    assert lost
+    assert raised.value.code == "PRECONDITION_FAILED"
+    found = await records.get_job(bus, "a")
+    assert found is not None
+    assert found[0].title == ""
+
+
+async def test_a_write_that_nobody_waited_for_any_longer_is_looked_at_once_more(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The patience ends without an answer: the record says whether it was written."""
+    revision = await records.create_job(bus, a_job())
+    publish = bus.publish
+
+    async def impatient(subject: str, body: Any, **options: Any) -> int:
+        if not subject.startswith("$KV.jobs."):
+            return await publish(subject, body, **options)
+        if takes:
+            await publish(subject, body, **options)
+        raise errors.error("BROKER_UNAVAILABLE", "TimeoutError")
+
+    monkeypatch.setattr(bus, "publish", impatient)
+    takes = True
+    assert (await operations.edit(bus, "a", revision, title="New")).title == "New"
+    takes = False
+    with pytest.raises(errors.Transient) as raised:
+        await operations.edit(bus, "a", revision + 1, title="Newer")
+    assert raised.value.code == "BROKER_UNAVAILABLE"
 
 
 async def test_a_deleted_job_is_not_found(bus: Bus) -> None:

@@ -42,7 +42,7 @@ async def test_etags(gateway: Served) -> None:
 
 async def at_once(gateway: Served, method: str, path: str, bodies: list[dict[str, str] | None]) -> list[httpx.Response]:
     """Requests that are sent together, all for the revision that is there before them."""
-    headers = {"If-Match": (await gateway.client.get(path.removesuffix("/cancel"))).headers["etag"]}
+    headers = {"If-Match": (await gateway.client.get("/".join(path.split("/")[:5]))).headers["etag"]}
     requests = [gateway.client.request(method, path, json=body, headers=headers) for body in bodies]
     return await asyncio.gather(*requests)
 
@@ -62,6 +62,18 @@ async def test_of_writers_with_one_etag_one_wins(gateway: Served) -> None:
     lost = sorted(answer.status_code for answer in deleted)[1:]
     assert [answer.status_code for answer in deleted].count(204) == 1
     assert set(lost) <= {404, 412}, "whoever comes later still finds no job"
+
+
+async def test_of_retries_with_one_etag_one_wins(gateway: Served) -> None:
+    job_id = (await upload(gateway))["job_id"]
+    path = f"/api/v1/jobs/{job_id}"
+    for turn in range(3):
+        assert (await gateway.client.post(f"{path}/cancel")).status_code == 200
+        answers = await at_once(gateway, "POST", f"{path}/retry", [None] * 8)
+        assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+        assert {answer.json()["code"] for answer in answers if answer.status_code == 412} == {"PRECONDITION_FAILED"}
+        job = (await gateway.client.get(path)).json()
+        assert (job["phase"], job["attempt"]) == ("planning", turn + 2), "one attempt more, not eight"
 
 
 async def test_prefer_wait(gateway: Served) -> None:

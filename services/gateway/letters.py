@@ -13,17 +13,41 @@ from litestar.params import FromPath, QueryParameter
 
 from services import dead_letters
 from services.gateway import resources
+from services.gateway.api import Limit
 from services.gateway.idempotency import Once, once
 from services.gateway.state import Gateway, Given
+from services.gateway.table import decode_cursor, encode_cursor
 from stereospot import errors
 from stereospot.messages import DeadLetter
 
 
 @get("/dead-letters")
-async def list_dead_letters(gateway: Given) -> dict[str, Any]:
+async def list_dead_letters(
+    gateway: Given,
+    cursor: Annotated[str | None, QueryParameter(max_length=200)] = None,
+    limit: Limit = 50,
+) -> dict[str, Any]:
     """Messages that will not be tried again by themselves, newest first."""
-    letters = await dead_letters.letters(gateway.context.bus)
-    return {"dead_letters": [letter_resource(item) for item in reversed(letters)]}
+    found, more = await listed(gateway, cursor, limit)
+    return {"dead_letters": [letter_resource(item) for item in found], "next": more}
+
+
+async def listed(gateway: Gateway, cursor: str | None, limit: int) -> tuple[list[DeadLetter], str | None]:
+    """A page of letters, newest first, and the cursor of the page behind it; raises INVALID_REQUEST for no cursor.
+
+    A cursor is a place in time, not a count: letters that are retried or dropped between two pages hide no other.
+    """
+    after = decode_cursor(cursor) if cursor else None
+    if cursor and after is None:
+        raise errors.error("INVALID_REQUEST", "This cursor did not come from an earlier answer.")
+    found = await dead_letters.letters(gateway.context.bus)
+    behind = sorted(
+        (item for item in found if after is None or (item.at, item.dead_id) < after),
+        key=lambda item: (item.at, item.dead_id),
+        reverse=True,
+    )
+    shown = behind[:limit]
+    return shown, encode_cursor(shown[-1].at, shown[-1].dead_id) if len(behind) > limit else None
 
 
 def letter_resource(item: DeadLetter) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
-from services import dead_letters
 from services.gateway import api, handoff, letters, outputs, qr, requests, resources, samples, storyboard
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
@@ -207,11 +206,10 @@ async def workers(gateway: Given) -> Response[str]:
 
 
 @get("/dead-letters", include_in_schema=False)
-async def given_up(gateway: Given) -> Response[str]:
-    found = await dead_letters.letters(gateway.context.bus)
-    return page(
-        gateway, "letters.html", here="letters", letters=[letters.letter_resource(item) for item in reversed(found)]
-    )
+async def given_up(gateway: Given, cursor: FromQuery[str | None] = None) -> Response[str]:
+    found, more = await letters.listed(gateway, cursor, 50)
+    shown = [letters.letter_resource(item) for item in found]
+    return page(gateway, "letters.html", here="letters", letters=shown, next=more)
 
 
 def _stays(gateway: Gateway) -> bool:

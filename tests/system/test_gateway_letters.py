@@ -1,0 +1,72 @@
+"""Dead letters by the API and as a page: in pages, newest first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stereospot import errors, subjects
+from stereospot.bus import Delivery
+from stereospot.letters import dead_letter
+from stereospot.messages import Failure
+from tests.system.gateway import Served
+
+FAILURE = Failure.of(errors.error("CORRUPT_INPUT", "no picture"))
+
+
+async def bury(gateway: Served, number: int, at: float) -> str:
+    """A letter; returns its id."""
+    source = Delivery(
+        subject=subjects.work("plan", "J1"), data=b"{}", attempt=4, stream=subjects.WORK, stream_sequence=number,
+        headers={},
+    )  # fmt: skip
+    made = dead_letter(source, FAILURE, worker_id="w", at=at)
+    await gateway.context.bus.publish(subjects.dead(made.kind, made.dead_id), made)
+    return made.dead_id
+
+
+async def listed(gateway: Served, query: str = "") -> dict[str, Any]:
+    answer = await gateway.client.get(f"/api/v1/dead-letters{query}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_dead_letters_come_in_pages(gateway: Served) -> None:
+    # Three of them in the same moment: a cursor that knew the time alone would lose two.
+    ids = [await bury(gateway, number, 1_795_000_000.0 + number // 3) for number in range(7)]
+    seen: list[list[str]] = []
+    query = "?limit=2"
+    while True:
+        body = await listed(gateway, query)
+        seen.append([item["dead_id"] for item in body["dead_letters"]])
+        if body["next"] is None:
+            break
+        query = f"?limit=2&cursor={body['next']}"
+    assert [len(page) for page in seen] == [2, 2, 2, 1]
+    assert [dead_id for page in seen for dead_id in page] == ids[::-1]
+    assert (await listed(gateway))["next"] is None
+    assert (await listed(gateway, "?limit=7"))["next"] is None, "nothing is behind the last one"
+
+
+async def test_a_letter_that_goes_between_two_pages_hides_no_other(gateway: Served) -> None:
+    ids = [await bury(gateway, number, 1_795_000_000.0 + number) for number in range(5)]
+    first = await listed(gateway, "?limit=2")
+    for dead_id in ids[3:]:
+        assert (await gateway.client.delete(f"/api/v1/dead-letters/{dead_id}")).status_code == 204
+    second = await listed(gateway, f"?limit=2&cursor={first['next']}")
+    assert [item["dead_id"] for item in second["dead_letters"]] == [ids[2], ids[1]]
+
+
+async def test_what_is_no_cursor_and_no_limit_is_refused(gateway: Served) -> None:
+    for query in ("cursor=nonsense", "limit=0", "limit=201"):
+        answer = await gateway.client.get(f"/api/v1/dead-letters?{query}")
+        assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST"), query
+
+
+async def test_the_page_leads_to_older_ones(gateway: Served) -> None:
+    ids = [await bury(gateway, number, 1_795_000_000.0 + number) for number in range(51)]
+    html = {"Accept": "text/html"}
+    first = (await gateway.client.get("/dead-letters", headers=html)).text
+    assert first.count("data-letter=") == 50
+    link = first.partition('<a rel="next" href="')[2].partition('"')[0]
+    second = (await gateway.client.get(link, headers=html)).text
+    assert [second.count("data-letter="), second.count(f'data-letter="{ids[0]}"'), second.count("cursor=")] == [1, 1, 0]

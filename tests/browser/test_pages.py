@@ -257,6 +257,31 @@ async def test_the_stages_follow_the_job(page: Page, gateway: Served) -> None:
     await page.wait("document.querySelector('[data-stages]').hidden")
 
 
+async def test_a_laptop_shows_the_progress_below_the_picture(page: Page, gateway: Served) -> None:
+    """Whoever watches a film being made need not scroll; once it is finished, the picture may be larger."""
+    await Showing(gateway.context, "J1", lengths=(1,) * 40).begin()
+    metrics = "Emulation.setDeviceMetricsOverride"
+    height = "document.querySelector('.screen').getBoundingClientRect().height"
+    try:
+        for width, high in ((390, 844), (1280, 800), (1600, 1000)):
+            size = {"width": width, "height": high, "deviceScaleFactor": 1, "mobile": False}
+            await page.do(lambda driver, size=size: driver.execute_cdp_cmd(metrics, size))
+            await page.open("/jobs/J1")
+            await page.wait("document.querySelectorAll('ss-strip button').length === 40")
+            edge = "document.querySelector(arguments[0]).getBoundingClientRect().bottom"
+            for what in ("h1", "[data-stages]", ".strip"):
+                assert await page.run(f"return {edge} <= innerHeight", what), (what, width)
+            assert await page.run(f"return {height}") >= min(400, 0.48 * width)
+        before = await page.run(f"return {height}")
+        for phase in (jobs.Phase.ASSEMBLING, jobs.Phase.COMPLETED):
+            await records.change_job(
+                gateway.context.bus, "J1", lambda job, to=phase: jobs.advance(job, to, at=job.updated_at + 1)
+            )
+        await page.wait(f"{height} > {before}")
+    finally:
+        await page.do(lambda driver: driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {}))
+
+
 async def test_a_cell_tells_what_happened_to_it(page: Page, gateway: Served) -> None:
     showing = Showing(gateway.context, "J1")
     await showing.begin()

@@ -184,6 +184,51 @@ async def test_the_arrows_of_the_scrubber_ask_once_when_they_rest(page: Page, ga
     assert await page.run(f"return Number({PLAYER}.scrub.value)") == 34
 
 
+async def test_whoever_was_handed_the_film_is_told_how_far_it_goes(page: Page, gateway: Served) -> None:
+    """That page has no key to the API: it asks nothing of it, and leads to nothing that would."""
+    from selenium.webdriver import Keys
+
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2, 8))
+    await showing.begin()
+    await showing.convert(0, 1)
+    playback = (await gateway.client.get("/api/v1/jobs/J1")).json()["playback"]
+    await page.open(playback["hls"].replace("master.m3u8", "watch"))
+    await page.wait(f"{VIDEO}.readyState >= 2 && Number({PLAYER}.scrub.max) === 2")
+    await press(page, Keys.ARROW_RIGHT)
+    curtain = "document.querySelector('[data-curtain]')"
+    await page.wait(f"{curtain}.checkVisibility() && {curtain}.textContent.endsWith('the film goes to 0:02.')")
+    # It stays where it was, and plays from there.
+    assert await page.run(f"return [{PLAYER}.now, Number({PLAYER}.scrub.value)]") == [0, 0]
+    await press(page, "k")
+    await page.wait(f"{PLAYER}.now > 0.2 && !{curtain}.checkVisibility()")
+    asked = "performance.getEntriesByType('resource').map((item) => new URL(item.name).pathname)"
+    assert not [path for path in await page.run(f"return {asked}") if not path.startswith(("/v/", "/static/"))]
+    links = await page.run("return [...document.links].map((link) => link.getAttribute('href'))")
+    assert links == ["#main"]
+
+
+async def test_it_waits_for_data_no_longer_than_it_does(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
+    await showing.begin()
+    await showing.convert(0)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    await page.run(f"{VIDEO}.play()")
+    waits = f"{PLAYER}.classList.contains('waiting-for-data')"
+    await page.wait(waits)
+    await showing.convert(1)
+    await page.wait(f"{PLAYER}.now > 1.1 && !{waits}")
+
+
+async def test_a_telephone_without_full_screen_for_pages_shows_its_own(page: Page, gateway: Served) -> None:
+    await shown(page, gateway)
+    await page.run(
+        f"{PLAYER}.requestFullscreen = undefined; {VIDEO}.webkitEnterFullscreen = () => {{ self.native = true; }}"
+    )
+    await press(page, "f")
+    assert await page.wait("self.native")
+
+
 class Bilingual(Showing):
     """Its sound is there in two languages."""
 

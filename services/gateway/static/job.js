@@ -44,7 +44,7 @@ class Job extends HTMLElement {
     this.player?.know(job, this.segments, this.state);
     this.develop();
     if (job.phase !== this.phase) {
-      this.phase = job.phase;
+      this.phase = this.dataset.phase = job.phase;
       announce(job.stage_label);
       const over = ["completed", "failed", "cancelled"].includes(job.phase);
       for (const shown of this.querySelectorAll("progress.long, [data-stages]")) shown.hidden = over;

@@ -13,6 +13,7 @@ const ICONS = {
   full: '<svg viewBox="0 0 20 20"><path d="M3 3h5v2H5v3H3zm9 0h5v5h-2V5h-3zM3 12h2v3h3v2H3zm12 0h2v5h-5v-2h3z"/></svg>',
 };
 const REST_MILLISECONDS = 400;
+const NOTE_MILLISECONDS = 6000;
 const KEYS = "Space: play · ← →: 5 seconds · 0 to 9: tenths of the film · V: view · S: swap eyes · M: sound · F: full screen";
 const STEPS = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -60, PageUp: 60, Home: -1e9, End: 1e9 };
 const MODES = [["left", "One eye"], ["raw", "Both eyes"], ["anaglyph", "Anaglyph"], ["wiggle", "Wiggle"]];
@@ -36,7 +37,9 @@ class Player extends HTMLElement {
     for (const name of ["play", "seeking"]) this.video.addEventListener(name, () => this.begin());
     // While it seeks there may be nothing to draw; a paused film draws by itself no more.
     this.video.addEventListener("seeked", () => { if (this.glass) this.look(this.view.value, false); });
-    this.video.addEventListener("waiting", () => this.classList.add("waiting-for-data"));
+    for (const name of ["waiting", "playing", "pause", "ended"]) {
+      this.video.addEventListener(name, () => this.classList.toggle("waiting-for-data", name === "waiting"));
+    }
     // A page that is nothing but the picture gives it every key; beside other things it must have the focus.
     this.ears = this.closest(".theatre") ? document : this;
     this.press = (event) => this.key(event);
@@ -171,6 +174,13 @@ class Player extends HTMLElement {
       if (play) this.video.play().catch(() => {});
       return;
     }
+    // On the page that somebody was handed there is nobody to ask: it goes as far as its stream.
+    if (!this.closest("ss-job")) {
+      if (this.dataset.film) this.video.currentTime = this.edge;
+      else this.note(`Not converted yet. So far the film goes to ${clock(this.edge)}.`);
+      this.tick();
+      return;
+    }
     this.aim = { seconds, play };
     try {
       this.say("Converting this part first");
@@ -193,6 +203,13 @@ class Player extends HTMLElement {
     this.curtain.textContent = text;
     this.curtain.hidden = false;
     announce(text, wrong);
+  }
+
+  /** Say something for a while. */
+  note(text) {
+    this.say(text);
+    clearTimeout(this.noting);
+    this.noting = setTimeout(() => { if (this.curtain.textContent === text) this.curtain.hidden = true; }, NOTE_MILLISECONDS);
   }
 
   reveal() {
@@ -333,7 +350,9 @@ class Player extends HTMLElement {
 
   full() {
     if (document.fullscreenElement) document.exitFullscreen();
-    else this.requestFullscreen?.().catch(() => {});
+    else if (this.requestFullscreen) this.requestFullscreen().catch(() => {});
+    // A telephone that gives the whole screen to videos alone shows it as it is, without our controls.
+    else this.video.webkitEnterFullscreen?.();
   }
 
   key(event) {

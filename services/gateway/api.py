@@ -6,7 +6,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, patch, post, route
@@ -23,7 +23,9 @@ from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
 from stereospot import errors
 from stereospot.bus import Bus
 from stereospot.jobs import ACTIVE, PUBLIC_STATE, Job, Phase
+from stereospot.messages import Worker
 from stereospot.options import ENGINES, Codec, Layout
+from stereospot.settings import Settings
 
 MAX_WAIT_SECONDS = 60.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})", re.ASCII)
@@ -311,8 +313,11 @@ async def stats(gateway: Given) -> dict[str, Any]:
 @get("/capabilities")
 async def capabilities(gateway: Given) -> dict[str, Any]:
     """Limits and options, for clients that build forms of them."""
-    settings = gateway.context.settings
-    workers = gateway.index.workers()
+    return abilities(gateway.context.settings, gateway.index.workers())
+
+
+def abilities(settings: Settings, workers: Sequence[Worker]) -> dict[str, Any]:
+    """What a gateway with these settings can do, with these converters behind it. Pure."""
     return {
         "version": stereospot.__version__,
         "layouts": [item.value for item in Layout],
@@ -324,7 +329,7 @@ async def capabilities(gateway: Given) -> dict[str, Any]:
         "max_pixels": settings.max_pixels,
         "max_duration_seconds": settings.max_duration_seconds if math.isfinite(settings.max_duration_seconds) else None,
         "uploads": {
-            "tus": {"version": tus.VERSION, "extensions": tus.EXTENSIONS.split(","), "checksums": tus.ALGORITHMS},
+            "tus": {"version": tus.VERSION, "extensions": tus.EXTENSIONS.split(","), "checksums": list(tus.ALGORITHMS)},
             "direct": settings.storage == "s3",
         },
         "inputs": ["upload", *(["path"] if settings.roots else [])],
@@ -339,6 +344,7 @@ async def list_errors() -> dict[str, Any]:
 
 @get("/errors/{code:str}")
 async def get_error(code: FromPath[str]) -> dict[str, Any]:
+    """One thing that can go wrong, and what to do then; the `type` of a problem leads here."""
     if code not in errors.CATALOGUE:
         raise errors.error("NOT_FOUND", f"There is no error {code[:64]}.")
     return error_resource(code)

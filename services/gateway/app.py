@@ -122,6 +122,7 @@ def create_app(context: Context) -> Litestar:
             version=stereospot.__version__,
             description="2D films in, stereoscopic 3D films out.",
             openapi_router=Router("/api/v1", route_handlers=[], include_in_schema=False, after_request=_no_page),
+            use_handler_docstrings=True,
             render_plugins=[Description(path="/openapi.json")],
         ),
         request_max_body_size=MAX_JSON_BYTES,

@@ -66,6 +66,7 @@ def letter_resource(item: DeadLetter) -> dict[str, Any]:
 
 @get("/dead-letters/{dead_id:str}")
 async def get_dead_letter(gateway: Given, dead_id: FromPath[str]) -> dict[str, Any]:
+    """One dead letter, with the message that it is of."""
     found = await dead_letters.find(gateway.context.bus, dead_id)
     if found is None:
         raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
@@ -109,17 +110,18 @@ async def drop(gateway: Gateway, dead_id: str) -> None:
 async def dlq(gateway: Given, limit: Annotated[int, QueryParameter(ge=0)] = 100) -> dict[str, Any]:
     """Dead letters as clients of the older pipeline read them, newest first."""
     found = await dead_letters.letters(gateway.context.bus)
-    newest = [
-        {
-            "message_id": item.dead_id,
-            "job_id": item.job_id,
-            "original_message_id": item.dead_id,
-            "error": f"{item.failure.code}: {item.failure.sentence} {item.failure.detail}".strip(),
-            "timestamp": resources.timestamp(item.at),
-        }
-        for item in reversed(found)
-    ]
+    newest = [old_resource(item) for item in reversed(found)]
     return {"messages": newest[:limit], "count": len(found)}
+
+
+def old_resource(item: DeadLetter) -> dict[str, Any]:
+    return {
+        "message_id": item.dead_id,
+        "job_id": item.job_id,
+        "original_message_id": item.dead_id,
+        "error": f"{item.failure.code}: {item.failure.sentence} {item.failure.detail}".strip(),
+        "timestamp": resources.timestamp(item.at),
+    }
 
 
 @post("/dlq/{dead_id:str}/retry", status_code=200)

@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from email.utils import formatdate
 from typing import Any
 
-from litestar import Request, Response, delete, get, patch, route
+from litestar import MediaType, Request, Response, delete, get, patch, route
 from litestar.params import FromPath
 
 from services import contents
@@ -157,7 +157,7 @@ async def _create(request: Request[Any, Any, Any], gateway: Gateway) -> Response
             raise broken
     headers = _headers(upload, reached, upload.created_at) | {"Location": f"/api/v1/uploads/{upload.upload_id}"}
     headers |= told.headers
-    return Response(None, status_code=201, headers=headers)
+    return Response(b"", status_code=201, media_type=MediaType.TEXT, headers=headers)
 
 
 # ---- one upload ------------------------------------------------------------------------------------------

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     s3_access_key: SecretStr | None = None
     s3_secret_key: SecretStr | None = None
     s3_prefix: str = ""
+    s3_page_uploads: bool = Field(
+        default=False, description="the page sends films straight to the bucket, whose CORS must let it PUT"
+    )
 
     # gateway
     host: str = "127.0.0.1"

@@ -35,24 +35,20 @@ _log = log.get("gateway")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_-]{8,64}$")
 
-POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data: blob:",
-        "media-src 'self' blob:",
-        "connect-src 'self'",
-        "worker-src 'self' blob:",
-        "object-src 'none'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    )
+POLICY = (
+    "default-src 'self'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self' data: blob:",
+    "media-src 'self' blob:",
+    "worker-src 'self' blob:",
+    "object-src 'none'",
+    "base-uri 'none'",
+    "form-action 'self'",
+    "frame-ancestors 'none'",
 )
 
 HEADERS = (
-    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -61,6 +57,24 @@ HEADERS = (
 )
 
 PLAYLIST = ((b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store"))
+
+
+def policy(settings: Settings) -> str:
+    """The content security policy. The bucket is named in it only where the page itself sends films there."""
+    where = ["'self'"]
+    if page_uploads(settings):
+        endpoint = urlsplit(settings.s3_endpoint or "")
+        where += (
+            [f"{endpoint.scheme}://{endpoint.netloc}"]
+            if endpoint.netloc
+            else [f"https://{settings.s3_bucket}.s3.{part}amazonaws.com" for part in ("", f"{settings.s3_region}.")]
+        )
+    return "; ".join((*POLICY, f"connect-src {' '.join(where)}"))
+
+
+def page_uploads(settings: Settings) -> bool:
+    """Whether the page sends films straight to the store."""
+    return settings.storage == "s3" and settings.s3_page_uploads
 
 
 def allowed_hosts(settings: Settings) -> frozenset[str]:
@@ -125,6 +139,7 @@ class Guard:
         self.player = player
         self.hosts = allowed_hosts(settings)
         self.any_address = settings.host in WILDCARDS
+        self.headers = ((b"content-security-policy", policy(settings).encode()), *HEADERS)
         self.access = Access(settings)
         self.metrics = metrics
 
@@ -153,7 +168,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 present = {name.lower() for name, _ in message["headers"]}
-                added = [pair for pair in HEADERS if pair[0] not in present]
+                added = [pair for pair in self.headers if pair[0] not in present]
                 message["headers"] = [*message["headers"], *added, (b"x-request-id", request_id.encode())]
             elif head and message["type"] == "http.response.body":
                 message["body"] = b""

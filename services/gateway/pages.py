@@ -13,6 +13,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
 from services.gateway import api, handoff, letters, outputs, qr, requests, resources, samples, storyboard
+from services.gateway.guard import page_uploads
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
 from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
@@ -40,6 +41,9 @@ STAGES = (
 SAMPLES = "samples"
 """A filter of its own, shown while there are any."""
 
+LATELY_SECONDS = 24 * 3600
+"""For so long the home page shows what failed; the list of films shows it longer."""
+
 LAYOUTS = (
     (Layout.HALF_SBS, "Headsets, 3D TVs, most players"),
     (Layout.FULL_SBS, "Full width for each eye"),
@@ -59,18 +63,22 @@ def page(gateway: Gateway, template: str, **values: Any) -> Response[str]:
 # ---- pages -----------------------------------------------------------------------------------------------
 @get("/", include_in_schema=False)
 async def home(gateway: Given) -> Response[str]:
-    active, recent, counts = await asyncio.gather(
+    lately = time.time() - LATELY_SECONDS
+    active, recent, failed, counts = await asyncio.gather(
         # Whoever left the page of samples finds back while they are made.
         gateway.index.page(tuple(ACTIVE), kind="all", limit=12),
         gateway.index.page((Phase.COMPLETED,), limit=6),
+        gateway.index.page((Phase.FAILED,), kind="all", limit=6),
         gateway.index.counts(),
     )
     return page(
         gateway,
         "home.html",
+        straight=page_uploads(gateway.context.settings),
         here="home",
         active=[api.resource(gateway, row) for row in active.rows],
         recent=[api.resource(gateway, row) for row in recent.rows],
+        failed=[api.resource(gateway, row) for row in failed.rows if row.job.updated_at > lately],
         stays=_stays(gateway),
         total=sum(counts.values()),
     )

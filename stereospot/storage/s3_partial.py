@@ -92,19 +92,22 @@ class S3Partial:
 
     async def _listed(self, client: Any) -> tuple[list[Part], float] | None:
         """All parts by number, and when the last one came (or the upload began); None for no such upload."""
-        found: list[Part] = []
+        found: dict[int, tuple[float, Part]] = {}
         modified = 0.0
         try:
             pages = client.get_paginator("list_parts").paginate(**self._names.target, UploadId=self._upload_id)
             async for page in pages:
                 for item in page.get("Parts", ()):
-                    found.append(Part(item["PartNumber"], item["Size"], item["ETag"]))
-                    modified = max(modified, item["LastModified"].timestamp())
+                    part, at = Part(item["PartNumber"], item["Size"], item["ETag"]), item["LastModified"].timestamp()
+                    # SeaweedFS lists a part that was sent again twice; the later one counts.
+                    if part.number not in found or at >= found[part.number][0]:
+                        found[part.number] = at, part
+                    modified = max(modified, at)
         except ClientError as error:
             if _code(error) in _NO_UPLOAD:
                 return None
             raise
-        return sorted(found), modified
+        return sorted(part for _, part in found.values()), modified
 
     async def _present(self, client: Any) -> _Present | None:
         listed = await self._listed(client)

@@ -133,7 +133,7 @@ async def test_clients_put_parts_straight_to_the_store(s3_server: Seaweed, tmp_p
     step = partial.part_bytes
     assert step is not None
     async with httpx.AsyncClient(trust_env=False) as client:
-        for number in (3, 1, 2):
+        for number in (3, 1, 2, 2):  # one of them was sent again: the answer to it may have got lost
             url = await partial.presign(number)
             assert url is not None
             piece = DATA[(number - 1) * step : number * step]

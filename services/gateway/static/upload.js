@@ -7,11 +7,11 @@ const HEADERS = { "Tus-Resumable": "1.0.0" };
 
 const fingerprint = (file) => `${PREFIX}${file.name}:${file.size}:${file.lastModified}`;
 
-function kept(key) {
+export function kept(key) {
   try { return JSON.parse(localStorage.getItem(key)); } catch { return null; }
 }
 
-function keep(key, value) {
+export function keep(key, value) {
   try {
     if (value) localStorage.setItem(key, JSON.stringify(value));
     else localStorage.removeItem(key);
@@ -171,7 +171,7 @@ export class Upload {
 }
 
 /** What a bad answer means: final where the server refuses the file, to be tried again where it stumbled. */
-function outcome(status, request) {
+export function outcome(status, request) {
   let problem = {};
   try { problem = JSON.parse(request.responseText); } catch { /* not ours */ }
   const text = [problem.title, problem.detail !== problem.title && problem.detail, problem.advice].filter(Boolean).join(" ");

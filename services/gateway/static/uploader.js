@@ -1,4 +1,5 @@
 // The drop zone: films go up one after the other, each becomes a job as soon as it is stored, or samples of one.
+import { PartsUpload } from "./parts.js";
 import { announce, post } from "./stream.js";
 import { Upload, discard, unfinished } from "./upload.js";
 
@@ -71,7 +72,7 @@ class Uploader extends HTMLElement {
     for (const file of files) {
       const row = this.row(file.name);
       const say = (text) => { row.querySelector(".said").textContent = text; };
-      const upload = new Upload(file, {
+      const upload = new (this.hasAttribute("data-straight") ? PartsUpload : Upload)(file, {
         progress: (sent, rate) => {
           row.querySelector("progress").value = sent / file.size;
           if (!upload.paused) say(`${percent(sent / file.size)}, ${rate.toFixed(rate < 10 ? 1 : 0)} MB/s`);

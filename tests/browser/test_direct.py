@@ -1,0 +1,107 @@
+"""Films that the page sends straight to an S3 store: whole, after a reload, and past a store that is out of reach."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import pytest
+
+from stereospot.storage import open_store
+from tests.browser.conftest import Page
+from tests.browser.test_uploads import BAR, SAID, Sent, choose, long_film, network, received, stored
+from tests.storage.conftest import s3_settings
+from tests.storage.faulty import Faulty, faulty
+from tests.storage.seaweed import Seaweed, seaweed
+from tests.support import Nats
+from tests.system.gateway import Served, served
+
+pytestmark = pytest.mark.browser
+
+__all__ = ["long_film"]
+
+RATE = 4 << 20
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Generator[Seaweed]:
+    with seaweed() as running:
+        yield running
+
+
+@pytest.fixture
+async def proxy(s3_server: Seaweed) -> AsyncGenerator[Faulty]:
+    async with faulty(s3_server.endpoint) as running:
+        yield running
+
+
+@pytest.fixture
+async def gateway(server: Nats, proxy: Faulty, s3_server: Seaweed, tmp_path: Path) -> AsyncGenerator[Served]:
+    reached = Seaweed(proxy.endpoint, s3_server.access_key, s3_server.secret_key)
+    settings = s3_settings(reached, tmp_path / "data", s3_page_uploads="true")
+    store = open_store(settings)
+    await store.put("made", b"so that the bucket is there")
+    await store.close()
+    changes = {name: getattr(settings, name) for name in settings.model_fields_set if name.startswith(("s3_", "stor"))}
+    async with served(server, tmp_path / "data", **changes) as running:
+        yield running
+
+
+def sent(proxy: Faulty, number: int | str = "") -> int:
+    """How many PUTs of this part (or of any) the store has seen."""
+    return sum(line.startswith("PUT") and f"partNumber={number}" in line for line in proxy.seen)
+
+
+async def test_the_page_sends_a_film_to_the_store_itself(
+    page: Page, gateway: Served, proxy: Faulty, long_film: Sent
+) -> None:
+    await page.open("/")
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert sorted(Counter(re.findall(r"PUT .*partNumber=(\d+)", "\n".join(proxy.seen))).values()) == [1] * sent(proxy)
+    assert await received(gateway) == 0, "not a byte came by the gateway"
+
+
+async def test_it_goes_on_after_a_reload(page: Page, gateway: Served, proxy: Faulty, long_film: Sent) -> None:
+    await page.open("/")
+    await network(page, rate=RATE)
+    await choose(page, long_film.path)
+    await page.wait(f"{BAR} > 0.5")
+    await asyncio.to_thread(page.driver.refresh)
+    assert (await page.wait(SAID)).endswith("% is here already. Choose the same file to go on.")
+    await network(page)
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert sent(proxy, 1) == 1
+    assert await received(gateway) == 0
+
+
+async def test_a_part_that_broke_is_sent_again(page: Page, gateway: Served, proxy: Faulty, long_film: Sent) -> None:
+    proxy.inject("reset", "PUT ", "partNumber=2")
+    proxy.inject("unheard", "PUT ", "partNumber=3")
+    await page.open("/")
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert (sent(proxy, 1), sent(proxy, 2), sent(proxy, 3)) == (1, 2, 2)
+    await broken(page)
+
+
+async def test_a_store_that_refuses_pages_is_passed_by(
+    page: Page, gateway: Served, proxy: Faulty, long_film: Sent
+) -> None:
+    proxy.inject("501", "OPTIONS ", times=8)
+    await page.open("/")
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert await received(gateway) == len(long_film.body)
+    await broken(page)
+
+
+async def broken(page: Page) -> None:
+    """The console holds what was done to the store, and nothing else."""
+    found = await page.complaints()
+    assert found
+    assert all("partNumber=" in item for item in found), found

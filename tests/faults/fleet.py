@@ -23,7 +23,7 @@ from typing import Any
 
 from services import submit
 from services.context import Context
-from stereospot import crash, records, subjects
+from stereospot import crash, errors, records, subjects
 from stereospot import history as recorder
 from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
@@ -166,7 +166,10 @@ class Fleet:
         """The jobs, once all are at their end."""
 
         async def all_ended() -> list[Job]:
-            found = [await self.job(job_id) for job_id in job_ids]
+            try:
+                found = [await self.job(job_id) for job_id in job_ids]
+            except errors.Transient:  # a broker that is being elected has not answered the one who asks
+                return []
             return found if not any(job.is_active for job in found) else []
 
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 
 from stereospot import jobs, records
@@ -99,7 +102,7 @@ async def test_a_finished_film_goes_from_at_work_to_ready(page: Page, gateway: S
     titles = "[...document.querySelectorAll(`${arguments[0]} .card`)].map((card) => card.dataset.job).join()"
     await page.open("/")
     await page.wait("document.querySelectorAll('ss-jobs .card').length === 3")
-    ready = "document.querySelector('[data-ready]')"
+    ready = "document.querySelector('[data-holds=completed]')"
     assert not await page.run(f"return {ready}.checkVisibility()")
     for job_id, shown in (("J2", "J2"), ("J1", "J1,J2")):
         await go(job_id, Phase.ASSEMBLING, Phase.COMPLETED)
@@ -108,4 +111,83 @@ async def test_a_finished_film_goes_from_at_work_to_ready(page: Page, gateway: S
     assert await page.run(f"return {titles}", "ss-jobs") == "J3"
     await go("J3", Phase.CANCELLED)
     await page.wait("!document.querySelector('ss-jobs .card') && document.querySelector('ss-jobs h2').hidden")
-    assert await page.run(f"return {titles}", "[data-ready]") == "J1,J2"
+    assert await page.run(f"return {titles}", "[data-holds=completed]") == "J1,J2"
+
+
+async def test_what_failed_or_is_removed_leaves_its_list(page: Page, gateway: Served) -> None:
+    """Every list of the home page follows what happens, whoever caused it."""
+    for job_id in ("J1", "J2", "J3"):
+        await Showing(gateway.context, job_id).begin()
+    for phase in (Phase.ASSEMBLING, Phase.COMPLETED):
+        await records.change_job(
+            gateway.context.bus, "J3", lambda job, to=phase: jobs.advance(job, to, at=job.updated_at + 1)
+        )
+    held = "[...document.querySelectorAll(`${arguments[0]} .card`)].map((card) => card.dataset.job).sort().join()"
+
+    async def lists(work: str, failed: str, ready: str) -> None:
+        for where, wanted in (("ss-jobs", work), ("[data-holds=failed]", failed), ("[data-holds=completed]", ready)):
+
+            async def so(where: str = where, wanted: str = wanted) -> bool:
+                return await page.run(f"return {held}", where) == wanted
+
+            await page.until(so, f"{wanted or 'nothing'} in {where}")
+            heading = "document.querySelector(arguments[0]).closest('.section').querySelector('h2').checkVisibility()"
+            assert await page.run(f"return {heading}", where) is bool(wanted), where
+
+    await page.open("/")
+    await lists("J1,J2", "", "J3")
+    failure = Failure(code="NO_FRAMES", sentence="No frame decodes.", advice="a")
+    await records.change_job(
+        gateway.context.bus, "J1", lambda job: jobs.fail(job, failure, at=max(time.time(), job.updated_at))
+    )
+    await lists("J2", "J1", "J3")
+    assert await page.run("return document.querySelector('[data-holds=failed] .why').textContent") == failure.sentence
+    # Whoever comes later sees it as well.
+    await page.open("/")
+    await lists("J2", "J1", "J3")
+    assert (await gateway.client.post("/api/v1/jobs/J3/delete")).status_code < 300
+    await lists("J2", "J1", "")
+    assert (await gateway.client.post("/api/v1/jobs/J1/retry")).status_code < 300
+    await lists("J1,J2", "", "")
+
+
+async def test_all_films_of_the_page_are_chosen_by_one_key(page: Page, gateway: Served) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    def press(*keys: str) -> Any:
+        return page.do(lambda driver: ActionChains(driver).send_keys(*keys).perform())
+
+    await page.open("/jobs")
+    assert not await page.run("return document.querySelector('[data-bulk-all]').checkVisibility()")
+    for job_id in ("J1", "J2", "J3"):
+        await Showing(gateway.context, job_id).begin()
+    await page.wait("document.querySelectorAll('.pick input').length === 3")
+    state = "(({ checked, indeterminate }) => [checked, indeterminate])(document.querySelector('[data-bulk-all]'))"
+    said = "document.querySelector('[data-bulk-count]').textContent"
+    await page.wait("document.querySelector('[data-bulk-all]').checkVisibility()")
+    await page.run("document.querySelector('[data-bulk-all]').focus()")
+    await press(" ")
+    assert await page.run(f"return [{said}, ...{state}]") == ["3 chosen", True, False]
+    # The next stop of the Tab key is what can be done with them.
+    await press(Keys.TAB)
+    assert await page.run("return document.activeElement.dataset.bulkAction") == "cancel"
+    assert await page.run(CHOOSE, "J2") == "2 chosen"
+    assert await page.run(f"return {state}") == [False, True]
+    await page.run("document.querySelector('[data-bulk-all]').focus()")
+    await press(" ")
+    assert await page.run(f"return [{said}, ...{state}]") == ["3 chosen", True, False]
+    await press(Keys.TAB, Keys.ENTER)
+    await page.wait(f"({COUNTS}).cancelled === '3'")
+    assert await page.run(f"return {state}") == [False, False]
+
+
+async def test_the_filters_keep_what_was_searched_for(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    await page.open("/jobs?q=Holi%26day+x")
+    links = "[...document.querySelectorAll('.chips a')].map((link) => Object.fromEntries(new URL(link).searchParams))"
+    found = await page.run(f"return {links}")
+    assert found[0] == {"q": "Holi&day x"}
+    assert found[1] == {"status": "active", "q": "Holi&day x"}
+    assert {item["q"] for item in found} == {"Holi&day x"}
+    await page.open("/jobs")
+    assert (await page.run(f"return {links}"))[:2] == [{}, {"status": "active"}]

@@ -30,15 +30,26 @@ export async function fragment(path) {
 class Jobs extends HTMLElement {
   connectedCallback() {
     this.list = this.querySelector("[data-list]");
+    this.making = new Map(); // cards on their way, and what was said of them meanwhile
     this.shows = SHOWS[this.dataset.shows] ?? SHOWS.all;
     this.kind = KINDS[this.dataset.kind] ? this.dataset.kind : "films";
+    // Where the page has them: what is over leaves this list for one of these.
+    this.over = Object.fromEntries([...document.querySelectorAll("[data-holds]")].map((list) => [list.dataset.holds, list]));
     this.bulk();
     this.release = subscribe((name, data) => this.receive(name, data));
   }
 
   disconnectedCallback() { this.release?.(); }
 
-  card(id) { return this.list.querySelector(`[data-job="${CSS.escape(id)}"]`); }
+  get lists() { return [this.list, ...Object.values(this.over)]; }
+
+  card(id) { return this.lists.map((list) => list.querySelector(`[data-job="${CSS.escape(id)}"]`)).find(Boolean); }
+
+  /** The list that a job belongs to; undefined if none of this page shows it. */
+  place(job) {
+    if (this.shows(job.phase) && KINDS[this.kind](job)) return this.list;
+    return job.phase === "completed" && job.is_sample ? undefined : this.over[job.phase];
+  }
 
   receive(name, data) {
     if (name === "job") this.change(data);
@@ -49,11 +60,19 @@ class Jobs extends HTMLElement {
 
   async refresh() {
     // The stream was away, or not yet there when this page was made: what this list shows may have changed.
-    const cards = [...this.list.children];
-    const found = await ask(`/api/v1/jobs?status=${SHOWS[this.dataset.shows] ? this.dataset.shows : "all"}&kind=${this.kind}&limit=${Math.min(200, cards.length + 20)}`).catch(() => null);
+    const cards = this.lists.flatMap((list) => [...list.children]);
+    const listed = (status, list) => ask(`/api/v1/jobs?status=${status}&kind=${this.kind}&limit=${Math.min(200, list.children.length + 20)}`).catch(() => null);
+    const found = await listed(SHOWS[this.dataset.shows] ? this.dataset.shows : "all", this.list);
     if (!found) return;
     const present = new Set(found.jobs.map((job) => job.job_id));
     for (const job of found.jobs.reverse()) if (this.card(job.job_id) || !found.next) this.change(job);
+    for (const [status, list] of Object.entries(this.over)) {
+      const more = list.children.length && (await listed(status, list));
+      for (const job of more?.jobs ?? []) {
+        present.add(job.job_id);
+        if (this.card(job.job_id)) this.change(job);
+      }
+    }
     for (const card of cards) {
       if (present.has(card.dataset.job)) continue;
       const job = await ask(`/api/v1/jobs/${card.dataset.job}`).catch(() => null);
@@ -65,41 +84,42 @@ class Jobs extends HTMLElement {
 
   async change(job) {
     const card = this.card(job.job_id);
-    const wanted = this.shows(job.phase) && KINDS[this.kind](job);
-    if (card && card.dataset.phase === job.phase && (job.playback.poster === null || card.querySelector("img"))) {
+    const place = this.place(job);
+    if (card && card.dataset.phase === job.phase && card.parentElement === place && (job.playback.poster === null || card.querySelector("img"))) {
       update(card, job);
       return;
     }
-    if (!card && (!wanted || "fixed" in this.dataset || this.making?.has(job.job_id))) return;
-    (this.making ??= new Set()).add(job.job_id);
-    const made = await fragment(`/jobs/${job.job_id}/card`);
-    this.making.delete(job.job_id);
-    if (!made) return;
-    const fresh = made.firstElementChild;
-    const present = this.card(job.job_id);
-    // One that failed stays to say why, until the page is left.
-    if (!wanted && job.phase !== "failed") {
-      present?.remove();
-      if (job.phase === "completed" && !job.is_sample) this.ready(fresh);
-    } else {
-      if (present) present.replaceWith(fresh);
-      else this.list.prepend(fresh);
-      if (this.picking) this.pick(fresh);
+    // One that failed before anybody saw it at work is shown, too.
+    const comes = place === this.list ? !("fixed" in this.dataset) : place && job.phase === "failed";
+    if (!card && !comes) return;
+    if (this.making.has(job.job_id)) {
+      this.making.set(job.job_id, job);
+      return;
     }
+    this.making.set(job.job_id, null);
+    const made = await fragment(`/jobs/${job.job_id}/card`);
+    const later = this.making.get(job.job_id);
+    this.making.delete(job.job_id);
+    if (made) this.put(job, made.firstElementChild);
+    if (later) this.change(later);
+  }
+
+  /** A card as the server made it, which may know more than the event that led to it, to the list that it belongs to. */
+  put(job, fresh) {
+    const place = this.place({ ...job, phase: fresh.dataset.phase });
+    const present = this.card(job.job_id);
+    if (present && present.parentElement === place) present.replaceWith(fresh);
+    else {
+      present?.remove();
+      place?.prepend(fresh);
+    }
+    if (this.picking && place === this.list) this.pick(fresh);
     if (FINISHED.has(job.phase)) announce(`${job.title}: ${job.stage_label}`);
     this.settle();
   }
 
-  /** A finished film goes on to the list of those that can be watched, where the page has one. */
-  ready(card) {
-    const list = document.querySelector("[data-ready]");
-    if (!list) return;
-    list.querySelector(`[data-job="${CSS.escape(card.dataset.job)}"]`)?.remove();
-    list.prepend(card);
-    list.closest("section").hidden = false;
-  }
-
   settle() {
+    for (const list of Object.values(this.over)) list.closest("section").hidden = !list.children.length;
     const heading = this.querySelector("h2");
     if (heading) heading.hidden = !this.list.children.length;
     const empty = this.querySelector("[data-empty]");
@@ -120,10 +140,17 @@ class Jobs extends HTMLElement {
     if (!form) return;
     this.picking = true;
     const bar = form.querySelector("[data-bulk-bar]");
+    const all = form.querySelector("[data-bulk-all]");
+    const boxes = () => [...form.querySelectorAll(".pick input")];
     const said = form.querySelector("[data-refused]");
     const picked = () => [...form.querySelectorAll(".pick :checked")];
+    all.addEventListener("change", () => { for (const box of boxes()) box.checked = all.checked; });
     form.addEventListener("change", () => {
       const count = picked().length;
+      const whole = boxes().length;
+      all.closest("label").hidden = !whole;
+      all.checked = whole > 0 && count === whole;
+      all.indeterminate = count > 0 && count < whole;
       bar.hidden = !count;
       form.classList.toggle("picking", count > 0);
       form.querySelector("[data-bulk-count]").textContent = `${count} chosen`;
@@ -132,22 +159,23 @@ class Jobs extends HTMLElement {
     for (const button of form.querySelectorAll("[data-bulk-action]")) {
       button.addEventListener("click", async () => {
         const action = button.dataset.bulkAction;
-        const boxes = picked();
-        if (action === "delete" && !confirm(`Remove ${boxes.length} films and everything made for them?`)) return;
+        const chosen = picked();
+        if (action === "delete" && !confirm(`Remove ${chosen.length} film${chosen.length > 1 ? "s" : ""} and everything made for them?`)) return;
         button.disabled = true;
         said.hidden = true;
-        const results = await Promise.allSettled(boxes.map((box) => post(`/api/v1/jobs/${box.value}/${action}`)));
+        const results = await Promise.allSettled(chosen.map((box) => post(`/api/v1/jobs/${box.value}/${action}`)));
         const refused = results.filter((result) => result.status === "rejected");
-        for (const box of boxes) box.checked = false;
+        for (const box of chosen) box.checked = false;
         form.dispatchEvent(new Event("change"));
         button.disabled = false;
         if (!refused.length) return;
         const { message } = refused[0].reason;
-        said.textContent = boxes.length > 1 ? `${refused.length} of ${boxes.length} refused. ${message}` : message;
+        said.textContent = chosen.length > 1 ? `${refused.length} of ${chosen.length} refused. ${message}` : message;
         said.hidden = false;
       });
     }
     for (const card of this.list.children) this.pick(card);
+    form.dispatchEvent(new Event("change"));
   }
 
   pick(card) {

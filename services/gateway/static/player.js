@@ -27,6 +27,7 @@ class Player extends HTMLElement {
     this.segments = null;
     this.length = Number(this.dataset.duration) || 0;
     this.controls();
+    this.paint();
     this.text = new Text(this);
     this.looks();
     for (const name of ["timeupdate", "durationchange", "play", "pause", "ended", "loadeddata", "volumechange"]) {

@@ -173,7 +173,8 @@ async def test_a_paste_and_a_folder(page: Page, gateway: Served) -> None:
         data.items.add(new File([""], "pasted.mp4", {type: "video/mp4"}));
         document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));
         const file = (name, type) => ({ isFile: true, file: (done) => done(new File([""], name, {type})) });
-        const batches = [[file("b.mkv", ""), file("cover.jpg", "image/jpeg")], [file("a.mp4", "video/mp4")], []];
+        const batches = [[file("b.mkv", ""), file("cover.jpg", "image/jpeg")], [file("a.mp4", "video/mp4")],
+                         [file("b.srt", "")], []];
         const folder = { isDirectory: true, createReader: () => ({ readEntries: (done) => done(batches.shift()) }) };
         const drop = new Event("drop", {cancelable: true});
         drop.dataTransfer = { types: ["Files"], files: [], items: [{ webkitGetAsEntry: () => folder }] };
@@ -183,6 +184,90 @@ async def test_a_paste_and_a_folder(page: Page, gateway: Served) -> None:
     await page.wait("document.querySelectorAll('.uploads li.failed').length === 3")
     names = await page.run("return [...document.querySelectorAll('.uploads .name')].map((item) => item.textContent)")
     assert names == ["pasted.mp4", "a.mp4", "b.mkv"]
+    left_out = "document.querySelector('[data-left-out]')"
+    assert await page.run(f"return {left_out}.checkVisibility()")
+    text = await page.run(f"return {left_out}.textContent")
+    assert text == "2 files are not films and were left out: b.srt, cover.jpg"
+
+
+async def test_a_folder_is_chosen_and_what_is_no_film_in_it_is_named(
+    page: Page, gateway: Served, tmp_path: Path
+) -> None:
+    folder = tmp_path / "Holidays"
+    (folder / "more").mkdir(parents=True)
+    (folder / "more" / "One.mp4").write_bytes(film(1))
+    for number in range(10):
+        (folder / f"{number}.txt").write_text("notes")
+    await page.open("/")
+    await page.do(lambda driver: driver.find_element("css selector", "[data-folder]").send_keys(str(folder)))
+    await page.wait("document.querySelectorAll('ss-jobs .card').length === 1")
+    assert await page.run("return document.querySelector('.card h3').textContent") == "One"
+    # It stays to be read: a film alone leads to its page otherwise.
+    text = await page.wait(
+        "document.querySelector('[data-left-out]').checkVisibility() && location.pathname === '/' && "
+        "document.querySelector('[data-left-out]').textContent"
+    )
+    names = ", ".join(f"{number}.txt" for number in range(8))
+    assert text == f"10 files are not films and were left out: {names} and 2 more"
+
+
+DAMAGE = """
+const { send, setRequestHeader } = XMLHttpRequest.prototype;
+XMLHttpRequest.prototype.setRequestHeader = function (name, value) {
+  if (name === "Upload-Checksum") sessionStorage.sums = (sessionStorage.sums ?? "") + value.split(" ")[0] + " ";
+  return setRequestHeader.call(this, name, value);
+};
+XMLHttpRequest.prototype.send = function (body) {
+  this.addEventListener("load", () => { sessionStorage.answers = (sessionStorage.answers ?? "") + this.status + " "; });
+  let sent = body;
+  if (body.byteLength && Number(sessionStorage.damages) > 0) {
+    sessionStorage.damages -= 1;
+    sent = body.slice(0);
+    new Uint8Array(sent)[1000] ^= 1;
+  }
+  return send.call(this, sent);
+};
+sessionStorage.clear();
+sessionStorage.damages = arguments[0];
+"""
+"""As many pieces as the test says are changed on their way by one bit."""
+
+
+async def test_a_damaged_piece_is_refused_and_sent_again(page: Page, gateway: Served, long_film: Sent) -> None:
+    await page.open("/")
+    await page.run(DAMAGE, 2)
+    await choose(page, long_film.path)
+    await page.wait(f"{SAID}?.startsWith('Some bytes arrived damaged. Sending them again in ')")
+    assert await stored(page, gateway) == long_film.sha256
+    answers, sums = await page.run("return [sessionStorage.answers, sessionStorage.sums]")
+    assert answers.split()[:3] == ["460", "460", "204"]
+    assert set(answers.split()[2:]) == {"204"}
+    assert set(sums.split()) == {"sha256"}
+    assert len(sums.split()) == len(answers.split()) >= 4 + 2
+    assert await received(gateway) == len(long_film.body)
+    assert len([item for item in await page.complaints() if "460" in item]) == 2
+
+
+async def test_a_line_that_damages_everything_is_no_line(page: Page, gateway: Served, long_film: Sent) -> None:
+    await page.open("/")
+    await page.run(DAMAGE, 1000)
+    await page.run("const wait = self.setTimeout; self.setTimeout = (act, pause) => wait(act, Math.min(pause, 50));")
+    await choose(page, long_film.path)
+    said = await page.wait("document.querySelector('.uploads li.failed .said')?.textContent")
+    assert "not the bytes that were announced" in said
+    assert await page.run("return sessionStorage.answers") == "460 " * 5
+    await page.run("document.querySelector('.uploads [data-do=stop]').click()")
+    assert len(await page.complaints()) == 5
+
+
+async def test_where_the_browser_makes_no_sums_it_goes_without(page: Page, gateway: Served, long_film: Sent) -> None:
+    """As on a plain address in the network, where pages have no `crypto.subtle`."""
+    await page.open("/")
+    await page.run(DAMAGE, 0)
+    await page.run("Object.defineProperty(crypto, 'subtle', { value: undefined })")
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert await page.run("return [sessionStorage.answers, sessionStorage.sums ?? null]") == ["204 ", None]
 
 
 async def test_a_server_without_tus_gets_the_file_in_one_piece(page: Page, gateway: Served, long_film: Sent) -> None:

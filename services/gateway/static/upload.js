@@ -2,6 +2,12 @@
 // chosen again. A server that does not speak tus gets the file in one piece.
 const PREFIX = "stereospot-upload:";
 const SLICE = 64 << 20; // proxies limit bodies; a slice that came half is kept by the server
+// One with a checksum is kept whole or not at all: a second's worth, and no more than the server holds in memory.
+const CHECKED_SLICES = [1 << 20, 8 << 20];
+const CHECKED_SECONDS = 1;
+const DIGESTS = { sha256: "SHA-256", sha1: "SHA-1" };
+const DAMAGED = 460;
+const DAMAGED_TIMES = 5; // in a row; then it is no accident
 const PAUSES = [500, 1000, 2000, 4000, 8000, 15_000];
 const HEADERS = { "Tus-Resumable": "1.0.0" };
 
@@ -46,8 +52,16 @@ async function offsetOf(location) {
   return null;
 }
 
+/** A digest that the server checks and this browser makes: none on a plain address in the network, which is not secure. */
+async function digestOf() {
+  if (!self.crypto?.subtle) return null;
+  const answer = await fetch("/api/v1/uploads", { method: "OPTIONS", headers: HEADERS }).catch(() => null);
+  const offered = answer?.headers.get("Tus-Checksum-Algorithm")?.split(",") ?? [];
+  return Object.keys(DIGESTS).find((name) => offered.includes(name)) ?? null;
+}
+
 export class Upload {
-  /** `progress(sent, begunAt)` is called while bytes go; `waiting(seconds)` before another try. */
+  /** `progress(sent, begunAt)` is called while bytes go; `waiting(seconds, problem)` before another try. */
   constructor(file, { progress = () => {}, waiting = () => {} } = {}) {
     Object.assign(this, { file, progress, waiting, paused: false, over: false });
     this.key = fingerprint(file);
@@ -63,6 +77,7 @@ export class Upload {
       if (!(await this.create())) return this.whole();
       offset = 0;
     }
+    this.digest = await digestOf();
     while (offset < this.file.size) {
       await this.unpaused();
       offset = await this.patiently(async () => {
@@ -113,10 +128,10 @@ export class Upload {
       try {
         return await action();
       } catch (problem) {
-        if (problem.final) throw problem;
+        if (problem.final || (problem.damaged && tries + 1 >= DAMAGED_TIMES)) throw problem;
         if (this.paused || this.over) continue;
         const pause = PAUSES[Math.min(tries, PAUSES.length - 1)];
-        this.waiting(pause / 1000);
+        this.waiting(pause / 1000, problem);
         await new Promise((resolve) => { this.wake = resolve; setTimeout(resolve, pause); addEventListener("online", resolve, { once: true }); });
       }
     }
@@ -137,12 +152,22 @@ export class Upload {
 
   /** Send the slice at `offset`; the offset behind it. */
   async patch(offset) {
-    const end = Math.min(this.file.size, offset + SLICE);
-    const body = this.file.slice(offset, end);
+    const [least, most] = CHECKED_SLICES;
+    const size = this.digest ? Math.min(most, Math.max(least, Math.round(CHECKED_SECONDS * (this.bytesPerSecond ?? 0)))) : SLICE;
+    let body = this.file.slice(offset, Math.min(this.file.size, offset + size));
     const headers = { ...HEADERS, "Upload-Offset": offset, "Content-Type": "application/offset+octet-stream" };
+    if (this.digest) {
+      // What is sent is what was summed, also if the file is written to meanwhile.
+      body = await body.arrayBuffer().catch(() => { throw Object.assign(new Error("The file cannot be read any more. Choose it again."), { final: true }); });
+      headers["Upload-Checksum"] = `${this.digest} ${btoa(String.fromCharCode(...new Uint8Array(await crypto.subtle.digest(DIGESTS[this.digest], body))))}`;
+      await this.unpaused();
+    }
+    const begun = performance.now();
     const { status, request } = await this.transfer("PATCH", this.location, headers, body, offset);
-    if (status === 204) return Number(request.getResponseHeader("Upload-Offset"));
-    throw outcome(status, request);
+    if (status !== 204) throw Object.assign(outcome(status, request), { damaged: status === DAMAGED });
+    const reached = Number(request.getResponseHeader("Upload-Offset"));
+    this.bytesPerSecond = ((reached - offset) * 1000) / (performance.now() - begun);
+    return reached;
   }
 
   async whole() {
@@ -175,7 +200,7 @@ export function outcome(status, request) {
   let problem = {};
   try { problem = JSON.parse(request.responseText); } catch { /* not ours */ }
   const text = [problem.title, problem.detail !== problem.title && problem.detail, problem.advice].filter(Boolean).join(" ");
-  const final = status >= 400 && status < 500 && ![408, 409, 423, 429].includes(status) && problem.code !== "UPLOAD_INCOMPLETE";
+  const final = status >= 400 && status < 500 && ![408, 409, 423, 429, DAMAGED].includes(status) && problem.code !== "UPLOAD_INCOMPLETE";
   return Object.assign(new Error(text || `The server answered ${status}.`), { final });
 }
 

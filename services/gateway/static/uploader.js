@@ -11,6 +11,7 @@ class Uploader extends HTMLElement {
     this.queue = [];
     this.form.addEventListener("submit", (event) => { event.preventDefault(); this.add(this.input.files); });
     this.input.addEventListener("change", () => { this.add(this.input.files); this.input.value = ""; });
+    this.folder();
     for (const range of this.querySelectorAll("input[type=range]")) range.addEventListener("input", () => { delete range.dataset.untouched; });
     describe(this.form, true);
     let depth = 0;
@@ -23,7 +24,7 @@ class Uploader extends HTMLElement {
       event.preventDefault();
       depth = 0;
       this.classList.remove("dragging");
-      collect(event.dataTransfer).then((files) => this.add(files));
+      collect(event.dataTransfer).then(({ files, others }) => this.take(files, others));
     });
     addEventListener("paste", (event) => { if (event.clipboardData?.files.length) this.add(event.clipboardData.files); });
     addEventListener("beforeunload", (event) => { if (this.busy && navigator.userActivation?.hasBeenActive) event.preventDefault(); });
@@ -68,6 +69,28 @@ class Uploader extends HTMLElement {
     return options;
   }
 
+  /** A folder at once, where the browser can: telephones have none to choose. */
+  folder() {
+    const input = this.querySelector("[data-folder]");
+    if (!("webkitdirectory" in input)) return;
+    input.closest("label").hidden = false;
+    input.addEventListener("change", () => {
+      const files = [...input.files].sort((one, other) => one.name.localeCompare(other.name));
+      this.take(files.filter(isFilm), files.filter((file) => !isFilm(file)));
+      input.value = "";
+    });
+  }
+
+  /** The films of a folder; what else lies in it is named, since whoever gave it may miss it. */
+  take(films, others) {
+    const note = this.querySelector("[data-left-out]");
+    note.hidden = !others.length;
+    const names = others.slice(0, NAMED).map((file) => file.name).join(", ");
+    const more = others.length > NAMED ? ` and ${others.length - NAMED} more` : "";
+    note.textContent = `${others.length === 1 ? "1 file is not a film and was" : `${others.length} files are not films and were`} left out: ${names}${more}`;
+    this.add(films);
+  }
+
   add(files) {
     for (const file of files) {
       const row = this.row(file.name);
@@ -77,7 +100,7 @@ class Uploader extends HTMLElement {
           row.querySelector("progress").value = sent / file.size;
           if (!upload.paused) say(`${percent(sent / file.size)}, ${rate.toFixed(rate < 10 ? 1 : 0)} MB/s`);
         },
-        waiting: (seconds) => say(`The connection broke. Going on in ${Math.ceil(seconds)} s.`),
+        waiting: (seconds, problem) => say(`${problem?.damaged ? "Some bytes arrived damaged. Sending them again" : "The connection broke. Going on"} in ${Math.ceil(seconds)} s.`),
       });
       const old = this.list.querySelector(`[data-unfinished="${CSS.escape(upload.key)}"]`);
       if (old) this.drop(old);
@@ -118,7 +141,8 @@ class Uploader extends HTMLElement {
       item.upload.forget();
       announce(`${item.file.name} is uploaded`);
       this.drop(item.row);
-      const alone = !this.queue.length && !this.list.querySelector("li:not([data-unfinished])");
+      // Nobody is led away from what is still to be read.
+      const alone = !this.queue.length && this.querySelector("[data-left-out]").hidden && !this.list.querySelector("li:not([data-unfinished])");
       this.busy = false;
       if (alone) location.assign(address);
     } catch (problem) {
@@ -151,6 +175,9 @@ class Uploader extends HTMLElement {
   }
 }
 
+const NAMED = 8;
+const isFilm = (file) => file.type.startsWith("video/") || /\.(mkv|ts|m2ts|mts|avi|flv|wmv|vob|mpg|ogv|nut)$/i.test(file.name);
+
 const percent = (ratio) => `${Math.floor(100 * ratio)} %`;
 
 const SAYS = {
@@ -182,15 +209,15 @@ function lengthOf(file) {
   });
 }
 
-/** Files of a drop; folders are opened. */
+/** Films of a drop, and what else was in its folders; of files that were dropped by themselves the server judges. */
 async function collect(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
-  const found = [];
+  if (!entries.some((entry) => entry.isDirectory)) return { files: [...transfer.files], others: [] };
+  const [files, others] = [[], []];
   const walk = async (entry) => {
     if (entry.isFile) {
       const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-      if (file.type.startsWith("video/") || /\.(mkv|ts|m2ts|mts|avi|flv|wmv|vob|mpg)$/i.test(file.name)) found.push(file);
+      (isFilm(file) ? files : others).push(file);
       return;
     }
     const reader = entry.createReader();
@@ -201,7 +228,8 @@ async function collect(transfer) {
     }
   };
   for (const entry of entries) await walk(entry);
-  return found.sort((one, other) => one.name.localeCompare(other.name));
+  for (const found of [files, others]) found.sort((one, other) => one.name.localeCompare(other.name));
+  return { files, others };
 }
 
 customElements.define("ss-uploader", Uploader);

@@ -63,6 +63,11 @@ _HEADERS: dict[tuple[str, str], list[Schema]] = {
         )
     },
     **{("post", f"/api/v1/jobs/{{job_id}}/{name}"): [_IF_MATCH, _ONCE] for name in ("cancel", "retry")},
+    ("get", "/api/v1/jobs/{job_id}/outputs/{name}"): [
+        _header("Range", "`bytes=0-1023`: one range; 416 where the file has none of it."),
+        _header("If-Range", "The ETag that the range is of: the whole is sent when it is another."),
+        _header("If-None-Match", "The ETag that is known: 304 while it is still the present one."),
+    ],
     ("patch", "/api/v1/uploads/{upload_id}"): [
         _TUS,
         _header("Upload-Offset", "Where the bytes belong.", {"type": "integer", "minimum": 0}, required=True),
@@ -220,7 +225,7 @@ def _problems(method: str, path: str, operation: Schema) -> Schema:
     parameters: list[Schema] = operation["parameters"]
     if any(item["in"] == "path" for item in parameters):
         codes.append("NOT_FOUND")
-    if "requestBody" in operation or any(item["in"] != "path" for item in parameters):
+    if "requestBody" in operation or _ONCE in parameters or any(item["in"] == "query" for item in parameters):
         codes.append("INVALID_REQUEST")
     if "requestBody" in operation:
         codes.append("TOO_LARGE")

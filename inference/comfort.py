@@ -17,6 +17,7 @@ from stereospot.messages import Notice
 
 BUDGET = (-2.0, 1.0)
 VIOLATIONS = 0.10
+WORST = 3
 STRETCHED = 0.05
 SEAM = 0.10
 """A step of the mean parallax between two segments of one shot from which on it is reported, % of the width."""
@@ -39,6 +40,9 @@ class Comfort(BaseModel):
         default=None, description="the divergence whose p1 and p99 just fill the budget; None for a flat film"
     )
     violation_ratio: float = 0.0
+    violation_places: tuple[float, ...] = Field(
+        default=(), description="where the worst segments of them begin, as parts of the film from 0 to 1, in order"
+    )
     stretch_ratio: float = 0.0
     folds: int = 0
     not_finite: int = 0
@@ -86,6 +90,7 @@ def merge(reports: Iterable[SegmentReport], *, divergence: float, budget: tuple[
         budget=budget,
         within_budget=budget[0] <= low and high <= budget[1],
         suggested_divergence=_suggest(divergence, low, high, budget),
+        violation_places=_places(ordered, frames),
         violation_ratio=_mean(ordered, "violation_ratio", frames),
         stretch_ratio=_mean(ordered, "stretch_ratio", frames),
         folds=sum(item.folds for item in ordered),
@@ -107,6 +112,14 @@ def _mean(reports: list[SegmentReport], name: str, frames: int) -> float:
     return round(sum(getattr(item, name) * item.frames for item in reports) / max(1, frames), 5)
 
 
+def _places(reports: list[SegmentReport], frames: int) -> tuple[float, ...]:
+    """Where the worst window violations are, as parts of the film."""
+    starts = itertools.accumulate((item.frames for item in reports), initial=0)
+    found = [(item.violation_ratio, start) for item, start in zip(reports, starts, strict=False)]
+    worst = sorted((item for item in found if item[0] > VIOLATIONS), reverse=True)[:WORST]
+    return tuple(sorted(round(start / frames, 6) for _, start in worst))
+
+
 def _suggest(divergence: float, low: float, high: float, budget: tuple[float, float]) -> float | None:
     """Parallax grows in proportion to the divergence, so the budget allows this much of it."""
     room = [limit / reached for limit, reached in zip(budget, (low, high), strict=True) if limit * reached > 0]
@@ -126,8 +139,8 @@ def _warnings(found: Comfort, divergence: float) -> Iterable[Notice]:
     if found.violation_ratio > VIOLATIONS:
         yield Notice(
             code="WINDOW_VIOLATIONS",
-            text=f"In {found.violation_ratio:.0%} of the rows something in front of the screen is cut by its border; "
-            "a higher convergence moves the scene back.",
+            text="Things in front of the screen are cut off by the left or right edge of the picture, which is hard "
+            "to look at; a higher screen plane (convergence) moves them back.",
         )
     if found.stretch_ratio > STRETCHED:
         yield Notice(

@@ -79,3 +79,38 @@ _LAYOUTS = {
 def layout(value: str) -> str:
     """A layout's name for people."""
     return _LAYOUTS.get(value, value)
+
+
+_CODECS = {
+    "x264": "H.264",
+    "x265": "H.265",
+    "svtav1": "AV1",
+    "nvenc-h264": "H.264, by the GPU",
+    "nvenc-hevc": "H.265, by the GPU",
+}
+
+_ENGINES = {"relief": "Relief", "cues": "Cues, without a network", "depth-anything": "Depth Anything", "iw3": "iw3"}
+
+_QUALITIES = {16: "Archive", 20: "High", 24: "Smaller file"}
+"""What the form offers, by the codec's own number."""
+
+
+def codec(value: str | None) -> str:
+    """A codec's name for people."""
+    return "what plays everywhere" if value is None else _CODECS.get(value, value)
+
+
+def engine(value: str) -> str:
+    """An engine's name for people."""
+    return _ENGINES.get(value, value)
+
+
+def quality(crf: int) -> str:
+    """High (crf 20), crf 18"""
+    return f"{_QUALITIES[crf]} (crf {crf})" if crf in _QUALITIES else f"crf {crf}"
+
+
+def places(parts: list[float], seconds: float) -> str:
+    """Places of a film of so many seconds, given as parts of it, in words: 0:12, 1:03 and 3:40."""
+    named = list(dict.fromkeys(clock(part * seconds) for part in parts))
+    return " and ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))

@@ -12,7 +12,7 @@ from typing import Any
 from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
-from services.gateway import api, handoff, letters, outputs, qr, requests, resources, samples, storyboard
+from services.gateway import api, formats, handoff, letters, outputs, qr, requests, resources, samples, storyboard
 from services.gateway.guard import page_uploads
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
@@ -40,6 +40,9 @@ STAGES = (
 
 SAMPLES = "samples"
 """A filter of its own, shown while there are any."""
+
+UNSEEN_ENGINES = frozenset({"flat", "identity", "user"})
+"""Two that make no depth, for measuring, and one that needs a film of depth beside the other."""
 
 LATELY_SECONDS = 24 * 3600
 """For so long the home page shows what failed; the list of films shows it longer."""
@@ -74,6 +77,7 @@ async def home(gateway: Given) -> Response[str]:
     return page(
         gateway,
         "home.html",
+        kinds=_kinds(gateway),
         straight=page_uploads(gateway.context.settings),
         here="home",
         active=[api.resource(gateway, row) for row in active.rows],
@@ -218,6 +222,21 @@ async def given_up(gateway: Given, cursor: FromQuery[str | None] = None) -> Resp
     found, more = await letters.listed(gateway, cursor, 50)
     shown = [letters.letter_resource(item) for item in found]
     return page(gateway, "letters.html", here="letters", letters=shown, next=more)
+
+
+def _kinds(gateway: Gateway) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
+    """(option, its name, its default in words, [(value, words)]): of everything only what can be made here now."""
+    there = api.abilities(gateway.context.settings, gateway.index.workers())
+    engines = [(name, formats.engine(name)) for name in there["engines_present"] if name not in UNSEEN_ENGINES]
+    # Of codecs everything is known to the server; those of a GPU need a converter that has one.
+    has_gpu = any("cuda" in item.device for item in gateway.index.workers())
+    codecs = [(name, formats.codec(name)) for name in there["codecs"] if has_gpu or not name.startswith("nvenc")]
+    containers = [(name, name) for name in there["containers"] if name != "mp4"]
+    return [
+        ("engine", "Engine", "The default", engines),
+        ("codec", "Codec", "What plays everywhere", codecs),
+        ("container", "Container", "mp4", containers),
+    ]
 
 
 def _stays(gateway: Gateway) -> bool:

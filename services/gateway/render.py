@@ -33,6 +33,10 @@ _FILTERS: dict[str, Any] = {
     "ago": formats.ago,
     "number": formats.number,
     "layout": formats.layout,
+    "codec": formats.codec,
+    "engine": formats.engine,
+    "quality": formats.quality,
+    "places": formats.places,
     "kind": _kind,
 }
 _ENVIRONMENT.filters.update(_FILTERS)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stereospot import jobs, keys, records
-from stereospot.messages import Failure
+from stereospot.messages import Failure, Notice
 from tests.browser.conftest import Page
 from tests.support import Nats, eventually
 from tests.system.gateway import Served, served
@@ -188,6 +188,21 @@ async def test_a_failure_says_why_and_what_to_do(page: Page, gateway: Served) ->
     await page.run("document.querySelector('[data-action=retry]').click()")
     await page.wait("document.querySelector('[data-label]').textContent === 'Reading the film'")
     await page.wait("!document.querySelector('.failure')")
+
+
+async def test_a_warning_says_where_to_look(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    report = {"disparity_p1": -1.0, "disparity_p99": 0.5, "violation_places": [0.0, 0.5]}
+    text = "Things are cut off by the edge."
+
+    def warn(job: jobs.Job) -> jobs.Job:
+        notice = Notice(code="WINDOW_VIOLATIONS", text=text)
+        return job.model_copy(update={"warnings": (notice,), "report": report, "duration_seconds": 8.0})
+
+    await records.change_job(gateway.context.bus, "J1", warn)
+    await page.open("/jobs/J1")
+    said = await page.run("return document.querySelector('.note.warning').textContent")
+    assert said == f"Around 0:00 and 0:04: {text} WINDOW_VIOLATIONS"
 
 
 async def test_a_page_recovers_from_a_gateway_restart_without_a_reload(

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from stereospot import keys, records
+from stereospot import keys, records, subjects
+from stereospot.messages import Worker
 from tests.browser.conftest import Page
 from tests.system.gateway import Served
 from tests.system.showing import film
@@ -287,3 +288,51 @@ async def test_a_server_without_tus_gets_the_file_in_one_piece(page: Page, gatew
     await choose(page, long_film.path)
     assert await stored(page, gateway) == long_film.sha256
     assert await page.run("return sessionStorage.methods") == "PUT"
+
+
+async def test_the_form_offers_what_is_there_and_the_job_gets_it(page: Page, gateway: Served, tmp_path: Path) -> None:
+    card = Worker(
+        worker_id="w", host="h", pid=1, pool="cpu", slots=1, started_at=0, seen_at=0, engines=("cues", "relief", "user")
+    )
+    await gateway.context.bus.bucket(subjects.WORKERS).put("w", card)
+
+    async def known() -> bool:
+        return (await gateway.client.get("/api/v1/capabilities")).json()["engines_present"] == list(card.engines)
+
+    await page.until(known, "the worker")
+    await page.open("/")
+    await page.run("document.querySelector('details.more').open = true")
+    offered = """
+        return Object.fromEntries(["engine", "codec", "container"].map((name) =>
+          [name, [...document.querySelector(`.options [name=${name}]`).options].map((item) => item.value)]));
+    """
+    assert await page.run(offered) == {
+        "engine": ["", "cues", "relief"],
+        "codec": ["", "x264", "x265", "svtav1"],
+        "container": ["", "mov", "mkv"],
+    }
+    helps = await page.run(
+        """
+        return ["divergence", "convergence"].map((name) => document.getElementById(
+          document.querySelector(`[name=${name}]`).getAttribute("aria-describedby")).checkVisibility());
+        """
+    )
+    assert helps == [True, True]
+    await page.run(
+        """
+        const form = document.querySelector("form.drop");
+        const wanted = { engine: "cues", codec: "svtav1", container: "mkv" };
+        for (const [name, value] of Object.entries(wanted)) form[name].value = value;
+        form.crf.value = "24";
+        """
+    )
+    path = tmp_path / "One.mp4"
+    path.write_bytes(film(1))
+    await choose(page, path)
+    await page.wait("location.pathname.startsWith('/jobs/')")
+    found = await records.get_job(gateway.context.bus, await page.run("return location.pathname.split('/').pop()"))
+    assert found is not None
+    options = found[0].options
+    assert (options.engine, options.codec, options.container, options.crf) == ("cues", "svtav1", "mkv", 24)
+    facts = "[...document.querySelectorAll('.facts > div')].find((item) => item.textContent.startsWith('Quality'))"
+    assert await page.run(f"return {facts}.querySelector('dd').textContent") == "Smaller file (crf 24), AV1, mkv"

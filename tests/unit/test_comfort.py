@@ -64,6 +64,13 @@ def test_each_measure_has_its_warning() -> None:
     assert codes(found) == ["WINDOW_VIOLATIONS", "STRETCHED", "DEPTH_NOT_FINITE"]
 
 
+def test_the_worst_places_are_named_in_the_order_of_the_film() -> None:
+    ratios = (0.2, 0.0, 0.9, 0.11, 0.5)
+    parts = [part(index, 0.2, -0.2, violation_ratio=ratio) for index, ratio in enumerate(ratios)]
+    assert comfort.merge(reversed(parts), divergence=1.0).violation_places == (0.0, 0.4, 0.8)
+    assert comfort.merge([part(0, 0.2, -0.2)], divergence=1.0).violation_places == ()
+
+
 def test_percentile_of_nothing_is_nothing() -> None:
     import numpy as np
 

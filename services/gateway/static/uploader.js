@@ -63,6 +63,8 @@ class Uploader extends HTMLElement {
 
   options() {
     const options = { layout: this.form.layout.value, crf: Number(this.form.crf.value) };
+    // What nobody chose stays with the server.
+    for (const name of ["engine", "codec", "container"]) if (this.form[name].value) options[name] = this.form[name].value;
     for (const name of ["divergence", "convergence"]) {
       if (!("untouched" in this.form[name].dataset)) options[name] = Number(this.form[name].value);
     }
@@ -160,7 +162,9 @@ class Uploader extends HTMLElement {
     if (!sample) return `/jobs/${(await post("/api/v1/jobs", body, { "Idempotency-Key": `upload-${upload}` })).job_id}`;
     const seconds = await lengthOf(file);
     const job = await post("/api/v1/samples", seconds ? { ...body, duration_seconds: seconds } : body);
-    return `/try/${job.job_id}?layout=${options.layout}&crf=${options.crf}`;
+    // Samples are made in a container of their own; the film's comes along, as its layout does.
+    const { layout, crf, container } = options;
+    return `/try/${job.job_id}?${new URLSearchParams({ layout, crf, ...(container && { container }) })}`;
   }
 
   failed(item, problem) {

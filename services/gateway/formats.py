@@ -89,6 +89,8 @@ _CODECS = {
     "nvenc-hevc": "H.265, by the GPU",
 }
 
+DEFAULT_CODEC = "H.264, for HDR AV1"
+
 _ENGINES = {"relief": "Relief", "cues": "Cues, without a network", "depth-anything": "Depth Anything", "iw3": "iw3"}
 
 _QUALITIES = {16: "Archive", 20: "High", 24: "Smaller file"}
@@ -97,7 +99,7 @@ _QUALITIES = {16: "Archive", 20: "High", 24: "Smaller file"}
 
 def codec(value: str | None) -> str:
     """A codec's name for people."""
-    return "what plays everywhere" if value is None else _CODECS.get(value, value)
+    return DEFAULT_CODEC if value is None else _CODECS.get(value, value)
 
 
 def engine(value: str) -> str:

@@ -234,7 +234,7 @@ def _kinds(gateway: Gateway) -> list[tuple[str, str, str, list[tuple[str, str]]]
     containers = [(name, name) for name in there["containers"] if name != "mp4"]
     return [
         ("engine", "Engine", "The default", engines),
-        ("codec", "Codec", "What plays everywhere", codecs),
+        ("codec", "Codec", formats.DEFAULT_CODEC, codecs),
         ("container", "Container", "mp4", containers),
     ]
 

@@ -5,7 +5,7 @@ import { doneOf } from "./job.js";
 import { Glass, isStereo } from "./glass.js";
 import { Peek } from "./peek.js";
 import { Text } from "./text.js";
-import { enter, hasHeadset } from "./xr.js";
+import { enter, exchange, hasHeadset } from "./xr.js";
 
 const ICONS = {
   play: '<svg viewBox="0 0 20 20"><path d="M5 3v14l12-7z"/></svg>',
@@ -236,7 +236,7 @@ class Player extends HTMLElement {
       <label><span class="visually-hidden">View</span><select data-view></select></label>
       <button type="button" data-do="swap" aria-pressed="false">Swap<span class="word"> eyes</span></button>
       <button type="button" data-do="keys" class="wide" aria-label="Keys">?</button>
-      <button type="button" data-do="headset" hidden>Enter VR</button>
+      <button type="button" data-do="headset" title="In the headset: the stick, or the trigger on the left or right third of the screen, goes ten seconds on or back; in its middle it pauses" hidden>Enter VR</button>
       <button type="button" data-do="full" aria-label="Full screen">${ICONS.full}</button>`;
     this.append(bar);
     this.bar = bar;
@@ -316,7 +316,7 @@ class Player extends HTMLElement {
   swap() {
     this.glass.swap = !this.glass.swap;
     this.bar.querySelector("[data-do=swap]").setAttribute("aria-pressed", this.glass.swap);
-    if (this.immersed) this.immersed.swap = this.glass.swap;
+    if (this.immersed) exchange(this.immersed, this.glass.swap);
     this.glass.draw();
   }
 
@@ -327,9 +327,10 @@ class Player extends HTMLElement {
       return;
     }
     try {
-      this.immersed = await enter(this.video, this.dataset.layout, { swap: this.glass.swap });
+      this.immersed = await enter(this.video, this.dataset.layout, { swap: this.glass.swap, words: () => this.text.said, seek: (seconds) => this.step(seconds) });
       this.immersed.session.addEventListener("end", () => { this.immersed = null; button.textContent = "Enter VR"; });
       button.textContent = "Leave VR";
+      if (this.immersed.silent && this.text.found) this.note("This headset shows the film without its subtitles.");
       this.video.play().catch(() => {});
     } catch (problem) {
       this.say(`The headset did not start: ${problem.message}`, true);

@@ -8,6 +8,7 @@ export class Text {
     this.player = player;
     this.cues = null;
     this.next = 0;
+    this.said = ""; // what is to be read now
   }
 
   /** Ask what there is; subtitles may come later than the first picture, so until some are there every call asks again. */
@@ -63,6 +64,7 @@ export class Text {
     });
     const now = player.now;
     const text = this.cues.filter((cue) => cue.start <= now && now < cue.end).map((cue) => cue.text).join("\n");
+    this.said = text;
     const both = player.begun && player.view?.value === "raw";
     player.screen.dataset.eyes = both ? (player.dataset.layout.endsWith("-tb") ? "tb" : "sbs") : "";
     this.lines[1].hidden = !both;

@@ -1,7 +1,8 @@
 """A track of sound as AAC frames on one grid: passed on as they are, or decoded and encoded anew. Runs in the jail.
 
 AAC that browsers play is passed on, snapped to its own grid; the rest is decoded, brought to 48 kHz stereo and encoded
-by one encoder from beginning to end, its priming dropped. Holes become silence.
+block by block (`aac_blocks`), the priming dropped. Holes become silence. A track may begin in the middle of the film
+after a seek (`jump`): its frames are then those that it would have had from the beginning on.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import av.error
 import numpy as np
 
 from stereospot.media import boxes, padding
+from stereospot.media.aac_blocks import BIT_RATE, BLOCK, LEAD, RATE, Blocks, encoder, silent
 from stereospot.media.carried import known_layout, name_of
 from stereospot.media.opener import CODEC_WHITELIST
 
-RATE = 48000
-BIT_RATE = 128_000
 _COPIED_PROFILES = frozenset(("LC", "HE-AAC", "HE-AACv2"))
 _MUXER = {
     "movflags": "empty_moov+default_base_moof+delay_moov",
@@ -44,6 +44,20 @@ class Frames(Protocol):
 
     def take(self, packet: Any) -> list[bytes]:
         """The frames that this packet completes, in order."""
+        ...
+
+    @property
+    def known(self) -> bool:
+        """Whether its first packets have told where its frames lie: only then can it `jump`."""
+        ...
+
+    def jump(self, place: int, twin: Any) -> tuple[int, Fraction]:
+        """Begin with the frame at `place`, or somewhat before: after a seek, which the caller does.
+
+        twin: the same track, `known`. It is another object with another decoder, since FFmpeg's AC-3 forgets with the
+        seek what it was told when it was opened.
+        Returns the place of the frame that `take` will give first, and the second from which it must get packets.
+        """
         ...
 
     def finish(self, frames: int) -> list[bytes]:
@@ -106,6 +120,15 @@ class Passed:
             return [] if hole < 0 else self._emit([data])
         return self._emit([*self._silent(hole), data])
 
+    @property
+    def known(self) -> bool:
+        return self._anchored
+
+    def jump(self, place: int, twin: Passed) -> tuple[int, Fraction]:
+        self.anchor, self._anchored = twin.anchor, True
+        self._count = place
+        return place, Fraction(self.anchor + place * self.size, self.rate)
+
     def _emit(self, frames: list[bytes]) -> list[bytes]:
         self._count += len(frames)
         return frames
@@ -125,8 +148,8 @@ class Passed:
         if count and self._silence is None:
             context = self._stream.codec_context
             rate = self.rate * 1024 // self.size  # the core of HE-AAC runs at half the rate
-            encoder = _encoder(rate, known_layout(context.layout))
-            frames = _silence(encoder, rate, known_layout(context.layout), 4)
+            encoding = encoder(rate, known_layout(context.layout))
+            frames = _silence(encoding, rate, known_layout(context.layout), 4)
             self._silence = frames[-1]
         return [self._silence or b""] * count
 
@@ -154,21 +177,28 @@ class Passed:
 
 
 class Encoded:
-    """Any sound as AAC, 48 kHz stereo, by one encoder from the film's first instant on; also no sound at all."""
+    """Any sound as AAC, 48 kHz stereo, from the film's first instant on; also no sound at all."""
 
     def __init__(self, stream: Any, start: Fraction) -> None:
         self.rate, self.size = RATE, 1024
         self.anchor = math.floor(start * RATE)
         self._stream = stream
-        self._encoder = _encoder(RATE, "stereo")
+        self._blocks = Blocks()
         self._resampler: Any = None
-        self._fed = 0
-        """Samples given to the encoder, from the anchor on."""
-        self._rest = np.zeros((2, 0), np.float32)
+        self._rest = silent(0)
+        """Samples that fill no frame yet."""
         self._silence = 0
         """Samples of silence that are due before the next sound."""
+        self._heads: list[tuple[Fraction, int, int]] = []
+        """Of the first two frames that were decoded, time in seconds, length in samples, their rate. The first may be
+        shorter than the others: priming is cut from it."""
+        self._landing = self._warming = self._sounded = False
+        self._next = 0
+        """While landing after a jump: where the next resampled sample belongs, from the anchor on."""
         if stream is not None and stream.codec_context is not None:
-            stream.codec_context.options = {"codec_whitelist": CODEC_WHITELIST}
+            # The noise of AC-3 follows from each frame, so that it is the same wherever decoding began.
+            noise = {"cons_noisegen": "1"} if name_of(stream) in ("ac3", "eac3") else {}
+            stream.codec_context.options = {"codec_whitelist": CODEC_WHITELIST, **noise}
 
     def take(self, packet: Any) -> list[bytes]:
         try:
@@ -180,10 +210,61 @@ class Encoded:
             frames += self._add(frame)
         return frames
 
+    # ---- from the middle on -----------------------------------------------------------------------------
+    @property
+    def known(self) -> bool:
+        return self._stream is None or len(self._heads) == 2
+
+    def jump(self, place: int, twin: Encoded) -> tuple[int, Fraction]:
+        first = place // BLOCK * BLOCK
+        self._blocks = Blocks(first)
+        self._heads = twin._heads
+        self._landing = self._warming = self._stream is not None
+        return first, Fraction(self.anchor + max(0, first - LEAD) * 1024, RATE)
+
+    def _land(self, frame: Any, time: Fraction | None) -> list[bytes]:
+        """A frame after a seek, until what it holds is wanted: placed as if all before it had been decoded."""
+        (begun, before, rate), (_, size, _) = self._heads
+        if self._resampler is None:
+            if time is None or (self._warming and frame.samples < size):
+                self._warming = False
+                return []  # a decoder cuts its priming off wherever it begins
+            # Times may be rounded to milliseconds; frames of one length follow each other without a gap.
+            frames = round(((time - begun) * rate - before) / size)
+            exact = begun + Fraction(before + frames * size, rate)
+            if abs(exact - time) <= frame.time_base + Fraction(1, rate):
+                time = exact
+            # A resampler repeats itself after so many samples: begun at a multiple, it is where the other one is.
+            period = rate // math.gcd(rate, RATE)
+            skipped = -round((time - begun) * rate) % period
+            if skipped >= frame.samples:
+                return []
+            frame = _without(frame, skipped)
+            time += Fraction(skipped, rate)
+            self._next = round(begun * RATE) - self.anchor + round((time - begun) * RATE)
+        samples = self._resampled(frame)
+        at, self._next = self._next, self._next + samples.shape[1]
+        early = self._done - at
+        if early >= samples.shape[1]:
+            return []
+        self._landing, self._sounded = False, True
+        if early < 0:
+            self._silence = -early
+        return self._feed(samples[:, max(0, early) :])
+
+    # ---- samples ----------------------------------------------------------------------------------------
+    @property
+    def _done(self) -> int:
+        """Samples that are settled, from the anchor on."""
+        return self._blocks.place * 1024 + self._rest.shape[1]
+
     def _add(self, frame: Any) -> list[bytes]:
-        time = None
-        if frame.pts is not None and frame.time_base:
-            time = round(frame.pts * frame.time_base * RATE) - self.anchor
+        exact = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else None
+        if len(self._heads) < 2 and exact is not None and frame.samples:
+            self._heads.append((exact, frame.samples, frame.sample_rate))
+        if self._landing:
+            return self._land(frame, exact)
+        time = None if exact is None else round(exact * RATE) - self.anchor
         samples = self._resampled(frame)
         if not samples.size:
             return []
@@ -198,13 +279,12 @@ class Encoded:
             self._resampler = (form, av.AudioResampler(format="fltp", layout="stereo", rate=RATE))
         frame.pts = None
         parts = [part.to_ndarray() for part in self._resampler[1].resample(frame)]
-        return np.concatenate(parts, axis=1) if parts else np.zeros((2, 0), np.float32)
+        return np.concatenate(parts, axis=1) if parts else silent(0)
 
     def _placed(self, samples: Any, time: int) -> Any:
         """Silence before, or less at the front, where the source's clock differs by more than a resampler's delay."""
-        done = self._fed + self._rest.shape[1]
-        ahead = time - done
-        if (done and abs(ahead) <= _SLACK) or ahead > _LARGEST_HOLE_FRAMES * 1024:
+        ahead = time - self._done
+        if (self._sounded and abs(ahead) <= _SLACK) or ahead > _LARGEST_HOLE_FRAMES * 1024:
             return samples
         if ahead > 0:
             self._silence = ahead
@@ -216,30 +296,19 @@ class Encoded:
         while self._silence:  # in pieces, so that hours of nothing take no memory
             step = min(self._silence, RATE)
             self._silence -= step
-            frames += self._encode(np.zeros((2, step), np.float32))
+            frames += self._encode(silent(step))
         return frames + self._encode(samples)
 
     def _encode(self, samples: Any) -> list[bytes]:
+        self._sounded = self._sounded or samples.shape[1] > 0
         joined = np.concatenate([self._rest, samples.astype(np.float32, copy=False)], axis=1)
         whole = joined.shape[1] // 1024
         frames: list[bytes] = []
         for number in range(whole):
             block = np.ascontiguousarray(joined[:, number * 1024 : (number + 1) * 1024])
-            frames += self._encode_block(block)
+            frames += self._blocks.encode(block)
         self._rest = joined[:, whole * 1024 :]
         return frames
-
-    def _encode_block(self, block: Any) -> list[bytes]:
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
-        frame.sample_rate = RATE
-        frame.pts = self._fed
-        frame.time_base = Fraction(1, RATE)
-        self._fed += 1024
-        return self._heard(self._encoder.encode(frame))
-
-    def _heard(self, packets: list[Any]) -> list[bytes]:
-        """Without the encoder's priming, whose times are negative."""
-        return [bytes(packet) for packet in packets if packet.size and packet.pts is not None and packet.pts >= 0]
 
     def finish(self, frames: int) -> list[bytes]:
         found: list[bytes] = []
@@ -252,10 +321,9 @@ class Encoded:
                         found += self._feed(part.to_ndarray())
             except (av.error.FFmpegError, ValueError):
                 pass
-        missing = max(0, (frames + 2) * 1024 - self._fed - self._rest.shape[1])
-        self._silence = missing
-        found += self._feed(np.zeros((2, 0), np.float32))
-        return found + self._heard(self._encoder.encode(None))
+        self._silence = max(0, (frames + 2) * 1024 - self._done)
+        found += self._feed(silent(0))
+        return found + self._blocks.finish()
 
     def init(self, first: bytes) -> bytes:
         file = io.BytesIO()
@@ -273,18 +341,18 @@ class Encoded:
         return boxes.split(file.getvalue())[0]
 
 
-def _encoder(rate: int, layout: str) -> Any:
-    context: Any = av.CodecContext.create("aac", "w")
-    context.sample_rate = rate
-    context.layout = layout
-    context.format = "fltp"
-    context.bit_rate = BIT_RATE
-    context.time_base = Fraction(1, rate)
-    context.open()
-    return context
+def _without(frame: Any, count: int) -> Any:
+    """A frame without its first `count` samples."""
+    if not count:
+        return frame
+    step = count if frame.format.is_planar else count * frame.layout.nb_channels
+    rest = np.ascontiguousarray(frame.to_ndarray()[:, step:])
+    made = av.AudioFrame.from_ndarray(rest, format=frame.format.name, layout=frame.layout.name)
+    made.sample_rate = frame.sample_rate
+    return made
 
 
-def _silence(encoder: Any, rate: int, layout: str, count: int) -> list[bytes]:
+def _silence(context: Any, rate: int, layout: str, count: int) -> list[bytes]:
     """`count` and some more frames of nothing, the last ones alike."""
     channels = av.AudioLayout(layout).nb_channels
     frames: list[bytes] = []
@@ -293,5 +361,5 @@ def _silence(encoder: Any, rate: int, layout: str, count: int) -> list[bytes]:
         frame.sample_rate = rate
         frame.pts = number * 1024
         frame.time_base = Fraction(1, rate)
-        frames += [bytes(packet) for packet in encoder.encode(frame)]
+        frames += [bytes(packet) for packet in context.encode(frame)]
     return frames

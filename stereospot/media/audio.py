@@ -10,7 +10,7 @@ time. The film itself takes its sound from the source (`assemble`), not from her
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from stereospot import errors
@@ -36,12 +36,16 @@ def cut(
     plan: Plan,
     parts: Iterable[Sequence[Segment]],
     *,
+    origin: int | None = None,
     limits: Limits | None = None,
     stop: threading.Event | None = None,
-) -> Iterator[AudioChunk]:
+) -> Generator[AudioChunk]:
     """The sound of segments, as it is read: per track first the init, then one chunk a segment in order; blocking.
 
     parts: the film's segments in order, some at a time; the next ones are taken when they are needed.
+    origin: where the film begins, in ticks, if `parts` begin later. Then the source is sought, and there are no inits;
+        a segment's chunk is the one that a cut from the beginning makes, byte for byte where its times are exact and
+        its decoder gives the same after a seek. No chunk at all where the source does not let itself be sought.
 
     A track that cannot be decoded is silent. Raises what the source raises, CANCELLED, DECODER_CRASHED, DECODE_STALLED,
     CORRUPT_INPUT.
@@ -54,9 +58,11 @@ def cut(
     request = limits.request() | {
         "audio": [track.stream_index for track in info.audio],
         "time_base": str(plan.encode.time_base),
+        "video": info.video.stream_index,
+        "origin": segments[0].start if origin is None else origin,
         **_ranges(segments),
     }
-    following = [-1] * len(info.audio)
+    following = [-1 if origin in (None, segments[0].start) else 0] * len(info.audio)
     whole = False
     with Jail("stereospot.media.audio_child:cut", request, sources=[source], limits=limits.jail(), stop=stop) as jail:
         for message in jail.messages():
@@ -66,6 +72,8 @@ def cut(
                 segments += part
                 jail.send(_ranges(part))
                 continue
+            if "unable" in message.body and origin is not None:
+                return
             track, index = message.body.get("track"), message.body.get("index")
             expected = following[track] if isinstance(track, int) and 0 <= track < len(following) else None
             kinds = [box.kind for box in boxes.walk(message.blob)]

@@ -1,4 +1,8 @@
-"""The jailed side of `audio`: one pass over the source, one `Cutting` a track; ranges may come while it goes on."""
+"""The jailed side of `audio`: one pass over the source, one `Cutting` a track; ranges may come while it goes on.
+
+A pass may begin in the middle of the film: then it seeks, and comes out with the frames that a pass from the beginning
+would have had there. Where that cannot be (`_leap`), nothing is sent but {"unable": true}.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,36 @@ from stereospot.jail import Cell
 from stereospot.media import aac, boxes
 from stereospot.media.opener import opened
 
+LOOKED_AT = 4000
+"""Packets that are read in search of what a seek needs to know."""
+
+EARLIER_SECONDS = (Fraction(1, 2), 2, 8, 32)
+"""How long before what is needed a seek aims: pictures lie at keyframes, and sound may lie behind its pictures."""
+
+DECODER_SECONDS = Fraction(1, 4)
+"""What a decoder of sound may need before it gives what it would have given from the beginning on."""
+
 
 def cut(cell: Cell, request: dict[str, Any]) -> None:
     """Task: sends {track, index} with bytes for every chunk; index -1 is the init. See `Ranges` for what it asks."""
     ranges = Ranges(cell, request)
+    twins: list[aac.Frames] | None = None
+    if ranges.leaps:
+        twins = _twins(cell, request, ranges.origin)
+        if twins is None:
+            cell.send({"unable": True})
+            return
     with opened(cell.source, request) as container:
         by_index = {stream.index: stream for stream in container.streams}
         streams: list[Any] = [by_index.get(index) for index in request["audio"]]
-        start = ranges.first
+        start = ranges.origin
         cuttings = [Cutting(cell, number, aac.track(stream, start), ranges) for number, stream in enumerate(streams)]
         wanted = {
             stream.index: cutting for stream, cutting in zip(streams, cuttings, strict=True) if stream is not None
         }
+        if twins is not None and not _leap(container, request["video"], wanted, cuttings, twins):
+            cell.send({"unable": True})
+            return
         for stream in container.streams:
             if stream.index not in wanted:
                 stream.discard = av.stream.Discard.all
@@ -50,6 +72,55 @@ def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
         return  # what follows the damage is silence
 
 
+def _twins(cell: Cell, request: dict[str, Any], origin: Fraction) -> list[aac.Frames] | None:
+    """The tracks after their first packets, which tell where their frames lie; None where they do not."""
+    with opened(cell.source, request) as container:
+        by_index = {stream.index: stream for stream in container.streams}
+        streams: list[Any] = [by_index.get(index) for index in request["audio"]]
+        twins = [aac.track(stream, origin) for stream in streams]
+        wanted = {stream.index: twin for stream, twin in zip(streams, twins, strict=True) if stream is not None}
+        for number, packet in enumerate(_packets(container, [stream for stream in streams if stream is not None])):
+            twin = wanted[packet.stream.index]
+            if not twin.known:
+                twin.take(packet)
+            if number == LOOKED_AT or all(item.known for item in twins):
+                break
+        return twins if all(item.known for item in twins) else None
+
+
+def _leap(
+    container: Any, video: int, wanted: dict[int, Cutting], cuttings: list[Cutting], twins: list[aac.Frames]
+) -> bool:
+    """Bring every track to where its first chunk begins; False where the place is not found."""
+    live = [stream for stream in container.streams if stream.index in wanted]
+    needed = [item.leap(twin) for item, twin in zip(cuttings, twins, strict=True)]
+    by_stream = {index: needed[cuttings.index(cutting)] for index, cutting in wanted.items()}
+    pictures = container.streams[video]
+    for earlier in EARLIER_SECONDS:
+        place = int((min(needed) - earlier) / pictures.time_base)
+        container.seek(place, stream=pictures)
+        if _in_time(container, live, by_stream):
+            container.seek(place, stream=pictures)
+            return True
+    return False
+
+
+def _in_time(container: Any, live: list[Any], needed: dict[int, Fraction]) -> bool:
+    """Whether each track's next packet comes early enough for its decoder to be in step."""
+    missing = set(needed)
+    for number, packet in enumerate(_packets(container, live)):
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        index = packet.stream.index
+        if number == LOOKED_AT or (index in missing and ticks is None):
+            return False
+        if index in missing and ticks * packet.time_base > needed[index] - DECODER_SECONDS:
+            return False
+        missing.discard(index)
+        if not missing:
+            return True
+    return not missing
+
+
 class Ranges:
     """The segments' ranges in seconds, in order. When they run out the parent is asked by {"more": count known}; its
     answer has more `starts` and `ends`, or none when there are no more."""
@@ -60,11 +131,13 @@ class Ranges:
         self._known: list[tuple[Fraction, Fraction]] = []
         self._whole = False
         self._add(request)
+        self.origin = request["origin"] * self._time_base
+        """Where the film begins."""
 
     @property
-    def first(self) -> Fraction:
-        """Where the film begins."""
-        return self._known[0][0]
+    def leaps(self) -> bool:
+        """Whether the first range is not the film's."""
+        return self._known[0][0] != self.origin
 
     def at(self, index: int) -> tuple[Fraction, Fraction] | None:
         """Beginning and end of a segment; None behind the last."""
@@ -109,9 +182,20 @@ class Cutting:
         """
         track = self.track
         place = (start * track.rate - track.anchor) / track.size
-        first = math.floor(place) if index == 0 else math.ceil(place)
+        first = math.floor(place) if start == self._ranges.origin else math.ceil(place)
         last = math.ceil((end * track.rate - track.anchor) / track.size)
         return first, max(last, first + 1, 1)
+
+    def leap(self, twin: aac.Frames) -> Fraction:
+        """Begin with the first range, which is not the film's; the second from which the track needs packets.
+
+        The init is not sent: a pass from the beginning has one, and two that differ would be two films.
+        """
+        self._begun = True
+        self.track.anchor = twin.anchor
+        self._settle()
+        self._place, needed = self.track.jump(self._from, twin)
+        return needed
 
     def put(self, frames: list[bytes]) -> None:
         for frame in frames:

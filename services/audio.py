@@ -1,8 +1,9 @@
 """The audio service: sound and subtitles for playback while the pictures are still being converted.
 
     work.audio.<job>.<gen> ─> per track, cut at the boundaries of the plan's parts as they come
+          job's playhead   ─> a second cut from there, where the first one is far from it
                            ─> init, fragments, WebVTT stored
-                           ─> done.<job>.<gen>.audio with how far every track has come
+                           ─> done.<job>.<gen>.audio with how far every track has come, from either beginning
 
 What it makes is for players only; the film takes its sound from the source. So sound that cannot be cut is a warning on
 the job, never its end.
@@ -12,14 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from pydantic import ValidationError
 
 from services import plans, sources
 from services.context import Context
+from services.soundtrack import Soundtrack
 from services.watch import Threads, is_wanted, watching
-from stereospot import crash, errors, keys, log, records, subjects
+from stereospot import crash, errors, keys, log, records
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media import audio as cutting
@@ -27,18 +29,22 @@ from stereospot.media import subtitles
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
 from stereospot.media.source import Source
-from stereospot.messages import AudioDone, AudioWork, Failure
+from stereospot.messages import AudioWork, Failure
 from stereospot.outcome import Ack, Outcome, Reject, Retry
 
 _log = log.get("audio")
 
-crash.declare("audio.begun", "audio.chunk_stored", "audio.done_published", "audio.subtitles_stored")
+crash.declare("audio.begun", "audio.subtitles_stored")
 
 PHASES = frozenset({Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING})
+PLAYED = PHASES | {Phase.COMPLETED}
+"""A film whose pictures were done first keeps its stream, and whoever watches that wants to hear its end."""
 
-REPORT_EVERY = 4
-"""Segments between two reports; the first one is reported by itself, since somebody may be waiting to hear it."""
+NEAR = 2
+"""Segments that a cut is soon done with: nobody needs another one for them."""
 
+PLAYHEAD_SECONDS = 0.5
+"""How often a job's record is looked at for where somebody watches."""
 
 LONGEST_PAUSE = 1.0
 """Seconds between two looks for the next part of a plan whose scan is still going on."""
@@ -49,10 +55,11 @@ class Audio:
 
     def __init__(self, context: Context, *, slots: int = 2) -> None:
         self.slots = slots
+        self._context = context
         self._bus = context.bus
         self._store = context.store
         self._plans = plans.Plans(context.store)
-        self._threads = Threads(slots, "audio")
+        self._threads = Threads(2 * slots, "audio")
         self._limits = Limits.of(context.settings)
 
     def close(self) -> None:
@@ -65,13 +72,13 @@ class Audio:
         except ValidationError as error:
             return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
         found = await records.get_job(self._bus, work.job_id)
-        if found is None or not is_wanted(found[0], work.generation, PHASES):
+        if found is None or not is_wanted(found[0], work.generation, PLAYED):
             return Ack("stale")
         head = await self._plans.head(work.job_id, work.generation)
         if head is None:
             return Retry(reason="the plan is not readable yet")
         crash.point("audio.begun")
-        async with watching(self._bus, work.job_id, work.generation, PHASES) as stop:
+        async with watching(self._bus, work.job_id, work.generation, PLAYED) as stop:
             try:
                 source = await sources.open_source(self._store, found[0].source)
                 try:
@@ -101,33 +108,72 @@ class Audio:
 
     async def _cut(self, job: Job, head: Plan, source: Source, stop: threading.Event) -> None:
         """Store every track's fragments and report how far all of them are."""
-        parts = self._parts(job, stop, asyncio.get_running_loop())
-        chunks = cutting.cut(source, head.source, head, parts, limits=self._limits, stop=stop)
-        ready = [0] * len(head.source.audio)
-        told = 0
-        while (chunk := await self._threads.run(_next, chunks)) is not None:
-            key = (
-                keys.audio_init(job.job_id, job.generation, chunk.track)
-                if chunk.index is None
-                else keys.audio_segment(job.job_id, job.generation, chunk.track, chunk.index)
-            )
-            await self._store.put(key, chunk.data)
-            crash.point("audio.chunk_stored")
-            if chunk.index is not None:
-                ready[chunk.track] = chunk.index + 1
-            least = min(ready)
-            if least > told and (told == 0 or least - told >= REPORT_EVERY):
-                told = least
-                await self._tell(job, told)
-        if ready and min(ready) > told:
-            await self._tell(job, min(ready))
+        track = Soundtrack(self._context, job, len(head.source.audio))
+        over = threading.Event()
+        following = asyncio.ensure_future(self._follow(job, head, track, over))
+        try:
+            await self._lane(job, head, source, track, stop)
+        finally:
+            over.set()
+            await following
 
-    def _parts(self, job: Job, stop: threading.Event, loop: asyncio.AbstractEventLoop) -> Generator[Sequence[Segment]]:
-        """The plan's parts as the scan stores them, for a thread that waits for each."""
-        first = 0
-        while part := asyncio.run_coroutine_threadsafe(self._part(job, first, stop), loop).result():
-            yield part
-            first += len(part)
+    async def _lane(
+        self, job: Job, head: Plan, source: Source, track: Soundtrack, stop: threading.Event, first: int = 0
+    ) -> None:
+        """Cut from segment `first` on; if that is not the film's first, until there is sound or nobody is there."""
+        origin = None
+        if first:
+            begin = await self._plans.part(job.job_id, job.generation, 0)
+            origin = begin.segments[0].start if begin is not None else None
+        parts = self._parts(job, stop, asyncio.get_running_loop(), first)
+        chunks = cutting.cut(source, head.source, head, parts, origin=origin, limits=self._limits, stop=stop)
+        while (chunk := await self._threads.run(_next, chunks)) is not None:
+            if first and (
+                (chunk.index is not None and track.is_whole(chunk.index))
+                or not first <= track.end(await self._playhead(job)) <= track.end(first) + NEAR
+            ):
+                await self._threads.run(chunks.close)
+                break
+            await track.keep(chunk)
+            await track.tell(first)
+        await track.tell(first, last=True)
+
+    # ---- where somebody watches -------------------------------------------------------------------------
+    async def _follow(self, job: Job, head: Plan, track: Soundtrack, over: threading.Event) -> None:
+        """Cut from the job's playhead on, while the cut from the beginning is far from it; until `over` is set."""
+        tried = 0
+        while not over.is_set():
+            try:
+                first = track.end(await self._playhead(job))
+                if first == tried or first <= track.end(0) + NEAR:
+                    await asyncio.sleep(PLAYHEAD_SECONDS)
+                    continue
+                tried = first
+                _log.info("cut from the playhead", action="start", job_id=job.job_id, segment_index=first)
+                source = await sources.open_source(self._store, job.source)
+                try:
+                    await self._lane(job, head, source, track, over, first)
+                finally:
+                    await asyncio.to_thread(source.close)
+            except errors.StereoSpotError as error:
+                # The cut from the beginning comes here too, only later; what is wrong with the film it will tell.
+                _log.info("no cut from the playhead", action="ignore", job_id=job.job_id, code=error.code)
+                await asyncio.sleep(PLAYHEAD_SECONDS)
+
+    async def _playhead(self, job: Job) -> int:
+        """The segment where somebody watches; 0 where nobody does."""
+        found = await records.get_job(self._bus, job.job_id)
+        return (found[0].playhead or 0) if found is not None else 0
+
+    def _parts(
+        self, job: Job, stop: threading.Event, loop: asyncio.AbstractEventLoop, first: int
+    ) -> Generator[Sequence[Segment]]:
+        """The plan's parts as the scan stores them, from segment `first` on, for a thread that waits for each."""
+        at = 0
+        while part := asyncio.run_coroutine_threadsafe(self._part(job, at, stop), loop).result():
+            at += len(part)
+            if wanted := [segment for segment in part if segment.index >= first]:
+                yield wanted
 
     async def _part(self, job: Job, first: int, stop: threading.Event) -> Sequence[Segment]:
         """The part that begins with segment `first`, once it is stored; nothing behind the last."""
@@ -159,15 +205,6 @@ class Audio:
                 await self._store.put(key, text.encode())
         crash.point("audio.subtitles_stored")
 
-    async def _tell(self, job: Job, ready: int) -> None:
-        done = AudioDone(job_id=job.job_id, generation=job.generation, ready=ready)
-        await self._bus.publish(
-            subjects.done_plan(job.job_id, job.generation, "audio"),
-            done,
-            msg_id=f"audio.{job.job_id}.{job.generation}.{ready}",
-        )
-        crash.point("audio.done_published")
 
-
-def _next(chunks: Iterator[cutting.AudioChunk]) -> cutting.AudioChunk | None:
+def _next(chunks: Generator[cutting.AudioChunk]) -> cutting.AudioChunk | None:
     return next(chunks, None)

@@ -41,7 +41,7 @@ class Group:
     members: dict[str | None, int] = field(default_factory=dict[str | None, int])
     parts: list[PartDone] = field(default_factory=list[PartDone])
     total: TotalDone | None = None
-    audio: int = 0
+    audio: list[AudioDone] = field(default_factory=list[AudioDone])
     windows: list[int] = field(default_factory=list[int])
     received: list[Received] = field(default_factory=list[Received])
 
@@ -58,7 +58,9 @@ class Group:
             state = state.with_done_set(bitmap, init)
         if self.windows:
             state = state.with_windows(self.windows)
-        return state.with_audio(self.audio)
+        for sound in self.audio:
+            state = state.with_audio(sound.ready, sound.first)
+        return state
 
 
 def add(groups: dict[tuple[str, int], Group], received: Received) -> bool:
@@ -79,7 +81,7 @@ def add(groups: dict[tuple[str, int], Group], received: Received) -> bool:
         elif found.what == "window":
             group.windows.append(WindowDone.model_validate_json(delivery.data).window)
         elif found.what == "audio":
-            group.audio = max(group.audio, AudioDone.model_validate_json(delivery.data).ready)
+            group.audio.append(AudioDone.model_validate_json(delivery.data))
     except (ValidationError, ValueError, AttributeError, TypeError):
         return False
     group.received.append(received)

@@ -72,6 +72,7 @@ class Completion(Message):
     init: str | None = Field(default=None, description="sha256 of the init segment that the first stored fragment has")
     audio: bool = Field(default=False, description="whether sound belongs to this job; known with `total`")
     audio_ready: int = Field(default=0, description="sound of segments 0 … audio_ready-1 is stored")
+    sound: Bitmap = Field(default=0, description="segments from `audio_ready` on whose sound is stored, too")
     resends: int = Field(default=0, description="how often a sent segment was offered again; it salts message ids")
     spans: dict[int, str] = Field(
         default={}, description="by a part's first index: windows that its segments need; empty: the engine needs none"
@@ -94,6 +95,11 @@ class Completion(Message):
         """The first index from `start` on that is not done: the contiguous run is `start … prefix-1`."""
         rest = ~(self.done >> start)
         return start + (rest & -rest).bit_length() - 1
+
+    def sound_prefix(self, start: int) -> int:
+        """The first index from `start` on whose sound is not stored."""
+        rest = ~(self.sound >> max(start, self.audio_ready))
+        return max(start, self.audio_ready) + (rest & -rest).bit_length() - 1
 
     def waiting(self) -> int:
         """Bitmap of segments that are planned, not sent and not done."""
@@ -226,8 +232,16 @@ class Completion(Message):
         after = self.windows | bitmap_of(known)
         return self if after == self.windows else self._with(windows=after)
 
-    def with_audio(self, ready: int) -> Completion:
-        return self if ready <= self.audio_ready else self._with(audio_ready=ready)
+    def with_audio(self, ready: int, first: int = 0) -> Completion:
+        """Add the sound of segments `first … ready-1`; what hangs together from the beginning on is one number."""
+        if not 0 <= first < ready <= MAX_SEGMENTS:
+            return self
+        sound = self.sound if first == 0 else self.sound | (1 << ready) - (1 << first)
+        reached = ready if first == 0 else 0
+        after = self._with(audio_ready=max(self.audio_ready, reached), sound=sound)
+        end = after.sound_prefix(after.audio_ready)
+        after = after._with(audio_ready=end, sound=sound >> end << end)
+        return self if (after.audio_ready, after.sound) == (self.audio_ready, self.sound) else after
 
     def _with(self, **changes: object) -> Completion:
         return self.model_copy(update=changes)

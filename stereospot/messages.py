@@ -176,11 +176,12 @@ class TotalDone(Message):
 
 
 class AudioDone(Message):
-    """`done.<job>.<generation>.audio`: sound of segments `0 … ready-1` is stored for every track."""
+    """`done.<job>.<generation>.audio`: sound of segments `first … ready-1` is stored for every track."""
 
     job_id: str
     generation: int
     ready: int
+    first: int = 0
 
 
 class WindowDone(Message):

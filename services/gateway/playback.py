@@ -59,7 +59,7 @@ class Showing:
     def run(self, anchor: int) -> int:
         """The first index from `anchor` on that cannot be played yet."""
         end = self.state.prefix(anchor)
-        return min(end, max(anchor, self.state.audio_ready)) if self.has_sound else end
+        return min(end, self.state.sound_prefix(anchor)) if self.has_sound else end
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,10 @@ async def anchored_master(
     anchor: FromPath[int],
     wait: FromQuery[int] = 0,
 ) -> Response[Any]:
-    """From segment `anchor` on. With `wait` (seconds, at most 30) the answer waits until that segment is there."""
+    """From segment `anchor` on. With `wait` (seconds, at most 30) the answer waits until that segment is there.
+
+    To have waited in vain is no error: 204, after which the page asks again. Players do not wait; they get 404.
+    """
     row = await player.row(token, generation)
     deadline = time.monotonic() + min(wait, MAX_WAIT_SECONDS)
     with player.gateway.index.watch(row.job.job_id) as watch:
@@ -252,7 +255,9 @@ async def anchored_master(
             except NotYet:
                 left = deadline - time.monotonic()
                 if left <= 0 or player.gateway.stopping.is_set():
-                    raise
+                    if wait <= 0:
+                        raise
+                    return Response(None, status_code=204, headers=NO_STORE | {"Retry-After": "1"})
             await watch.wait(left)
 
 

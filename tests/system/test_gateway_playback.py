@@ -207,28 +207,6 @@ async def test_a_job_whose_sound_never_came_still_plays(gateway: Served) -> None
     assert "AUDIO" not in (await gateway.client.get(f"{base}/master.m3u8")).text
 
 
-async def test_seek_gives_an_anchor(gateway: Served) -> None:
-    showing = Showing(gateway.context, "J1")
-    await showing.begin()
-    await showing.convert(0)
-    path = "/api/v1/jobs/J1/seek"
-    answer = (await gateway.client.post(path, json={"seconds": 4.5})).json()
-    assert (answer["segment_index"], answer["start_seconds"]) == (3, 4.0)
-    found = await records.get_job(gateway.context.bus, "J1")
-    assert found is not None
-    assert found[0].playhead == 3
-    assert (await gateway.client.get(answer["hls"])).status_code == 404
-    await showing.convert(3)
-
-    async def plays() -> bool:
-        return (await gateway.client.get(answer["hls"])).status_code == 200
-
-    await eventually(plays, what="the anchor plays before the middle is there")
-    assert await run_of(gateway, answer["hls"].replace("master", "video")) == ([3], True)
-    assert (await gateway.client.post(path, json={"segment_index": 9})).status_code == 400
-    assert (await gateway.client.post(path, json={})).json()["hls"] is None
-
-
 async def test_the_strip(gateway: Served) -> None:
     showing = Showing(gateway.context, "J1")
     await showing.begin()

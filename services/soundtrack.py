@@ -1,0 +1,62 @@
+"""How far the sound of one job is cut, and telling it: chunks come from the film's beginning and from where people are.
+
+A chunk that is there stays: players may hold it already, and the same chunk out of another cut is the same sound.
+"""
+
+from __future__ import annotations
+
+from services.context import Context
+from stereospot import crash, keys, subjects
+from stereospot.jobs import Job
+from stereospot.media.audio import AudioChunk
+from stereospot.messages import AudioDone
+
+crash.declare("audio.chunk_stored", "audio.done_published")
+
+REPORT_EVERY = 4
+"""Segments between two reports; the first one is reported by itself, since somebody may be waiting to hear it."""
+
+
+class Soundtrack:
+    """The stored chunks of every track of one generation; one task each may cut from a different place."""
+
+    def __init__(self, context: Context, job: Job, tracks: int) -> None:
+        self._store = context.store
+        self._bus = context.bus
+        self._job = job
+        self._stored: list[set[int]] = [set() for _ in range(tracks)]
+        self._told: dict[int, int] = {}
+
+    def is_whole(self, index: int) -> bool:
+        """Whether every track has its chunk of a segment."""
+        return all(index in track for track in self._stored)
+
+    def end(self, start: int) -> int:
+        """The first segment from `start` on that lacks sound."""
+        while self.is_whole(start):
+            start += 1
+        return start
+
+    async def keep(self, chunk: AudioChunk) -> None:
+        """Store a chunk, unless it is there already."""
+        job_id, generation = self._job.job_id, self._job.generation
+        if chunk.index is None:
+            await self._store.put(keys.audio_init(job_id, generation, chunk.track), chunk.data)
+        elif chunk.index not in self._stored[chunk.track]:
+            await self._store.put(keys.audio_segment(job_id, generation, chunk.track, chunk.index), chunk.data)
+            self._stored[chunk.track].add(chunk.index)
+        crash.point("audio.chunk_stored")
+
+    async def tell(self, first: int, *, last: bool = False) -> None:
+        """Report what hangs together from `first` on, if it is worth a message; the last time whatever it is."""
+        end, told = self.end(first), self._told.get(first, first)
+        if end > told and (last or told == first or end - told >= REPORT_EVERY):
+            self._told[first] = end
+            job_id, generation = self._job.job_id, self._job.generation
+            done = AudioDone(job_id=job_id, generation=generation, first=first, ready=end)
+            await self._bus.publish(
+                subjects.done_plan(job_id, generation, "audio"),
+                done,
+                msg_id=f"audio.{job_id}.{generation}.{f'{first}-' if first else ''}{end}",
+            )
+            crash.point("audio.done_published")

@@ -189,7 +189,7 @@ class Player extends HTMLElement {
       const found = await post(`/api/v1/jobs/${this.dataset.job}/seek`, { seconds });
       const anchor = { index: found.segment_index, seconds: found.start_seconds };
       // The server answers when the part is there; a request that waited in vain is repeated.
-      while (turn === this.turn && !(await fetch(`${found.hls}?wait=25`)).ok) await new Promise((resolve) => setTimeout(resolve, 500));
+      while (turn === this.turn && (await fetch(`${found.hls}?wait=25`)).status !== 200) await new Promise((resolve) => setTimeout(resolve, 500));
       if (turn !== this.turn) return;
       this.begin();
       await this.load(found.hls, anchor, play);

@@ -63,6 +63,11 @@ class Player extends HTMLElement {
     if (this.video.getAttribute("src") !== this.dataset.film) this.video.src = this.dataset.film;
   }
 
+  /** The stream in place of the file, before anybody has begun to watch that: it has a choice of sound. */
+  stream() {
+    if (this.whole && !this.begun && this.dataset.hls && this.dataset.hlsjs) this.load(this.dataset.hls, this.anchor);
+  }
+
   async load(address, anchor, play = false) {
     this.anchor = anchor;
     this.whole = false;

@@ -24,7 +24,8 @@ export class Text {
     this.next = performance.now() + AGAIN_MILLISECONDS;
     const answer = await fetch(`${base}tracks.json`).catch(() => null);
     if (!answer?.ok) return;
-    const { subtitles, chapters } = await answer.json();
+    const { subtitles, chapters, sounds } = await answer.json();
+    if (sounds.length > 1) this.player.stream();
     if (subtitles.length && !this.found) {
       this.found = true;
       this.menu("Subtitles", "No subtitles", subtitles.map((item) => [item.name, base + item.uri]), async (address) => {

@@ -1,0 +1,30 @@
+"""A finished film with several sounds is played by its stream, which has a choice of them; the file has none."""
+
+from __future__ import annotations
+
+from stereospot import jobs, keys, records
+from stereospot.jobs import Phase
+from stereospot.messages import Film
+from tests.browser.conftest import Page
+from tests.browser.test_player import PLAYER, VIDEO, Bilingual
+from tests.system.gateway import FILM, Served
+from tests.system.showing import film
+
+
+async def test_a_finished_film_has_a_choice_of_sound(page: Page, gateway: Served) -> None:
+    showing = Bilingual(gateway.context, "J1", lengths=(1, 1, 2), sound=True)
+    await showing.begin()
+    await showing.sing(3)
+    await showing.convert(0, 1, 2)
+    data = film(4)
+    made = Film(key=keys.film("J1", 1, "mp4"), **FILM | {"size_bytes": len(data), "duration_seconds": 4.0})
+    await gateway.context.store.put(made.key, data)
+
+    def finish(job: jobs.Job) -> jobs.Job:
+        job = jobs.advance(job, Phase.ASSEMBLING, at=3.0)
+        return jobs.advance(job, Phase.COMPLETED, at=3.0, film=made)
+
+    await records.change_job(gateway.context.bus, "J1", finish)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2 && document.querySelectorAll('[aria-label=Sound] option').length === 2")
+    assert await page.run(f"return [{PLAYER}.whole, Boolean({PLAYER}.hls)]") == [False, True]

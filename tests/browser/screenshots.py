@@ -60,6 +60,7 @@ player.view.value = "anaglyph";
 player.look("anaglyph");
 player.video.muted = true;
 player.seekTo(20);
+player.video.play();
 """
 RUNNING = "document.querySelector('ss-player').now > 20.3 && !document.querySelector('video').seeking"
 

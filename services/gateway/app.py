@@ -53,6 +53,9 @@ _log = log.get("gateway")
 GRACE_SECONDS = 5
 """How long open answers may go on after a stop; event streams end at once."""
 
+INDEX_SECONDS = 5
+"""How long the first answers wait for the index; without a broker they say so then."""
+
 MAX_JSON_BYTES = 1 << 20
 
 
@@ -75,6 +78,10 @@ def create_app(context: Context) -> Litestar:
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(gateway.index.run()), group.create_task(feed.run())]
             try:
+                # Who asks waits in the socket's queue: an index that is half read shows films as less than they are.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(INDEX_SECONDS):
+                        await gateway.index.ready.wait()
                 yield
             finally:
                 gateway.stop()

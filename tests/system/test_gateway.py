@@ -5,6 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
+import pytest
+
+from services.gateway.app import serve
+from services.gateway.index import Index
+from services.listener import listen
 from tests.support import eventually
 from tests.system.gateway import Served, upload
 
@@ -17,6 +23,30 @@ async def test_health(gateway: Served) -> None:
     assert await eventually(lambda: _status(gateway, "/readyz", 503), what="not ready")
     gateway.server.restart()
     assert await eventually(lambda: _status(gateway, "/readyz", 200), seconds=20, what="ready again")
+
+
+async def test_no_answer_before_the_index_is_whole(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, begun, run = asyncio.Event(), asyncio.Event(), Index.run
+
+    async def late(index: Index) -> None:
+        begun.set()
+        await whole.wait()
+        await run(index)
+
+    monkeypatch.setattr(Index, "run", late)
+    stop = asyncio.Event()
+    bound = listen("127.0.0.1", 0)
+    serving = asyncio.create_task(serve(gateway.context, stop, bound=bound))
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+        asked = asyncio.create_task(client.get("/readyz"))
+        await begun.wait()
+        answered, _ = await asyncio.wait({asked}, timeout=0.5)
+        assert not answered, "the connection waits in the socket's queue"
+        whole.set()
+        assert (await asked).json()["checks"]["index"] == "ok"
+    stop.set()
+    await serving
 
 
 async def _status(gateway: Served, path: str, wanted: int) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from stereospot import jobs, keys, records
 from stereospot.jobs import Phase
 from stereospot.messages import Film
@@ -10,6 +14,8 @@ from tests.browser.test_player import PLAYER, VIDEO, Bilingual
 from tests.system.gateway import FILM, Served
 from tests.system.showing import film
 
+pytestmark = pytest.mark.browser
+
 
 async def test_a_finished_film_has_a_choice_of_sound(page: Page, gateway: Served) -> None:
     showing = Bilingual(gateway.context, "J1", lengths=(1, 1, 2), sound=True)
@@ -17,7 +23,8 @@ async def test_a_finished_film_has_a_choice_of_sound(page: Page, gateway: Served
     await showing.sing(3)
     await showing.convert(0, 1, 2)
     data = film(4)
-    made = Film(key=keys.film("J1", 1, "mp4"), **FILM | {"size_bytes": len(data), "duration_seconds": 4.0})
+    values: dict[str, Any] = FILM | {"size_bytes": len(data), "duration_seconds": 4.0}
+    made = Film(key=keys.film("J1", 1, "mp4"), **values)
     await gateway.context.store.put(made.key, data)
 
     def finish(job: jobs.Job) -> jobs.Job:

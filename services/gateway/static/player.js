@@ -3,6 +3,7 @@
 import { announce, clock, post } from "./stream.js";
 import { doneOf } from "./job.js";
 import { Glass, isStereo } from "./glass.js";
+import { help, press } from "./keys.js";
 import { Peek } from "./peek.js";
 import { Text } from "./text.js";
 import { enter, exchange, hasHeadset } from "./xr.js";
@@ -14,8 +15,6 @@ const ICONS = {
 };
 const REST_MILLISECONDS = 400;
 const NOTE_MILLISECONDS = 6000;
-const KEYS = "Space: play · ← →: 5 seconds · 0 to 9: tenths of the film · V: view · S: swap eyes · M: sound · F: full screen";
-const STEPS = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -60, PageUp: 60, Home: -1e9, End: 1e9 };
 const MODES = [["left", "One eye"], ["raw", "Both eyes"], ["anaglyph", "Anaglyph"], ["wiggle", "Wiggle"]];
 
 class Player extends HTMLElement {
@@ -43,7 +42,7 @@ class Player extends HTMLElement {
     }
     // A page that is nothing but the picture gives it every key; beside other things it must have the focus.
     this.ears = this.closest(".theatre") ? document : this;
-    this.press = (event) => this.key(event);
+    this.press = (event) => press(this, event);
     this.ears.addEventListener("keydown", this.press);
     document.addEventListener("themechange", () => this.paint());
     if (this.dataset.film && this.direct()) this.playFilm();
@@ -342,44 +341,13 @@ class Player extends HTMLElement {
     }
   }
 
-  /** Which keys there are; the same key hides them again. */
-  keys() {
-    if (!this.help) {
-      this.help = document.createElement("p");
-      this.help.className = "keys";
-      this.help.hidden = true;
-      this.help.textContent = KEYS;
-      this.append(this.help);
-    }
-    this.help.hidden = !this.help.hidden;
-    if (!this.help.hidden) announce(KEYS);
-  }
+  keys() { help(this); }
 
   full() {
     if (document.fullscreenElement) document.exitFullscreen();
     else if (this.requestFullscreen) this.requestFullscreen().catch(() => {});
     // A telephone that gives the whole screen to videos alone shows it as it is, without our controls.
     else this.video.webkitEnterFullscreen?.();
-  }
-
-  key(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("select")) return;
-    if (event.target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key)) {
-      const step = event.target === this.scrub && STEPS[event.key];
-      if (step) { event.preventDefault(); this.step(step); }
-      return;
-    }
-    const view = this.bar.querySelector("[data-view]");
-    const actions = {
-      " ": () => this.toggle(), k: () => this.toggle(), f: () => this.full(), m: () => { this.video.muted = !this.video.muted; },
-      ArrowLeft: () => this.step(-5), ArrowRight: () => this.step(5),
-      s: () => this.glass && this.swap(),
-      "?": () => this.keys(),
-      v: () => { if (view) { view.selectedIndex = (view.selectedIndex + 1) % view.options.length; this.look(view.value); } },
-    };
-    if (event.key === " " && event.target.matches("button")) return;
-    const act = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key] ?? (/^\d$/.test(event.key) && this.length ? () => this.seekTo((this.length * Number(event.key)) / 10) : null);
-    if (act) { event.preventDefault(); act(); }
   }
 
   tick() {

@@ -66,7 +66,7 @@ class Audio:
         self._threads.close()
 
     async def handle(self, delivery: Delivery) -> Outcome:
-        """Cut all sound of one generation; begins anew when repeated, over equal objects."""
+        """Cut all sound of one generation; begins anew when repeated, over the same sound."""
         try:
             work = delivery.parse(AudioWork)
         except ValidationError as error:
@@ -124,7 +124,9 @@ class Audio:
         origin = None
         if first:
             begin = await self._plans.part(job.job_id, job.generation, 0)
-            origin = begin.segments[0].start if begin is not None else None
+            if begin is None:
+                return
+            origin = begin.segments[0].start
         parts = self._parts(job, stop, asyncio.get_running_loop(), first)
         chunks = cutting.cut(source, head.source, head, parts, origin=origin, limits=self._limits, stop=stop)
         while (chunk := await self._threads.run(_next, chunks)) is not None:
@@ -145,7 +147,9 @@ class Audio:
         while not over.is_set():
             try:
                 first = track.end(await self._playhead(job))
-                if first == tried or first <= track.end(0) + NEAR:
+                total = await self._plans.total(job.job_id, job.generation)
+                is_behind = total is not None and first >= total.segments
+                if first == tried or is_behind or first <= track.end(0) + NEAR:
                     await asyncio.sleep(PLAYHEAD_SECONDS)
                     continue
                 tried = first
@@ -158,7 +162,12 @@ class Audio:
             except errors.StereoSpotError as error:
                 # The cut from the beginning comes here too, only later; what is wrong with the film it will tell.
                 _log.info("no cut from the playhead", action="ignore", job_id=job.job_id, code=error.code)
+                tried = 0 if isinstance(error, errors.Transient) else tried
                 await asyncio.sleep(PLAYHEAD_SECONDS)
+            except Exception:
+                # This cut is a favour: what breaks in it must not cost the one from the beginning.
+                _log.exception("the cut from the playhead broke", action="ignore", job_id=job.job_id)
+                return
 
     async def _playhead(self, job: Job) -> int:
         """The segment where somebody watches; 0 where nobody does."""

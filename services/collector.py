@@ -59,7 +59,7 @@ class Group:
         if self.windows:
             state = state.with_windows(self.windows)
         for sound in self.audio:
-            state = state.with_audio(sound.ready, sound.first)
+            state = state.with_audio(sound.until or sound.ready, sound.first)
         return state
 
 

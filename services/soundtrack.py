@@ -1,6 +1,7 @@
 """How far the sound of one job is cut, and telling it: chunks come from the film's beginning and from where people are.
 
-A chunk that is there stays: players may hold it already, and the same chunk out of another cut is the same sound.
+A chunk that is there stays while the work lasts: players may hold it already, and the same chunk out of another cut is
+the same sound; byte for byte where the film's own times are exact, within their rounding where they drift.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Soundtrack:
         if end > told and (last or told == first or end - told >= REPORT_EVERY):
             self._told[first] = end
             job_id, generation = self._job.job_id, self._job.generation
-            done = AudioDone(job_id=job_id, generation=generation, first=first, ready=end)
+            done = AudioDone(job_id=job_id, generation=generation, first=first, until=end, ready=0 if first else end)
             await self._bus.publish(
                 subjects.done_plan(job_id, generation, "audio"),
                 done,

@@ -176,12 +176,16 @@ class TotalDone(Message):
 
 
 class AudioDone(Message):
-    """`done.<job>.<generation>.audio`: sound of segments `first … ready-1` is stored for every track."""
+    """`done.<job>.<generation>.audio`: sound of segments `first … until-1` is stored for every track.
+
+    `ready` is that of the film's beginning, and 0 for other runs: a collector that knows of none reads no more into it.
+    """
 
     job_id: str
     generation: int
-    ready: int
+    ready: int = 0
     first: int = 0
+    until: int = 0
 
 
 class WindowDone(Message):

@@ -17,7 +17,7 @@ from tests.system.showing import film
 pytestmark = pytest.mark.browser
 
 
-async def test_a_finished_film_has_a_choice_of_sound(page: Page, gateway: Served) -> None:
+async def finished(gateway: Served) -> None:
     showing = Bilingual(gateway.context, "J1", lengths=(1, 1, 2), sound=True)
     await showing.begin()
     await showing.sing(3)
@@ -32,6 +32,28 @@ async def test_a_finished_film_has_a_choice_of_sound(page: Page, gateway: Served
         return jobs.advance(job, Phase.COMPLETED, at=3.0, film=made)
 
     await records.change_job(gateway.context.bus, "J1", finish)
+
+
+async def test_a_finished_film_has_a_choice_of_sound(page: Page, gateway: Served) -> None:
+    await finished(gateway)
     await page.open("/watch/J1")
     await page.wait(f"{VIDEO}.readyState >= 2 && document.querySelectorAll('[aria-label=Sound] option').length === 2")
     assert await page.run(f"return [{PLAYER}.whole, Boolean({PLAYER}.hls)]") == [False, True]
+
+
+async def test_who_has_begun_to_watch_gets_the_choice_at_the_same_place(page: Page, gateway: Served) -> None:
+    await finished(gateway)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    # The file again, as if `tracks.json` had answered only after somebody began to watch.
+    await page.run(f"{PLAYER}.hls?.destroy(); {PLAYER}.hls = null; {PLAYER}.begin(); {PLAYER}.playFilm()")
+    await page.wait(f"{PLAYER}.whole && {VIDEO}.readyState >= 2")
+    await page.run(f"{VIDEO}.currentTime = 2.5")
+    await page.wait(f"!{VIDEO}.seeking")
+    await page.run(f"{PLAYER}.stream()")
+    await page.wait(f"{PLAYER}.hls && {VIDEO}.readyState >= 2 && !{VIDEO}.seeking")
+    assert await page.run(f"return [{PLAYER}.whole, {VIDEO}.paused, {PLAYER}.now]") == [
+        False,
+        True,
+        pytest.approx(2.5, abs=0.1),
+    ]

@@ -45,6 +45,7 @@ class Job extends HTMLElement {
     this.develop();
     if (job.phase !== this.phase) {
       this.phase = this.dataset.phase = job.phase;
+      if (!["completed", "failed", "cancelled"].includes(job.phase)) this.classList.add("making");
       announce(job.stage_label);
       const over = ["completed", "failed", "cancelled"].includes(job.phase);
       for (const shown of this.querySelectorAll("progress.long, [data-stages]")) shown.hidden = over;

@@ -47,6 +47,9 @@ class Player extends HTMLElement {
     document.addEventListener("themechange", () => this.paint());
     if (this.dataset.film && this.direct()) this.playFilm();
     else if (this.dataset.hls) this.load(this.dataset.hls, this.anchor);
+    // The page names the file itself: its first picture may have been there before this script.
+    if (this.video.readyState >= 2) this.reveal();
+    this.tick();
   }
 
   disconnectedCallback() {
@@ -62,12 +65,13 @@ class Player extends HTMLElement {
     if (this.video.getAttribute("src") !== this.dataset.film) this.video.src = this.dataset.film;
   }
 
-  /** The stream in place of the file, before anybody has begun to watch that: it has a choice of sound. */
+  /** The stream in place of the file, at the same place: it has a choice of sound. */
   stream() {
-    if (this.whole && !this.begun && this.dataset.hls && this.dataset.hlsjs) this.load(this.dataset.hls, this.anchor);
+    if (!this.whole || !this.dataset.hls || !this.dataset.hlsjs) return;
+    this.load(this.dataset.hls, { index: 0, seconds: 0 }, !this.video.paused, this.video.currentTime);
   }
 
-  async load(address, anchor, play = false) {
+  async load(address, anchor, play = false, at = 0) {
     this.anchor = anchor;
     this.whole = false;
     this.hls?.destroy();
@@ -78,7 +82,7 @@ class Player extends HTMLElement {
     if (Hls?.isSupported()) {
       // Work goes on for long: keep asking for a while. The run's beginning is where to start, not its live edge.
       const patient = { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: { maxNumRetry: 20, retryDelayMs: 500, maxRetryDelayMs: 4000 }, errorRetry: { maxNumRetry: 200, retryDelayMs: 1000, maxRetryDelayMs: 8000, backoff: "exponential" } } };
-      const hls = (this.hls = new Hls({ startPosition: 0, backBufferLength: 60, maxBufferLength: 30, manifestLoadPolicy: patient, playlistLoadPolicy: patient, fragLoadPolicy: { default: { ...patient.default, maxLoadTimeMs: 60_000 } } }));
+      const hls = (this.hls = new Hls({ startPosition: at, backBufferLength: 60, maxBufferLength: 30, manifestLoadPolicy: patient, playlistLoadPolicy: patient, fragLoadPolicy: { default: { ...patient.default, maxLoadTimeMs: 60_000 } } }));
       hls.on(Hls.Events.ERROR, (_, data) => this.trouble(data));
       hls.on(Hls.Events.AUDIO_TRACKS_UPDATED, (_, { audioTracks }) => this.sounds(audioTracks));
       hls.loadSource(address);

@@ -10,8 +10,8 @@ import base64
 import io
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -76,18 +76,19 @@ sys.exit(asyncio.run(daemon.run({"gateway"}, Settings(), ready=ready)))
 """
 
 
-@contextmanager
-def gateway_process(context: Context, port: int = 0) -> Generator[tuple[subprocess.Popen[str], int]]:
+@asynccontextmanager
+async def gateway_process(context: Context, port: int = 0) -> AsyncGenerator[tuple[asyncio.subprocess.Process, int]]:
     """A gateway of its own process that is ready, and its port; killed at the end."""
     environment = workers.environment(context.settings.model_copy(update={"port": port}))
     command = [sys.executable, "-c", GATEWAY]
-    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    running = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.PIPE)
     try:
         assert running.stdout is not None
-        yield running, int(running.stdout.readline())
+        yield running, int(await running.stdout.readline())
     finally:
-        running.kill()
-        running.communicate(timeout=10)
+        if running.returncode is None:
+            running.kill()
+        await running.communicate()
 
 
 @pytest.mark.slow
@@ -96,7 +97,7 @@ async def test_from_the_drop_zone_to_the_film(driver: webdriver.Chrome, tmp_path
     settings = Settings(data_dir=tmp_path / "data", engine="flat")
     async with opened(settings, daemon.ALL - {"gateway"}) as house:
         await house.allow(0)
-        with gateway_process(house.context) as (first, port):
+        async with gateway_process(house.context) as (first, port):
             page = Page(driver, f"http://127.0.0.1:{port}")
             await page.complaints()
             await page.open("/")
@@ -114,12 +115,12 @@ async def test_from_the_drop_zone_to_the_film(driver: webdriver.Chrome, tmp_path
             await page.do(lambda driver: driver.find_element("css selector", "[data-do=toggle]").click())
             await page.wait(f"{VIDEO}.currentTime > 0.3 && !{VIDEO}.paused")
             first.kill()
-            await asyncio.to_thread(first.wait, 10)
+            await first.wait()
         # It plays what it has. What is made meanwhile nobody can tell the page.
         await house.allow(4)
         await page.wait(f"{VIDEO}.currentTime > 1.5")
         assert await page.run(f"return {READY}") == 2
-        with gateway_process(house.context, port):
+        async with gateway_process(house.context, port):
             await page.wait(f"{READY} === 4 && {CELLS}[4] === 'running'", seconds=30)
             await page.wait(f"{PROGRESS} > {before}")
             assert (await page.run(f"return {LABEL}")).startswith("Converting")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -57,3 +58,26 @@ async def test_who_has_begun_to_watch_gets_the_choice_at_the_same_place(page: Pa
         True,
         pytest.approx(2.5, abs=0.1),
     ]
+
+
+LATE = """
+const old = document.querySelector("ss-player");
+const fresh = old.cloneNode(false);
+const screen = old.querySelector(".screen");
+screen.querySelector("canvas")?.remove();
+fresh.append(screen);
+old.replaceWith(fresh);
+"""
+"""The player begins anew over a picture that is there already, as where its script comes late."""
+
+
+async def test_a_player_whose_script_comes_late_knows_its_film(page: Page, gateway: Served) -> None:
+    await finished(gateway)
+    film_path = (await gateway.client.get("/api/v1/jobs/J1")).json()["playback"]["film"]
+    await page.open(re.sub(r"(/v/[^/]+/\d+/).*", r"\1watch", film_path))
+    await page.wait(f"{VIDEO}.readyState >= 2 && document.querySelector('[aria-label=Sound]')")
+    await page.run(f"{PLAYER}.hls.destroy(); {PLAYER}.hls = null; {PLAYER}.playFilm()")
+    await page.wait(f"{PLAYER}.whole && {VIDEO}.readyState >= 2")
+    await page.run(LATE)
+    assert await page.run("return document.querySelector('[data-length]').textContent") == "0:04"
+    await page.wait("document.querySelectorAll('[aria-label=Sound] option').length === 2")

@@ -273,7 +273,7 @@ async def test_the_stages_follow_the_job(page: Page, gateway: Served) -> None:
 
 
 async def test_a_laptop_shows_the_progress_below_the_picture(page: Page, gateway: Served) -> None:
-    """Whoever watches a film being made need not scroll; once it is finished, the picture may be larger."""
+    """Whoever watches a film being made need not scroll; the picture of a film that was finished before is larger."""
     await Showing(gateway.context, "J1", lengths=(1,) * 40).begin()
     metrics = "Emulation.setDeviceMetricsOverride"
     height = "document.querySelector('.screen').getBoundingClientRect().height"
@@ -292,6 +292,9 @@ async def test_a_laptop_shows_the_progress_below_the_picture(page: Page, gateway
             await records.change_job(
                 gateway.context.bus, "J1", lambda job, to=phase: jobs.advance(job, to, at=job.updated_at + 1)
             )
+        await page.wait("document.querySelector('ss-job').dataset.phase === 'completed'")
+        assert await page.run(f"return {height}") == before, "a picture that may be playing keeps its size"
+        await page.open("/jobs/J1")
         await page.wait(f"{height} > {before}")
     finally:
         await page.do(lambda driver: driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {}))

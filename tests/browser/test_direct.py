@@ -25,6 +25,11 @@ __all__ = ["long_film"]
 
 RATE = 4 << 20
 
+NO_JOB = """
+const ask = window.fetch;
+window.fetch = (path, ...rest) => (path === "/api/v1/jobs" ? new Promise(() => {}) : ask(path, ...rest));
+"""
+
 
 @pytest.fixture(scope="module")
 def s3_server() -> Generator[Seaweed]:
@@ -77,6 +82,21 @@ async def test_it_goes_on_after_a_reload(page: Page, gateway: Served, proxy: Fau
     assert await stored(page, gateway) == long_film.sha256
     assert sent(proxy, 1) == 1
     assert await received(gateway) == 0
+
+
+async def test_it_goes_on_where_all_was_stored_but_no_job_made(
+    page: Page, gateway: Served, proxy: Faulty, long_film: Sent
+) -> None:
+    await page.open("/")
+    await page.run(NO_JOB)
+    await choose(page, long_film.path)
+    await page.wait(f"{SAID} === 'Stored. Making the job'")
+    before = sent(proxy)
+    await asyncio.to_thread(page.driver.refresh)
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert sent(proxy) == before
+    assert all("/parts" in item for item in await page.complaints())
 
 
 async def test_a_part_that_broke_is_sent_again(page: Page, gateway: Served, proxy: Faulty, long_film: Sent) -> None:

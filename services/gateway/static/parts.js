@@ -43,8 +43,9 @@ export class PartsUpload extends Upload {
       if (there.has(number)) continue;
       const body = this.file.slice((number - 1) * step, number * step);
       await this.patiently(async () => {
-        const { parts: [{ url }] } = await ask("POST", `${this.location}/parts`, { numbers: [number] });
-        const { status } = await this.transfer("PUT", url, {}, body, stored).catch((problem) => {
+        const signed = await ask("POST", `${this.location}/parts`, { numbers: [number] }).catch(whole);
+        if (!signed) return; // made one object before a reload: there is no part left to send
+        const { status } = await this.transfer("PUT", signed.parts[0].url, {}, body, stored).catch((problem) => {
           if (!stored && !this.paused && !this.over && ++tries >= TRIES) Object.assign(problem, { final: true, unreachable: true });
           throw problem;
         });
@@ -63,6 +64,12 @@ async function ask(method, path, body, headers = {}) {
   const text = await answer.text();
   if (!answer.ok) throw Object.assign(outcome(answer.status, { responseText: text }), { status: answer.status });
   return JSON.parse(text);
+}
+
+/** null for an upload that is one object already. */
+function whole(problem) {
+  if (problem.status === 409) return null;
+  throw problem;
 }
 
 /** null for an upload that the server has dropped. */

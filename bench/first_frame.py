@@ -29,8 +29,10 @@ from bench import clips, measure
 HOUR_SECONDS = 3600
 LONG_SECONDS = 2 * HOUR_SECONDS
 
-REST_SECONDS = 20.0
+REST_SECONDS = 30.0
 """How long a deleted job may take to leave the daemon before the next one begins all the same."""
+QUIET_SECONDS = 2.0
+"""How long nothing must be left and nobody busy: a worker that has not heard yet of a deletion may still store."""
 
 
 @contextmanager
@@ -88,10 +90,11 @@ def rest(client: httpx.Client, folder: Path, job_id: str) -> None:
     """Wait until a deleted job has left the daemon: the next clock starts on one that is warm and has nothing to do."""
     stored = folder / "storage" / "jobs" / job_id
     deadline = time.monotonic() + REST_SECONDS
-    while time.monotonic() < deadline:
+    quiet_from = time.monotonic()
+    while (now := time.monotonic()) < min(deadline, quiet_from + QUIET_SECONDS):
         is_busy = any(worker["busy"] for worker in client.get("/api/v1/workers").json()["workers"])
-        if not is_busy and not (stored.exists() and any(path.is_file() for path in stored.rglob("*"))):
-            return
+        if is_busy or (stored.exists() and any(path.is_file() for path in stored.rglob("*"))):
+            quiet_from = now
         time.sleep(0.1)
 
 

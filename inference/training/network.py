@@ -56,11 +56,25 @@ def conv(
     return nn.Sequential(*layers)
 
 
+class Mix(nn.Conv2d):
+    """A 1 x 1 convolution of a map to be enlarged and the skip connection beside it.
+
+    The first is mixed before it is enlarged: the same sum from fewer numbers.
+    """
+
+    def forward(self, low: Tensor, skip: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        first = low.shape[1]
+        return double(F.conv2d(low, self.weight[:, :first])) + F.conv2d(skip, self.weight[:, first:])
+
+
 class Join(nn.Sequential):
-    """A 1 x 1 convolution of an enlarged map and the skip connection beside it."""
+    """`Mix`, batch norm and ReLU."""
+
+    def __init__(self, low: int, skip: int, outputs: int) -> None:
+        super().__init__(Mix(low + skip, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
     def forward(self, low: Tensor, skip: Tensor) -> Tensor:
-        return super().forward(torch.cat([double(low), skip], 1))
+        return self[2](self[1](self[0](low, skip)))
 
 
 class Bottleneck(nn.Module):
@@ -130,9 +144,9 @@ class ReliefNet(nn.Module):
         self.position = nn.Parameter(torch.zeros(1, c3, HEIGHT // 16, WIDTH // 16))
         self.tokens = nn.ModuleList([TokenBlock(c3) for _ in range(TOKEN_BLOCKS)])
         self.norm = nn.LayerNorm(c3)
-        self.up2 = nn.Sequential(Join(*conv(c3 + c2, 64, 1)), Bottleneck(64, 64, 1, 2, 5))
-        self.up1 = nn.Sequential(Join(*conv(64 + c1, 40, 1)), Block(40))
-        self.up0 = nn.Sequential(Join(*conv(40 + c0, 24, 1)), conv(24, 24))
+        self.up2 = nn.Sequential(Join(c3, c2, 64), Bottleneck(64, 64, 1, 2, 5))
+        self.up1 = nn.Sequential(Join(64, c1, 40), Block(40))
+        self.up0 = nn.Sequential(Join(40, c0, 24), conv(24, 24))
         self.relief = Exact(24, 4, 3, 1, 1)
         nn.init.constant_(self.relief.bias, 0.4)
         self.spread = nn.Sequential(nn.Conv2d(64, 16, 3, 1, 1), nn.ReLU(), Exact(16, 1, 1))

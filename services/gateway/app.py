@@ -33,6 +33,7 @@ from services.gateway import (
     roots,
     segments,
     stored,
+    tracks,
     tus,
 )
 from services.gateway.description import Description
@@ -108,6 +109,7 @@ def create_app(context: Context) -> Litestar:
             *roots.HANDLERS,
             *letters.ROOTS,
             *playback.HANDLERS,
+            *tracks.HANDLERS,
             *stored.HANDLERS,
             *handoff.HANDLERS,
             *pictures.HANDLERS,

@@ -22,7 +22,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from services.gateway.problems import problem
-from services.gateway.state import Gateway, Given
+from services.gateway.state import Gateway
 from services.gateway.table import Row
 from services.gateway.tokens import expiry_of
 from stereospot import errors, keys
@@ -174,7 +174,7 @@ class Player:
         if shown.has_sound:
             for number, track in enumerate(plan.source.audio):
                 codecs.append(await self._codec(keys.audio_init(job.job_id, job.generation, number)))
-                name = _sound_name(number, track)
+                name = sound_name(number, track)
                 first = not any(item.default for item in plan.source.audio) and number == 0
                 uri = f"{prefix}audio/{number}.m3u8"
                 renditions.append(Rendition(uri, name, track.language, track.default or first, track.channels))
@@ -311,43 +311,9 @@ def number_in(name: str, suffix: str) -> int:
     return int(text)
 
 
-def _sound_name(number: int, track: AudioTrack) -> str:
+def sound_name(number: int, track: AudioTrack) -> str:
+    """What a choice of sound calls a track."""
     return track.title or track.language or f"Track {number + 1}"
-
-
-async def _sounds(gateway: Gateway, job_id: str, generation: int, plan: Plan) -> list[str]:
-    """The film's sound tracks, once its stream has all of every one; none when the stream is cleared away."""
-    state = await gateway.index.completion(job_id, generation)
-    audio = plan.source.audio
-    if state is None or not audio or not state.is_complete or state.sound_prefix(0) != state.total:
-        return []
-    last = keys.audio_segment(job_id, generation, len(audio) - 1, state.audio_ready - 1)
-    if await gateway.context.store.head(last) is None:
-        return []
-    return [_sound_name(number, track) for number, track in enumerate(audio)]
-
-
-@get("/v/{token:str}/{generation:int}/tracks.json", include_in_schema=False)
-async def tracks(
-    gateway: Given, player: GivenPlayer, token: FromPath[str], generation: FromPath[int]
-) -> Response[dict[str, Any]]:
-    """What a player may offer beside the picture: text subtitles that are stored, and chapters in film time.
-
-    `sounds` are the tracks of a whole film's stream: browsers offer no choice of a file's sound, the stream does.
-    """
-    job_id = (await player.row(token, generation)).job.job_id
-    plan = await gateway.plans.head(job_id, generation)
-    if plan is None:
-        raise NotYet
-    found: list[dict[str, Any]] = []
-    for number, track in enumerate(plan.source.subtitles):
-        if track.bitmap or await gateway.context.store.head(keys.subtitles(job_id, generation, number, "vtt")) is None:
-            continue
-        name = track.title or track.language or f"Subtitles {number + 1}"
-        found.append({"name": name, "language": track.language, "uri": f"subtitles/{number}.vtt"})
-    chapters = [{"title": item.title, "start_seconds": item.start_seconds} for item in plan.source.chapters]
-    sounds = await _sounds(gateway, job_id, generation, plan)
-    return Response({"subtitles": found, "chapters": chapters, "sounds": sounds}, headers=NO_STORE)
 
 
 def not_yet(request: Request[Any, Any, Any], _: NotYet) -> Response[Any]:
@@ -356,4 +322,4 @@ def not_yet(request: Request[Any, Any, Any], _: NotYet) -> Response[Any]:
     return answer
 
 
-HANDLERS = (master, anchored_master, video, audio, tracks)
+HANDLERS = (master, anchored_master, video, audio)

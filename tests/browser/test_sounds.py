@@ -7,21 +7,22 @@ from typing import Any
 
 import pytest
 
-from stereospot import jobs, keys, records
+from stereospot import jobs, keys, records, subjects
 from stereospot.jobs import Phase
-from stereospot.messages import Film
+from stereospot.media.model import Plan
+from stereospot.messages import AudioWork, Film
 from tests.browser.conftest import Page
 from tests.browser.test_player import PLAYER, VIDEO, Bilingual
 from tests.system.gateway import FILM, Served
-from tests.system.showing import film
+from tests.system.showing import VTT, Showing, film
 
 pytestmark = pytest.mark.browser
 
 
-async def finished(gateway: Served) -> None:
-    showing = Bilingual(gateway.context, "J1", lengths=(1, 1, 2), sound=True)
+async def finished(gateway: Served, *, sung: int = 3, subtitles: bool = False) -> Bilingual:
+    showing = Bilingual(gateway.context, "J1", lengths=(1, 1, 2), sound=True, subtitles=subtitles)
     await showing.begin()
-    await showing.sing(3)
+    await showing.sing(sung)
     await showing.convert(0, 1, 2)
     data = film(4)
     values: dict[str, Any] = FILM | {"size_bytes": len(data), "duration_seconds": 4.0}
@@ -33,6 +34,13 @@ async def finished(gateway: Served) -> None:
         return jobs.advance(job, Phase.COMPLETED, at=3.0, film=made)
 
     await records.change_job(gateway.context.bus, "J1", finish)
+    return showing
+
+
+async def handed(gateway: Served) -> str:
+    """The path of the page that needs no key."""
+    film_path = (await gateway.client.get("/api/v1/jobs/J1")).json()["playback"]["film"]
+    return re.sub(r"(/v/[^/]+/\d+/).*", r"\1watch", film_path)
 
 
 async def test_a_finished_film_has_a_choice_of_sound(page: Page, gateway: Served) -> None:
@@ -60,6 +68,45 @@ async def test_who_has_begun_to_watch_gets_the_choice_at_the_same_place(page: Pa
     ]
 
 
+@pytest.mark.parametrize("is_handed", [False, True], ids=["events", "handed"])
+async def test_sound_that_is_whole_after_the_film_is_offered_to_a_page_that_is_open(
+    page: Page, gateway: Served, is_handed: bool
+) -> None:
+    """The pictures are done and subtitles are there; the page that was handed out hears of no event."""
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
+    showing = await finished(gateway, sung=2, subtitles=True)
+    work = AudioWork(job_id="J1", generation=1, attempt=1)
+    await gateway.context.bus.publish(subjects.work("audio", "J1", 1), work)
+    await page.open(await handed(gateway) if is_handed else "/watch/J1")
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+    assert await page.run(f"return {PLAYER}.whole && !{PLAYER}.sound")
+    await showing.sing(3)
+    await page.wait("document.querySelectorAll('[aria-label=Sound] option').length === 2")
+
+
+async def test_subtitles_come_one_after_the_other(page: Page, gateway: Served) -> None:
+    showing = Polyglot(gateway.context, "J1", lengths=(1, 1, 2), subtitles=True)
+    await showing.begin()
+    await showing.convert(0)
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
+    await page.open("/watch/J1")
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+    await gateway.context.store.put(keys.subtitles("J1", 1, 1, "vtt"), VTT.encode())
+    await showing.convert(1)
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 3")
+    assert await page.run("return document.querySelectorAll('[aria-label=Subtitles]').length") == 1
+
+
+class Polyglot(Showing):
+    """It has subtitles in two languages."""
+
+    def plan(self) -> Plan:
+        plan = super().plan()
+        first = plan.source.subtitles[0]
+        texts = (first, first.model_copy(update={"stream_index": 4, "language": "fra", "title": "Français"}))
+        return plan.model_copy(update={"source": plan.source.model_copy(update={"subtitles": texts})})
+
+
 LATE = """
 const old = document.querySelector("ss-player");
 const fresh = old.cloneNode(false);
@@ -73,8 +120,7 @@ old.replaceWith(fresh);
 
 async def test_a_player_whose_script_comes_late_knows_its_film(page: Page, gateway: Served) -> None:
     await finished(gateway)
-    film_path = (await gateway.client.get("/api/v1/jobs/J1")).json()["playback"]["film"]
-    await page.open(re.sub(r"(/v/[^/]+/\d+/).*", r"\1watch", film_path))
+    await page.open(await handed(gateway))
     await page.wait(f"{VIDEO}.readyState >= 2 && document.querySelector('[aria-label=Sound]')")
     await page.run(f"{PLAYER}.hls.destroy(); {PLAYER}.hls = null; {PLAYER}.playFilm()")
     await page.wait(f"{PLAYER}.whole && {VIDEO}.readyState >= 2")

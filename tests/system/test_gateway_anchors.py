@@ -91,23 +91,6 @@ async def test_sound_from_an_anchor_on_waits_for_no_pictures_before_it_either(ga
     assert await run_of(gateway, f"{base}/from/0/video.m3u8") == ([0], False)
 
 
-async def test_the_choice_of_sound_is_told_once_the_stream_has_all_of_it(gateway: Served) -> None:
-    showing = Showing(gateway.context, "J1", sound=True)
-    await showing.begin()
-    await showing.convert(0, 1, 2, 3)
-    await showing.sing(3)
-    path = (await master_of(gateway, showing)).replace("master.m3u8", "tracks.json")
-
-    async def sounds() -> list[str]:
-        return (await gateway.client.get(path)).json()["sounds"]
-
-    assert await sounds() == []
-    await showing.sing(4)
-    assert await eventually(sounds, what="the names of the tracks") == ["eng"]
-    await gateway.context.store.delete(keys.audio_segment("J1", 1, 0, 3))
-    assert await sounds() == [], "a stream that is cleared away is not offered"
-
-
 def test_sound_from_two_beginnings_grows_together() -> None:
     state = Completion(job_id="J1", generation=1).with_audio(1).with_audio(7, first=5)
     assert (state.audio_ready, state.sound_prefix(0), state.sound_prefix(3), state.sound_prefix(5)) == (1, 1, 3, 7)

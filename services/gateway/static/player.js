@@ -54,6 +54,7 @@ class Player extends HTMLElement {
 
   disconnectedCallback() {
     this.hls?.destroy();
+    this.text.leave();
     this.ears.removeEventListener("keydown", this.press);
   }
 
@@ -129,6 +130,10 @@ class Player extends HTMLElement {
         this.load(job.playback.hls, this.anchor);
       }
       this.hidden = !job.playback.ready && ["failed", "cancelled"].includes(job.phase);
+    }
+    if (job && job.attempt !== this.attempt) {
+      this.attempt = job.attempt;
+      this.text.over = false; // what a failure left undone may come now
     }
     if (job?.playback.ready) this.text.load();
     if (this.segments && !this.length) this.length = this.segments.reduce((sum, item) => sum + item.duration_seconds, 0);

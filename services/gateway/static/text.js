@@ -1,46 +1,70 @@
 // Subtitles and chapters of a film: the menus in the player's bar, and the words over the picture.
 import { clock } from "./stream.js";
 
-const AGAIN_MILLISECONDS = 3000;
+const AGAIN_MILLISECONDS = 3000; // calls come with every segment: of many, one asks
+const UNASKED_MILLISECONDS = 10_000; // subtitles come after the last of the sound, of which no segment tells
 
 export class Text {
   constructor(player) {
     this.player = player;
     this.cues = null;
     this.next = 0;
+    this.due = Infinity; // when it asks by itself
     this.said = ""; // what is to be read now
   }
 
-  /** Ask what there is; subtitles may come later than the first picture, so until some are there every call asks again. */
-  async load() {
-    const { base } = this.player;
-    if (!base || this.found || this.later) return;
-    const wait = this.next - performance.now();
-    if (wait > 0) {
-      // Calls come with every segment: of many, one asks.
-      this.later = setTimeout(() => { this.later = null; this.load(); }, wait);
-      return;
-    }
+  /** Ask what there is; what is not there yet is asked for again, until the server says that no more will come. */
+  load() {
+    if (this.player.base && !this.over) this.wake(Math.max(0, this.next - performance.now()));
+  }
+
+  wake(wait) {
+    const at = performance.now() + wait;
+    if (at >= this.due) return;
+    this.leave();
+    this.due = at;
+    this.later = setTimeout(() => { this.due = Infinity; this.ask(); }, wait);
+  }
+
+  leave() {
+    clearTimeout(this.later);
+    this.due = Infinity;
+  }
+
+  async ask() {
+    const { player } = this;
+    const { base } = player;
     this.next = performance.now() + AGAIN_MILLISECONDS;
     const answer = await fetch(`${base}tracks.json`).catch(() => null);
+    if (!player.isConnected) return;
+    if (answer?.status !== 404 || answer.headers.has("Retry-After")) this.wake(UNASKED_MILLISECONDS);
     if (!answer?.ok) return;
-    const { subtitles, chapters, sounds } = await answer.json();
-    if (sounds.length > 1) this.player.stream();
-    if (subtitles.length && !this.found) {
-      this.found = true;
-      this.menu("Subtitles", "No subtitles", subtitles.map((item) => [item.name, base + item.uri]), async (address) => {
-        this.cues = address ? cuesOf(await (await fetch(address)).text()) : [];
-        this.speak();
-      });
-    }
+    const { subtitles, chapters, sounds, more } = await answer.json();
+    this.over = !more;
+    if (this.over) this.leave();
+    if (sounds.length > 1) player.stream();
+    if (subtitles.length) this.offer(subtitles.map((item) => [item.name, base + item.uri]));
     if (chapters.length && !this.chaptered) {
       this.chaptered = true;
       const entries = chapters.map((item, index) => [`${clock(item.start_seconds)} ${item.title || `Chapter ${index + 1}`}`, item.start_seconds]);
       this.menu("Chapters", "Chapters", entries, (seconds, select) => {
-        if (seconds !== "") this.player.seekTo(Number(seconds), true);
+        if (seconds !== "") player.seekTo(Number(seconds), true);
         select.value = "";
       });
     }
+  }
+
+  /** Subtitles to choose from; of several languages the first may be there before the others. */
+  offer(entries) {
+    if (this.found) {
+      const there = new Set(Array.from(this.found.options, (option) => option.value));
+      for (const [name, address] of entries) if (!there.has(address)) this.found.add(new Option(name, address));
+      return;
+    }
+    this.found = this.menu("Subtitles", "No subtitles", entries, async (address) => {
+      this.cues = address ? cuesOf(await (await fetch(address)).text()) : [];
+      this.speak();
+    });
   }
 
   menu(label, first, entries, choose) {

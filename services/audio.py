@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Generator, Sequence
+from typing import Self
 
 from pydantic import ValidationError
 
 from services import plans, sources
 from services.context import Context
 from services.soundtrack import Soundtrack
-from services.watch import Threads, is_wanted, watching
+from services.watch import Threads, beside, is_wanted, watching
 from stereospot import crash, errors, keys, log, records
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
@@ -36,8 +37,7 @@ _log = log.get("audio")
 
 crash.declare("audio.begun", "audio.subtitles_stored")
 
-PHASES = frozenset({Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING})
-PLAYED = PHASES | {Phase.COMPLETED}
+PLAYED = frozenset({Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING, Phase.COMPLETED})
 """A film whose pictures were done first keeps its stream, and whoever watches that wants to hear its end."""
 
 NEAR = 2
@@ -66,7 +66,7 @@ class Audio:
         self._threads.close()
 
     async def handle(self, delivery: Delivery) -> Outcome:
-        """Cut all sound of one generation; begins anew when repeated, over the same sound."""
+        """Cut all sound of one generation; begins anew when repeated, and keeps what is stored."""
         try:
             work = delivery.parse(AudioWork)
         except ValidationError as error:
@@ -93,34 +93,34 @@ class Audio:
         return Ack()
 
     async def reject(self, delivery: Delivery, failure: Failure) -> None:
-        """The job goes on without sound while it converts; the film will have it."""
+        """Say on the job that its stream has no sound, or not all of it; the film has it."""
         try:
             work = delivery.parse(AudioWork)
         except ValidationError:
             return
-        text = f"There is no sound while this job converts: {failure.sentence} {failure.detail}".strip()
+        text = f"The stream lacks sound that the film will have: {failure.sentence} {failure.detail}".strip()
 
         def warn(job: Job) -> Job | None:
-            return job.with_warning(failure.code, text) if is_wanted(job, work.generation, PHASES) else None
+            return job.with_warning(failure.code, text) if is_wanted(job, work.generation, PLAYED) else None
 
         if await records.get_job(self._bus, work.job_id) is not None:
             await records.change_job(self._bus, work.job_id, warn)
 
     async def _cut(self, job: Job, head: Plan, source: Source, stop: threading.Event) -> None:
         """Store every track's fragments and report how far all of them are."""
+        if not head.source.audio:
+            return  # it came for its subtitles
         track = Soundtrack(self._context, job, len(head.source.audio))
-        over = threading.Event()
-        following = asyncio.ensure_future(self._follow(job, head, track, over))
-        try:
+        async with beside(self._follow(job, head, track)):
             await self._lane(job, head, source, track, stop)
-        finally:
-            over.set()
-            await following
 
     async def _lane(
         self, job: Job, head: Plan, source: Source, track: Soundtrack, stop: threading.Event, first: int = 0
     ) -> None:
-        """Cut from segment `first` on; if that is not the film's first, until there is sound or nobody is there."""
+        """Cut from segment `first` on; if that is not the film's first, until there is sound or nobody is there.
+
+        A cancelled lane sets `stop`: its thread must come to an end before anyone closes what it reads.
+        """
         origin = None
         if first:
             begin = await self._plans.part(job.job_id, job.generation, 0)
@@ -128,24 +128,25 @@ class Audio:
                 return
             origin = begin.segments[0].start
         parts = self._parts(job, stop, asyncio.get_running_loop(), first)
-        chunks = cutting.cut(source, head.source, head, parts, origin=origin, limits=self._limits, stop=stop)
-        while (chunk := await self._threads.run(_next, chunks)) is not None:
-            if first and (
-                (chunk.index is not None and track.is_whole(chunk.index))
-                or not first <= track.end(await self._playhead(job)) <= track.end(first) + NEAR
-            ):
-                await self._threads.run(chunks.close)
-                break
-            await track.keep(chunk)
-            await track.tell(first)
+        cut = cutting.cut(source, head.source, head, parts, origin=origin, limits=self._limits, stop=stop)
+        async with Chunks(self._threads, cut, stop) as chunks:
+            while (chunk := await chunks.next()) is not None:
+                if first and (
+                    (chunk.index is not None and track.is_whole(chunk.index))
+                    or not first <= track.end(await self._playhead(job)) <= track.end(first) + NEAR
+                ):
+                    break
+                await track.keep(chunk)
+                await track.tell(first)
         await track.tell(first, last=True)
 
     # ---- where somebody watches -------------------------------------------------------------------------
-    async def _follow(self, job: Job, head: Plan, track: Soundtrack, over: threading.Event) -> None:
-        """Cut from the job's playhead on, while the cut from the beginning is far from it; until `over` is set."""
+    async def _follow(self, job: Job, head: Plan, track: Soundtrack) -> None:
+        """Cut from the job's playhead on, while the cut from the beginning is far from it; until cancelled."""
         tried = 0
-        while not over.is_set():
+        while True:
             try:
+                await track.recall()
                 first = track.end(await self._playhead(job))
                 total = await self._plans.total(job.job_id, job.generation)
                 is_behind = total is not None and first >= total.segments
@@ -156,7 +157,7 @@ class Audio:
                 _log.info("cut from the playhead", action="start", job_id=job.job_id, segment_index=first)
                 source = await sources.open_source(self._store, job.source)
                 try:
-                    await self._lane(job, head, source, track, over, first)
+                    await self._lane(job, head, source, track, threading.Event(), first)
                 finally:
                     await asyncio.to_thread(source.close)
             except errors.StereoSpotError as error:
@@ -215,5 +216,34 @@ class Audio:
         crash.point("audio.subtitles_stored")
 
 
-def _next(chunks: Generator[cutting.AudioChunk]) -> cutting.AudioChunk | None:
-    return next(chunks, None)
+class Chunks:
+    """A cut whose chunks are made in threads, one after the other; the end of the block is the end of its child.
+
+    A chunk that is being made when the block is cancelled is given up by `stop`, and waited for.
+    """
+
+    def __init__(self, threads: Threads, cut: Generator[cutting.AudioChunk], stop: threading.Event) -> None:
+        self._threads = threads
+        self._cut = cut
+        self._stop = stop
+        self._turn = threading.Lock()
+
+    async def next(self) -> cutting.AudioChunk | None:
+        """The next chunk; None behind the last."""
+        return await self._threads.run(self._next)
+
+    def _next(self) -> cutting.AudioChunk | None:
+        with self._turn:
+            return next(self._cut, None)
+
+    def _close(self) -> None:
+        with self._turn:
+            self._cut.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is asyncio.CancelledError:
+            self._stop.set()
+        await self._threads.run(self._close)

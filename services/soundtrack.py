@@ -1,7 +1,8 @@
 """How far the sound of one job is cut, and telling it: chunks come from the film's beginning and from where people are.
 
-A chunk that is there stays while the work lasts: players may hold it already, and the same chunk out of another cut is
-the same sound; byte for byte where the film's own times are exact, within their rounding where they drift.
+A chunk that is there stays, also when the work begins anew: players may hold it already, and the same chunk out of
+another cut is the same sound; byte for byte where the film's own times are exact, within their rounding where they
+drift.
 """
 
 from __future__ import annotations
@@ -19,14 +20,29 @@ REPORT_EVERY = 4
 
 
 class Soundtrack:
-    """The stored chunks of every track of one generation; one task each may cut from a different place."""
+    """The stored chunks of every track (at least one) of a generation; one task each may cut from another place."""
 
     def __init__(self, context: Context, job: Job, tracks: int) -> None:
         self._store = context.store
         self._bus = context.bus
         self._job = job
         self._stored: list[set[int]] = [set() for _ in range(tracks)]
+        self._recalled = False
         self._told: dict[int, int] = {}
+
+    async def recall(self) -> None:
+        """Find what an earlier run stored; no-op once that is known.
+
+        Beside the cut, not before it: until then the store itself keeps what is there.
+        """
+        if self._recalled:
+            return
+        prefix = keys.audio_prefix(self._job.job_id, self._job.generation)
+        async for item in self._store.list(prefix):
+            found = keys.parse_audio_segment(item.key)
+            if found is not None and found.track < len(self._stored):
+                self._stored[found.track].add(found.index)
+        self._recalled = True
 
     def is_whole(self, index: int) -> bool:
         """Whether every track has its chunk of a segment."""
@@ -42,9 +58,10 @@ class Soundtrack:
         """Store a chunk, unless it is there already."""
         job_id, generation = self._job.job_id, self._job.generation
         if chunk.index is None:
-            await self._store.put(keys.audio_init(job_id, generation, chunk.track), chunk.data)
+            await self._store.put(keys.audio_init(job_id, generation, chunk.track), chunk.data, if_absent=True)
         elif chunk.index not in self._stored[chunk.track]:
-            await self._store.put(keys.audio_segment(job_id, generation, chunk.track, chunk.index), chunk.data)
+            key = keys.audio_segment(job_id, generation, chunk.track, chunk.index)
+            await self._store.put(key, chunk.data, if_absent=True)
             self._stored[chunk.track].add(chunk.index)
         crash.point("audio.chunk_stored")
 

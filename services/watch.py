@@ -2,6 +2,7 @@
 
     async with watching(bus, job, generation, phases) as stop:   ─> threading.Event that the blocking work obeys
         await obeying(stop, store.put_file(…))                   ─> what is awaited obeys it, too
+        async with beside(follow(…)):                            ─> runs as long as the block
 
 The event is set within `every_seconds` of the moment when the job is cancelled, deleted or of another generation, and
 when the block is left by an exception: a thread never outlives the message that it works for by more than a moment.
@@ -60,16 +61,24 @@ async def watching(
                 _log.info("not wanted any more", action="stop", job_id=job_id, generation=generation)
                 stop.set()
 
+    async with beside(follow()):
+        try:
+            yield stop
+        except BaseException:
+            stop.set()
+            raise
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Run `work` as long as the block: its end cancels it, and has waited for it; an error in it ends the block."""
     try:
         async with asyncio.TaskGroup() as group:
-            follower = group.create_task(follow())
+            task = group.create_task(work)
             try:
-                yield stop
-            except BaseException:
-                stop.set()
-                raise
+                yield
             finally:
-                follower.cancel()
+                task.cancel()
     except BaseExceptionGroup as group_error:
         # The block raises what it raised, not a group of one.
         if len(group_error.exceptions) == 1:

@@ -112,6 +112,11 @@ def curve_window(job_id: str, generation: int, index: int) -> str:
     return f"jobs/{job_id}/{generation}/curves/{'m' if index < 0 else ''}{abs(index):06d}.json"
 
 
+def audio_prefix(job_id: str, generation: int) -> str:
+    """Sound for playback, all tracks."""
+    return f"jobs/{job_id}/{generation}/audio/"
+
+
 def audio_init(job_id: str, generation: int, track: int) -> str:
     return f"jobs/{job_id}/{generation}/audio/{track}/init.mp4"
 
@@ -174,6 +179,14 @@ class SegmentKey:
 
 
 @dataclass(frozen=True, slots=True)
+class AudioKey:
+    job_id: str
+    generation: int
+    track: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkKey:
     session_id: str
     index: int
@@ -215,6 +228,17 @@ def parse_segment(key: str) -> SegmentKey | None:
     if found is None or not parts[2].isascii() or not parts[2].isdigit():
         return None
     return SegmentKey(parts[1], int(parts[2]), int(found[1]))
+
+
+def parse_audio_segment(key: str) -> AudioKey | None:
+    """The chunk of sound that a key names; a track's init is none."""
+    parts = _parts(key)
+    if len(parts) != 6 or parts[0] != "jobs" or parts[3] != "audio" or not is_token(parts[1]):
+        return None
+    found = _SEGMENT.match(parts[5])
+    if found is None or not all(part.isascii() and part.isdigit() for part in (parts[2], parts[4])):
+        return None
+    return AudioKey(parts[1], int(parts[2]), int(parts[4]), int(found[1]))
 
 
 def parse_film(key: str) -> tuple[str, int, str] | None:

@@ -25,7 +25,13 @@ def test_done_subjects_round_trip(job: str, generation: int, index: int) -> None
 
 @given(st.text(max_size=80))
 def test_parsers_never_raise_and_refuse_what_they_do_not_build(text: str) -> None:
-    for parse in (keys.parse_source, keys.parse_segment, keys.parse_film, keys.parse_live_chunk):
+    for parse in (
+        keys.parse_source,
+        keys.parse_segment,
+        keys.parse_audio_segment,
+        keys.parse_film,
+        keys.parse_live_chunk,
+    ):
         assert parse(text) is None
     assert subjects.parse_done(text) is None
     assert subjects.parse_state_key(text) is None
@@ -55,6 +61,11 @@ def test_segment_keys_round_trip(job: str, generation: int, index: int) -> None:
     assert keys.parse_segment(keys.film(job, generation, "mp4")) is None
     assert keys.parse_film(keys.film(job, generation, "mkv")) == (job, generation, "mkv")
     assert keys.parse_film(keys.film_alias(job)) is None
+    sound = keys.audio_segment(job, generation, 1, index)
+    assert sound.startswith(keys.audio_prefix(job, generation))
+    assert keys.parse_audio_segment(sound) == keys.AudioKey(job, generation, 1, index)
+    assert keys.parse_audio_segment(keys.audio_init(job, generation, 1)) is None
+    assert keys.parse_audio_segment(key) is None
 
 
 def test_source_and_chunk_keys() -> None:

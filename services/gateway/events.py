@@ -17,6 +17,7 @@ from litestar.params import FromPath
 from litestar.response import Stream
 
 from services.gateway.feed import GATHER_SECONDS, RETRY_MILLISECONDS, Feed
+from services.gateway.segments import recall
 from services.gateway.snapshots import Snapshots, event
 from services.gateway.state import Gateway, Given
 from stereospot import errors
@@ -83,6 +84,7 @@ async def job_events(
     row = await gateway.index.row(job_id)
     if row is None or row.job.phase is Phase.DELETED:
         raise errors.error("NOT_FOUND", f"There is no job {job_id[:64]}.")
+    await recall(gateway, row.job)
     return _answer(request, job_stream(gateway, snapshots, job_id, request.headers.get("last-event-id")))
 
 

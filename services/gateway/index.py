@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -51,6 +51,8 @@ class Live:
     parsed: Completion | None = None
     done: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
     cells: dict[int, SegmentEvent] = field(default_factory=dict[int, SegmentEvent])
+    is_heard: bool = False
+    """Whether nothing was said of its cells that is not known here; else `learn` brings the rest."""
 
     @property
     def completion(self) -> Completion | None:
@@ -245,7 +247,7 @@ class Index:
                     del self._live[job_id]
                 continue
             if live is None or live.generation < generation:
-                live = self._live[job_id] = Live(generation)
+                live = self._live[job_id] = Live(generation, is_heard=self.ready.is_set())
             if generation < live.generation:
                 continue
             live.value, live.revision, live.parsed = item.data, item.sequence, None
@@ -283,13 +285,25 @@ class Index:
                 event = SegmentEvent.model_validate_json(item.data)
             except ValidationError:
                 continue
-            live = self._live.setdefault(event.job_id, Live(event.generation))
+            live = self._live.setdefault(event.job_id, Live(event.generation, is_heard=self.ready.is_set()))
             state = live.completion
             if live.generation != event.generation or event.state == "done" or (state and state.is_done(event.index)):
                 live.cells.pop(event.index, None)
             else:
                 live.cells[event.index] = event
             self._notify(event.job_id)
+
+    def learn(self, job: Job, events: Iterable[SegmentEvent]) -> None:
+        """What somebody has read of a job's cells: EVENT is not read from its beginning at every start for that."""
+        live = self.live(job.job_id, job.generation)
+        if live is None:
+            return
+        live.is_heard = True
+        state = live.completion
+        for event in events:
+            if event.index not in live.cells and not (state and state.is_done(event.index)):
+                live.cells[event.index] = event
+                self._notify(job.job_id)
 
     def _notify(self, job_id: str) -> None:
         for key in (job_id, None):

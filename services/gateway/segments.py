@@ -37,6 +37,7 @@ async def list_segments(gateway: Given, job_id: JobId) -> dict[str, Any]:
         gateway.index.completion(job.job_id, job.generation),
         newest(gateway.context.bus, job.job_id, job.generation),
     )
+    gateway.index.learn(job, (event for event in told.values() if is_so(event, job)))
     found = [entry(item, job, state, told.get(item.index)) async for item in segments_of(gateway, job)]
     return {"job_id": job.job_id, "generation": job.generation, "segments": found}
 
@@ -82,14 +83,30 @@ def entry(piece: Piece, job: Job, state: Completion | None, event: SegmentEvent 
         return found
     if done:
         return found | (resources.cell(event) if event.state == "done" else {})
-    # A job that goes on has its failures behind it; one that has ended is worked on by nobody.
-    told_now = event.state in ("running", "retrying") if job.is_active else event.state == "failed"
-    return found | (resources.cell(event) if told_now else {})
+    return found | (resources.cell(event) if is_so(event, job) else {})
+
+
+def is_so(event: SegmentEvent, job: Job) -> bool:
+    """Whether a segment that is not done is still as was last said of it. Pure."""
+    if not job.is_active:
+        return event.state == "failed"  # it is worked on by nobody
+    # A job that goes on has its failures behind it, and all that was begun before.
+    began = next((step.at for step in job.history if step.attempt == job.attempt > 1), 0.0)
+    return event.state in ("running", "retrying") and event.at >= began
 
 
 def told(event: SegmentEvent) -> dict[str, Any]:
     """A line of a segment's log."""
     return {"at": resources.timestamp(event.at), **resources.cell(event)}
+
+
+async def recall(gateway: Gateway, job: Job) -> None:
+    """Have the index know of cells that were at work before this gateway; the broker is asked once a job."""
+    live = gateway.index.live(job.job_id, job.generation)
+    if live is None or live.is_heard or not job.is_active:
+        return
+    events = await newest(gateway.context.bus, job.job_id, job.generation)
+    gateway.index.learn(job, (event for event in events.values() if is_so(event, job)))
 
 
 async def newest(bus: Bus, job_id: str, generation: int) -> dict[int, SegmentEvent]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -12,7 +13,8 @@ from services.gateway.app import create_app
 from services.gateway.feed import KEPT, Feed
 from stereospot.jobs import Phase
 from stereospot.messages import Failure
-from tests.system.gateway import Served, move, upload
+from tests.system.gateway import Served, move, served, upload
+from tests.system.showing import Showing
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, str]]:
@@ -103,3 +105,29 @@ async def test_who_is_slow_hears_what_is_kept_and_reads_the_list_for_the_rest(ga
     feed.publish(b"new")
     assert await anext(texts) == b"new"
     await texts.aclose()
+
+
+async def cells(response: httpx.Response) -> list[tuple[int, str, int]]:
+    """The strip of a stream's first event."""
+    body = json.loads((await anext(_events(response)))["data"])
+    return [(cell["index"], cell["state"], cell["attempt"]) for cell in body["strip"]["cells"]]
+
+
+async def test_a_gateway_that_begins_learns_of_the_cells_that_are_at_work(gateway: Served) -> None:
+    """Of a job that began before it; not what an attempt left behind that is over, nor what is done."""
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 1, 1, 1))
+    await showing.begin()
+    await showing.convert(0)
+    await showing.tell(0, "running")
+    await showing.tell(1, "running")
+    await move(gateway, "J1", Phase.FAILED, failure=Failure(code="NO_FRAMES", sentence="s", advice="a"))
+    assert (await gateway.client.post("/api/v1/jobs/J1/retry")).status_code == 200
+    await showing.tell(2, "running", at=time.time())
+    await showing.tell(3, "retrying", attempt=2, at=time.time())
+    async with gateway.client.stream("GET", "/jobs/J1/events") as response:
+        await anext(_events(response))
+    async with served(gateway.server, gateway.context.settings.data_dir) as second:
+        async with second.client.stream("GET", "/jobs/J1/events") as response:
+            assert await cells(response) == [(2, "running", 1), (3, "retrying", 2)]
+        listed = (await second.client.get("/api/v1/jobs/J1/segments")).json()["segments"]
+        assert [cell["state"] for cell in listed] == ["done", "waiting", "running", "retrying", "waiting"]

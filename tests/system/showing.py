@@ -146,11 +146,11 @@ class Showing:
             state = state.with_done(index, fragment.init_sha256)
         await self.write(state)
 
-    async def tell(self, index: int, state: Any, *, worker_id: str = "w1", **values: Any) -> None:
+    async def tell(self, index: int, state: Any, *, worker_id: str = "w1", at: float = 3.0, **values: Any) -> None:
         """Say of a segment what its worker would say."""
         event = SegmentEvent(
-            job_id=self.job_id, generation=self.generation, index=index, state=state, worker_id=worker_id,
-            **{"at": 3.0, **values},
+            job_id=self.job_id, generation=self.generation, index=index, state=state, worker_id=worker_id, at=at,
+            **values,
         )  # fmt: skip
         await self.context.bus.publish(subjects.event_segment(self.job_id, self.generation, index), event)
 

@@ -1,6 +1,7 @@
 // One film's page: progress, the strip of its segments, what can be done with it.
 import { announce, ask, clock, post, subscribe } from "./stream.js";
 import { fragment, update } from "./jobs.js";
+import { doneOf, stateOf } from "./segments.js";
 
 const WORDS = { waiting: "waiting", running: "at work", retrying: "trying again", done: "done", failed: "failed" };
 const LINGER_MILLISECONDS = 120;
@@ -139,23 +140,8 @@ class Job extends HTMLElement {
   }
 }
 
-/** A strip's state from the list of segments, for jobs that finished before this page was opened. */
-function stateOf(segments) {
-  let bits = 0n;
-  for (const segment of segments) if (segment.state === "done") bits |= 1n << BigInt(segment.index);
-  const bytes = [];
-  for (; bits; bits >>= 8n) bytes.push(Number(bits & 255n));
-  return { done: btoa(String.fromCharCode(...bytes)), cells: segments.filter((item) => !["done", "waiting"].includes(item.state)) };
-}
-
 /** A segment whose worker died says nothing; the next one that takes it begins with a higher attempt. */
 const stateOfCell = (cell) => (cell?.state === "running" && cell.attempt > 1 ? "retrying" : (cell?.state ?? "waiting"));
-
-/** Which segments are done: base64 of little-endian bits. */
-export function doneOf(state) {
-  const bytes = state ? Uint8Array.from(atob(state.done), (letter) => letter.charCodeAt(0)) : new Uint8Array();
-  return (index) => Boolean((bytes[index >> 3] ?? 0) & (1 << (index & 7)));
-}
 
 /** "in 1.4 s, 34 fps" */
 const took = (told) => (told?.seconds ? `in ${told.seconds.toFixed(1)} s, ${told.fps < 10 ? told.fps.toFixed(1) : Math.round(told.fps)} fps` : "");

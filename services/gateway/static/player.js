@@ -1,18 +1,12 @@
 // The player: plays the run of segments that is there, asks for what is not, and shows the stereo picture several ways.
 // Film time is the source's own; an HLS playlist begins at its anchor, so film time = anchor's start + currentTime.
 import { announce, clock, post } from "./stream.js";
-import { doneOf } from "./job.js";
+import { build, follow, paint } from "./controls.js";
 import { Glass, isStereo } from "./glass.js";
 import { help, press } from "./keys.js";
-import { Peek } from "./peek.js";
 import { Text } from "./text.js";
 import { enter, exchange, hasHeadset } from "./xr.js";
 
-const ICONS = {
-  play: '<svg viewBox="0 0 20 20"><path d="M5 3v14l12-7z"/></svg>',
-  pause: '<svg viewBox="0 0 20 20"><path d="M5 3h3.5v14H5zM11.5 3H15v14h-3.5z"/></svg>',
-  full: '<svg viewBox="0 0 20 20"><path d="M3 3h5v2H5v3H3zm9 0h5v5h-2V5h-3zM3 12h2v3h3v2H3zm12 0h2v5h-5v-2h3z"/></svg>',
-};
 const REST_MILLISECONDS = 400;
 const NOTE_MILLISECONDS = 6000;
 const MODES = [["left", "One eye"], ["raw", "Both eyes"], ["anaglyph", "Anaglyph"], ["wiggle", "Wiggle"]];
@@ -25,8 +19,8 @@ class Player extends HTMLElement {
     this.anchor = { index: 0, seconds: 0 };
     this.segments = null;
     this.length = Number(this.dataset.duration) || 0;
-    this.controls();
-    this.paint();
+    build(this);
+    paint(this);
     this.text = new Text(this);
     this.looks();
     for (const name of ["timeupdate", "durationchange", "play", "pause", "ended", "loadeddata", "volumechange"]) {
@@ -44,7 +38,7 @@ class Player extends HTMLElement {
     this.ears = this.closest(".theatre") ? document : this;
     this.press = (event) => press(this, event);
     this.ears.addEventListener("keydown", this.press);
-    document.addEventListener("themechange", () => this.paint());
+    document.addEventListener("themechange", () => paint(this));
     if (this.dataset.film && this.direct()) this.playFilm();
     else if (this.dataset.hls) this.load(this.dataset.hls, this.anchor);
     // The page names the file itself: its first picture may have been there before this script.
@@ -137,7 +131,7 @@ class Player extends HTMLElement {
     }
     if (job?.playback.ready) this.text.load();
     if (this.segments && !this.length) this.length = this.segments.reduce((sum, item) => sum + item.duration_seconds, 0);
-    this.paint();
+    paint(this);
     this.tick();
   }
 
@@ -234,43 +228,6 @@ class Player extends HTMLElement {
   }
 
   // ---- controls ----
-  controls() {
-    this.video.controls = false;
-    const bar = document.createElement("div");
-    bar.className = "controls";
-    bar.setAttribute("role", "group");
-    bar.setAttribute("aria-label", "Player");
-    bar.innerHTML = `
-      <div class="scrub"><canvas width="1200" height="4" aria-hidden="true"></canvas><input type="range" min="0" max="1" step="0.05" value="0" aria-label="Place in the film"></div>
-      <button type="button" data-do="toggle" aria-label="Play">${ICONS.play}</button>
-      <span class="place"><span data-now>0:00</span> / <span data-length></span></span>
-      <input class="loud" type="range" min="0" max="1" step="0.05" value="1" aria-label="Volume">
-      <span class="spring"></span>
-      <label><span class="visually-hidden">View</span><select data-view></select></label>
-      <button type="button" data-do="swap" aria-pressed="false">Swap<span class="word"> eyes</span></button>
-      <button type="button" data-do="keys" class="wide" aria-label="Keys">?</button>
-      <button type="button" data-do="headset" title="In the headset: the stick, or the trigger on the left or right third of the screen, goes ten seconds on or back; in its middle it pauses" hidden>Enter VR</button>
-      <button type="button" data-do="full" aria-label="Full screen">${ICONS.full}</button>`;
-    this.append(bar);
-    this.bar = bar;
-    this.scrub = bar.querySelector(".scrub input");
-    this.track = bar.querySelector(".scrub canvas");
-    this.peek = new Peek(bar.querySelector(".scrub"), this.scrub, () => this.base && `${this.base}storyboard.vtt`);
-    this.scrub.addEventListener("change", () => { clearTimeout(this.resting); this.scrubbing = false; this.seekTo(Number(this.scrub.value)); });
-    this.scrub.addEventListener("input", () => { this.scrubbing = true; this.words(); });
-    bar.querySelector(".loud").addEventListener("input", (event) => { this.video.volume = Number(event.target.value); this.video.muted = false; });
-    bar.addEventListener("click", (event) => {
-      const action = event.target.closest("[data-do]")?.dataset.do;
-      if (action) this[action]();
-    });
-    // Whoever presses the picture means it with the next key, too.
-    this.screen.tabIndex = 0;
-    this.screen.setAttribute("role", "group");
-    this.screen.setAttribute("aria-label", "Picture");
-    this.screen.addEventListener("click", () => { this.screen.focus({ preventScroll: true }); this.toggle(); });
-    this.screen.addEventListener("dblclick", () => this.full());
-  }
-
   looks() {
     const layout = this.dataset.layout;
     const view = (this.view = this.bar.querySelector("[data-view]"));
@@ -360,27 +317,9 @@ class Player extends HTMLElement {
   }
 
   tick() {
-    const playing = !this.video.paused && !this.video.ended;
-    const toggle = this.bar.querySelector("[data-do=toggle]");
-    if (toggle.dataset.playing !== String(playing)) {
-      toggle.dataset.playing = playing;
-      toggle.innerHTML = playing ? ICONS.pause : ICONS.play;
-      toggle.setAttribute("aria-label", playing ? "Pause" : "Play");
-    }
-    const length = this.length || this.edge;
-    this.scrub.max = length || 1;
-    if (!this.scrubbing) this.scrub.value = this.aim?.seconds ?? this.now;
-    this.bar.querySelector(".loud").value = this.video.muted ? 0 : this.video.volume;
-    this.words();
+    follow(this);
     this.here();
     this.text?.speak();
-  }
-
-  words() {
-    const place = clock(Number(this.scrub.value));
-    this.bar.querySelector("[data-now]").textContent = place;
-    this.bar.querySelector("[data-length]").textContent = clock(this.length || this.edge || 0);
-    this.scrub.setAttribute("aria-valuetext", place);
   }
 
   here() {
@@ -390,21 +329,6 @@ class Player extends HTMLElement {
     if (index !== this.lastHere) {
       this.lastHere = index;
       this.closest("ss-job")?.querySelector("ss-strip")?.here(index);
-    }
-  }
-
-  /** The scrubber's track: what is converted is bright. */
-  paint() {
-    const context = this.track.getContext("2d");
-    const style = getComputedStyle(this);
-    const { width, height } = this.track;
-    context.fillStyle = style.getPropertyValue("--line");
-    context.fillRect(0, 0, width, height);
-    if (!this.segments || !this.length) return;
-    const done = doneOf(this.state);
-    context.fillStyle = style.getPropertyValue("--soft");
-    for (const item of this.segments) {
-      if (done(item.index)) context.fillRect((item.start_seconds / this.length) * width, 0, Math.ceil((item.duration_seconds / this.length) * width), height);
     }
   }
 }

@@ -1,6 +1,6 @@
 // Try before you convert: three places of a film with two settings, one picture above the other, parted by a slider.
 import { announce, ask, clock, post, subscribe } from "./stream.js";
-import { doneOf } from "./job.js";
+import { doneOf } from "./segments.js";
 import { Glass } from "./glass.js";
 import { describe } from "./uploader.js";
 

@@ -69,6 +69,22 @@ class Live:
         return (last - first) / seconds if last > first and seconds > 0.2 else None
 
 
+def until_collected(event: SegmentEvent) -> SegmentEvent:
+    """What is shown of a segment whose bit is not set: one that its worker calls done is still at work until then.
+
+    Without its cell it would wait, to the eye, between its worker's word and the collector's.
+    """
+    return event.model_copy(update={"state": "running"}) if event.state == "done" else event
+
+
+def _let_go(live: Live) -> None:
+    """Forget the cells of what is done."""
+    if not live.cells or (state := live.completion) is None:
+        return
+    for index in [index for index in live.cells if state.is_done(index)]:
+        del live.cells[index]
+
+
 class Watch:
     """One reader's flag: which jobs (None: any) changed since it looked last."""
 
@@ -251,6 +267,7 @@ class Index:
             if generation < live.generation:
                 continue
             live.value, live.revision, live.parsed = item.data, item.sequence, None
+            _let_go(live)
             if self.ready.is_set():
                 self._measure(live)
             self._notify(job_id)
@@ -263,8 +280,6 @@ class Index:
         live.done.append((now, state.count))
         while len(live.done) > 2 and live.done[1][0] < now - PACE_SECONDS:
             live.done.popleft()
-        for cell in [cell for cell in live.cells if state.is_done(cell)]:
-            del live.cells[cell]
 
     async def _worker(self, batch: Sequence[Stored]) -> None:
         for item in batch:
@@ -285,12 +300,14 @@ class Index:
                 event = SegmentEvent.model_validate_json(item.data)
             except ValidationError:
                 continue
+            row = self._recent.get(event.job_id)
+            if row is not None and not row.job.is_active and event.state != "failed":
+                continue  # said too late: nobody works on it any more
             live = self._live.setdefault(event.job_id, Live(event.generation, is_heard=self.ready.is_set()))
-            state = live.completion
-            if live.generation != event.generation or event.state == "done" or (state and state.is_done(event.index)):
-                live.cells.pop(event.index, None)
-            else:
-                live.cells[event.index] = event
+            if live.generation != event.generation:
+                continue
+            live.cells[event.index] = until_collected(event)
+            _let_go(live)
             self._notify(event.job_id)
 
     def learn(self, job: Job, events: Iterable[SegmentEvent]) -> None:
@@ -302,7 +319,7 @@ class Index:
         state = live.completion
         for event in events:
             if event.index not in live.cells and not (state and state.is_done(event.index)):
-                live.cells[event.index] = event
+                live.cells[event.index] = until_collected(event)
                 self._notify(job.job_id)
 
     def _notify(self, job_id: str) -> None:

@@ -16,6 +16,7 @@ from litestar.params import FromPath
 from pydantic import ValidationError
 
 from services.gateway import resources
+from services.gateway.index import until_collected
 from services.gateway.state import Gateway, Given
 from services.gateway.strip import Piece, segments_of
 from stereospot import errors, keys, subjects
@@ -83,7 +84,7 @@ def entry(piece: Piece, job: Job, state: Completion | None, event: SegmentEvent 
         return found
     if done:
         return found | (resources.cell(event) if event.state == "done" else {})
-    return found | (resources.cell(event) if is_so(event, job) else {})
+    return found | (resources.cell(until_collected(event)) if is_so(event, job) else {})
 
 
 def is_so(event: SegmentEvent, job: Job) -> bool:
@@ -92,7 +93,7 @@ def is_so(event: SegmentEvent, job: Job) -> bool:
         return event.state == "failed"  # it is worked on by nobody
     # A job that goes on has its failures behind it, and all that was begun before.
     began = next((step.at for step in job.history if step.attempt == job.attempt > 1), 0.0)
-    return event.state in ("running", "retrying") and event.at >= began
+    return event.state != "failed" and event.at >= began
 
 
 def told(event: SegmentEvent) -> dict[str, Any]:

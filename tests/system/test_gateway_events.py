@@ -13,6 +13,7 @@ from services.gateway.app import create_app
 from services.gateway.feed import KEPT, Feed
 from stereospot.jobs import Phase
 from stereospot.messages import Failure
+from tests.support import eventually
 from tests.system.gateway import Served, move, served, upload
 from tests.system.showing import Showing
 
@@ -109,8 +110,48 @@ async def test_who_is_slow_hears_what_is_kept_and_reads_the_list_for_the_rest(ga
 
 async def cells(response: httpx.Response) -> list[tuple[int, str, int]]:
     """The strip of a stream's first event."""
-    body = json.loads((await anext(_events(response)))["data"])
-    return [(cell["index"], cell["state"], cell["attempt"]) for cell in body["strip"]["cells"]]
+    return shown(await anext(_events(response)))
+
+
+def shown(event: dict[str, str]) -> list[tuple[int, str, int]]:
+    """The strip's cells, as an event has them."""
+    strip = json.loads(event["data"])["strip"]
+    return [(cell["index"], cell["state"], cell["attempt"]) for cell in strip["cells"]]
+
+
+async def test_a_strip_goes_forward_only(gateway: Served) -> None:
+    """Between a worker's "done" and the collector's bit a segment is still at work; and not for ever."""
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 1))
+    await showing.begin()
+    async with asyncio.timeout(20), gateway.client.stream("GET", "/jobs/J1/events") as response:
+        stream = _events(response)
+
+        async def until(*wanted: tuple[int, str, int]) -> None:
+            """Read until the cells are these; the first of them never waits once it was seen."""
+            while (found := shown(await anext(stream))) != list(wanted):
+                assert not wanted[1:] or wanted[0] in found, found
+
+        await showing.tell(1, "running")
+        await until((1, "running", 1))
+        await showing.tell(1, "done", seconds=1.0, fps=24.0)
+        await showing.tell(2, "running")
+        await until((1, "running", 1), (2, "running", 1))
+        listed = (await gateway.client.get("/api/v1/jobs/J1/segments")).json()["segments"]
+        assert [cell["state"] for cell in listed] == ["waiting", "running", "running"]
+        await showing.convert(1)
+        await until((2, "running", 1))
+        await showing.tell(2, "done")
+        await showing.tell(1, "running", worker_id="w0")  # said by one that was overtaken: it is done all the same
+        assert (await gateway.client.post("/api/v1/jobs/J1/cancel")).status_code == 200
+        await until()
+    await showing.tell(0, "running")  # too late
+    await showing.tell(2, "failed", attempt=4)
+
+    async def left() -> list[tuple[int, str, int]]:
+        async with gateway.client.stream("GET", "/jobs/J1/events") as response:
+            return await cells(response)
+
+    assert await eventually(left, what="what was said last") == [(2, "failed", 4)]
 
 
 async def test_a_gateway_that_begins_learns_of_the_cells_that_are_at_work(gateway: Served) -> None:

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Map
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from services import parts, workers
+from services import certificate, parts, workers
 from services.context import Context
 from services.listener import listen
 from services.reclaim import reclaim
@@ -60,6 +60,8 @@ async def running(
     provisioned: whether to create streams and consumers first; None: only on a broker of our own.
     alone: whether the broker serves one daemon only, of which this process is a part; implied by one of our own.
     """
+    if "gateway" in services:
+        certificate.check(settings)
     if _JAILED & set(services):
         # A process of its own that takes a second to import PyAV: on its way before anything else is.
         jail.warm(settings.sandbox)

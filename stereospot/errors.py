@@ -122,6 +122,7 @@ _ENTRIES = (
     Entry("BROKER_CONFLICT", "misconfigured", 503, "A stream on the NATS server differs in a way that cannot be changed in place.", "See the detail: delete or rename that stream, then run `stereospot provision`."),
     Entry("ALREADY_RUNNING", "misconfigured", 409, "Another StereoSpot already uses this data folder.", "Stop it first, or choose another folder with --data."),
     Entry("PORT_TAKEN", "misconfigured", 503, "The port is in use.", "Stop the other program, or choose another port."),
+    Entry("CERTIFICATE_UNUSABLE", "misconfigured", 503, "The certificate for https cannot be used.", "Give --tls-certificate and --tls-key two PEM files that belong together and can be read; docs/players.md shows how to make them."),
     Entry("KERNEL_UNSUPPORTED", "misconfigured", 503, "The sandbox cannot be set up on this system.", "Unset STEREOSPOT_SANDBOX=require, or use a newer Linux kernel."),
     Entry("FETCH_FORBIDDEN_ADDRESS", "permanent", 422, "The URL points to an address that may not be fetched.", "Use a public http(s) URL."),
     Entry("FETCH_FAILED", "transient", 502, "The URL could not be fetched.", "Check that the URL answers, then retry the job."),

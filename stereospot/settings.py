@@ -70,6 +70,10 @@ class Settings(BaseSettings):
         default=None, description="address under which people reach the gateway, if not host:port"
     )
     allowed_hosts: tuple[str, ...] = ()
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM file of a certificate and its chain: the gateway speaks https itself"
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's key, without a password")
     max_upload_bytes: int = 50 * 2**30
 
     # limits for the source

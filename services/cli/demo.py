@@ -53,9 +53,10 @@ async def _show(context: Context, clip: Path, as_json: bool, once: bool) -> None
     """Submit the clip, say where to look at once, and where the film is once it is there."""
     from services import follow, submit
     from services.cli.progress import Bar
+    from services.gateway import access
     from stereospot.options import Options
 
-    address = context.settings.public_url or f"http://{context.settings.host}:{context.settings.port}"
+    address = access.own_url(context.settings)
     source = await submit.local_source(clip, None)
     job = await submit.create(context, source, Options(), title="Landscape (demo)")
     watch = f"{address}/jobs/{job.job_id}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+from pathlib import Path
 
 from services.cli.app import DEFAULTS, Common
 from services.context import Context
@@ -15,6 +16,8 @@ async def up(
     host: str | None = None,
     port: int | None = None,
     slots: int | None = None,
+    tls_certificate: Path | None = None,
+    tls_key: Path | None = None,
     common: Common = DEFAULTS,
 ) -> int:
     """Start everything on this host: broker, services, page and API; Ctrl-C stops it, work goes on at the next start.
@@ -27,11 +30,15 @@ async def up(
         port of page and API (default 8666)
     slots
         segments at a time (default: half the cores; 2 where the engine runs on a GPU)
+    tls_certificate
+        PEM file of a certificate: page and API speak https, which VR in a headset's browser needs
+    tls_key
+        PEM file of its key
     """
     from services import daemon
     from services.gateway import access
 
-    settings = common.settings(host=host, port=port, slots=slots)
+    settings = common.settings(host=host, port=port, slots=slots, tls_certificate=tls_certificate, tls_key=tls_key)
 
     async def ready(context: Context) -> None:
         _greet(context.settings, await asyncio.to_thread(access.entry_url, context.settings), common.json)
@@ -47,6 +54,8 @@ async def run(
     pool: str | None = None,
     host: str | None = None,
     port: int | None = None,
+    tls_certificate: Path | None = None,
+    tls_key: Path | None = None,
     common: Common = DEFAULTS,
 ) -> int:
     """Run some services on this host against a broker that exists (--nats or STEREOSPOT_NATS_URL).
@@ -63,6 +72,10 @@ async def run(
         gateway: address to listen on
     port
         gateway: port
+    tls_certificate
+        gateway: PEM file of a certificate, for https
+    tls_key
+        gateway: PEM file of its key
     """
     from services import daemon
     from stereospot import errors
@@ -71,7 +84,9 @@ async def run(
     unknown = names - daemon.ALL
     if unknown:
         raise errors.error("INVALID_OPTIONS", f"No service is called {', '.join(sorted(unknown))}.")
-    settings = common.settings(slots=slots, pool=pool, host=host, port=port)
+    settings = common.settings(
+        slots=slots, pool=pool, host=host, port=port, tls_certificate=tls_certificate, tls_key=tls_key
+    )
     if settings.nats_url is None:
         raise errors.error(
             "INVALID_OPTIONS", "Say which broker with --nats URL; `stereospot up` starts one of its own."

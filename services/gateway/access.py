@@ -50,13 +50,15 @@ class Access:
     def is_key(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._key.encode())
 
-    def entered(self, path: str, query: bytes) -> tuple[str, str] | None:
-        """(where to go on, Set-Cookie) when the address brings the right key along."""
+    def entered(self, path: str, query: bytes, scheme: str) -> tuple[str, str] | None:
+        """(where to go on, Set-Cookie) when an address of this scheme brings the right key along."""
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
         if not any(name == "key" and self.is_key(value) for name, value in pairs):
             return None
         rest = urlencode([(name, value) for name, value in pairs if name != "key"])
         cookie = f"{COOKIE}={self._key}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000"
+        if scheme == "https":
+            cookie += "; Secure"
         # `//host/…` would lead to another site.
         return "/" + path.lstrip("/") + (f"?{rest}" if rest else ""), cookie
 
@@ -69,9 +71,15 @@ def access_key(settings: Settings) -> str:
 
 def entry_url(settings: Settings) -> str:
     """The address to open in a browser, with the key where one is needed. Blocking."""
-    base = (settings.public_url or f"http://{_shown(settings.host)}:{settings.port}").rstrip("/")
+    base = own_url(settings)
     local = settings.host.lower() in LOOPBACK and settings.public_url is None
     return f"{base}/" if local else f"{base}/?key={access_key(settings)}"
+
+
+def own_url(settings: Settings) -> str:
+    """Where people reach the gateway, without a slash at its end."""
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return (settings.public_url or f"{scheme}://{_shown(settings.host)}:{settings.port}").rstrip("/")
 
 
 def _shown(host: str) -> str:

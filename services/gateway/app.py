@@ -166,6 +166,8 @@ async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket |
         h11_max_incomplete_event_size=64 << 10,
         lifespan="on",
         ws="none",
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
     )
     server = _Server(config)
     sock = bound or listen(settings.host, settings.port)

@@ -23,6 +23,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from services.gateway.access import LOOPBACK, WILDCARDS, Access
 from services.gateway.metrics import Metrics
+from services.gateway.origins import Trust
 from services.gateway.playback import Player
 from services.gateway.problems import PROBLEM, problem_body
 from services.gateway.render import render, wants_html
@@ -52,9 +53,11 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), xr-spatial-tracking=(self)"),
 )
+
+ISOLATION = (b"cross-origin-opener-policy", b"same-origin")
+"""Only where browsers heed it: of an address that they do not trust they say in the console that they ignore it."""
 
 PLAYLIST = ((b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store"))
 
@@ -140,7 +143,9 @@ class Guard:
         self.hosts = allowed_hosts(settings)
         self.any_address = settings.host in WILDCARDS
         self.headers = ((b"content-security-policy", policy(settings).encode()), *HEADERS)
+        self.trusted_headers = (*self.headers, ISOLATION)
         self.access = Access(settings)
+        self.trust = Trust(settings.public_url)
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,13 +167,15 @@ class Guard:
             extra["method"] = "GET"
         begun = time.perf_counter()
         status = 500
+        is_trusted = self.trust.has(scope["scheme"], host_name(headers.get("host", "")))
+        own = self.trusted_headers if is_trusted else self.headers
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 present = {name.lower() for name, _ in message["headers"]}
-                added = [pair for pair in self.headers if pair[0] not in present]
+                added = [pair for pair in own if pair[0] not in present]
                 message["headers"] = [*message["headers"], *added, (b"x-request-id", request_id.encode())]
             elif head and message["type"] == "http.response.body":
                 message["body"] = b""
@@ -198,7 +205,9 @@ class Guard:
         host = host_name(headers.get("host", "")) or ""
         if not self.access.needs_key(host, path) or self.access.has_key(headers):
             return True
-        entered = self.access.entered(path, scope["query_string"]) if scope["method"] == "GET" else None
+        entered = (
+            self.access.entered(path, scope["query_string"], scope["scheme"]) if scope["method"] == "GET" else None
+        )
         if entered is None:
             await _refuse(scope, send, errors.error("KEY_REQUIRED"), request_id)
             return False

@@ -17,6 +17,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath
 
 from services.gateway import api
+from services.gateway.origins import Trust
 from services.gateway.playback import NO_STORE, GivenPlayer, NotYet
 from services.gateway.render import render
 from services.gateway.state import Gateway, Given
@@ -93,7 +94,13 @@ async def newest(request: Request[Any, Any, Any], gateway: Gateway, limit: int =
 
 # ---- under a token ---------------------------------------------------------------------------------------
 @get("/v/{token:str}/{generation:int}/watch", include_in_schema=False)
-async def watch(gateway: Given, player: GivenPlayer, token: FromPath[str], generation: FromPath[int]) -> Response[str]:
+async def watch(
+    request: Request[Any, Any, Any],
+    gateway: Given,
+    player: GivenPlayer,
+    token: FromPath[str],
+    generation: FromPath[int],
+) -> Response[str]:
     """The player alone; it asks for nothing that is not under this token, so it needs no key."""
     row = await player.row(token, generation)
     item = api.resource(gateway, row)
@@ -103,7 +110,9 @@ async def watch(gateway: Given, player: GivenPlayer, token: FromPath[str], gener
     headers = dict(NO_STORE)
     if not item["playback"]["ready"] and row.job.is_active:
         headers["Refresh"] = str(LOOK_AGAIN_SECONDS)
-    body = render("handed.html", here="watch", job=item)
+    asked = request.base_url
+    has_vr = Trust(gateway.context.settings.public_url).has(asked.scheme, asked.hostname)
+    body = render("handed.html", here="watch", job=item, has_vr=has_vr)
     return Response(body, media_type=MediaType.HTML, headers=headers)
 
 

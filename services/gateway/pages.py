@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
 from services.gateway import api, formats, handoff, letters, outputs, qr, requests, resources, samples, storyboard
 from services.gateway.guard import page_uploads
+from services.gateway.origins import is_trustworthy_address
 from services.gateway.render import render, wants_html
 from services.gateway.state import Gateway, Given
 from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
@@ -186,15 +188,22 @@ async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[st
         base=base,
         ways=ways,
         reachable=qr.reaches_others(base),
+        port=urlsplit(base).port,
+        has_vr=is_trustworthy_address(base),
     )
 
 
 def _ways(gateway: Gateway, row: Row, base: str) -> list[dict[str, Any]]:
     """Addresses to open elsewhere, each with its QR code."""
     watch = base + handoff.watch_path(gateway, row)
+    then = (
+        "“Enter VR” puts the screen in front of you."
+        if is_trustworthy_address(base)
+        else "It plays in the browser's window."
+    )
     found: list[dict[str, Any]] = [
         {"name": "In the headset's browser", "address": watch, "code": qr.code(watch), "links": [],
-         "text": "Point the headset's camera here, or type the address. “Enter VR” puts the screen in front of you."}
+         "text": f"Point the headset's camera here, or type the address. {then}"}
     ]  # fmt: skip
     if (path := handoff.path_of(gateway, row)) is not None:
         address = base + path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -53,10 +54,12 @@ async def served(
     context = Context(settings, bus, store, alone=alone)
     stop = asyncio.Event()
     bound = listen("127.0.0.1", port)
-    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    certificate = settings.tls_certificate
+    url = f"{'https' if certificate else 'http'}://127.0.0.1:{bound.getsockname()[1]}"
+    trust = ssl.create_default_context(cafile=certificate) if certificate else True
     serving = asyncio.create_task(serve(context, stop, bound=bound))
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=trust) as client:
 
             async def ready() -> bool:
                 assert not serving.done(), serving

@@ -87,7 +87,7 @@ async def test_only_this_machine_needs_no_key(server: Nats, tmp_path: Path) -> N
         assert "HttpOnly; SameSite=Strict" in cookie
         gateway.client.cookies.clear()
         assert (await get("/jobs", headers=away | {"Cookie": cookie.partition(";")[0]})).status_code == 200
-        elsewhere = Access(gateway.context.settings).entered("//evil.example/", f"key={key}".encode())
+        elsewhere = Access(gateway.context.settings).entered("//evil.example/", f"key={key}".encode(), "http")
         assert elsewhere is not None
         assert elsewhere[0] == "/evil.example/"
         asked = await get("/", headers=away | {"Accept": "text/html"})

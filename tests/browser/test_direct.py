@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator
@@ -29,6 +30,25 @@ NO_JOB = """
 const ask = window.fetch;
 window.fetch = (path, ...rest) => (path === "/api/v1/jobs" ? new Promise(() => {}) : ask(path, ...rest));
 """
+
+
+NOTED = """
+const [now, bar] = [new Set(), []];
+let most = 0;
+const send = XMLHttpRequest.prototype.send;
+XMLHttpRequest.prototype.send = function (body) {
+  now.add(this);
+  most = Math.max(most, now.size);
+  this.addEventListener("loadend", () => now.delete(this));
+  send.call(this, body);
+};
+self.going = () => now.size;
+new MutationObserver((changes) => {
+  for (const { target } of changes) if (target.localName === "progress") bar.push(target.value);
+  sessionStorage.setItem("noted", JSON.stringify([most, bar]));
+}).observe(document.querySelector(".uploads"), { subtree: true, attributes: true, attributeFilter: ["value"] });
+"""
+"""How many requests go at once, and where the bar was: kept for the page behind this one."""
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +90,50 @@ async def test_the_page_sends_a_film_to_the_store_itself(
     assert await received(gateway) == 0, "not a byte came by the gateway"
 
 
+async def test_parts_go_up_side_by_side_and_the_bar_only_forward(
+    page: Page, gateway: Served, proxy: Faulty, long_film: Sent
+) -> None:
+    await page.open("/")
+    await network(page, rate=2 * RATE)
+    await page.run(NOTED)
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    most, bar = json.loads(await page.run("return sessionStorage.getItem('noted')"))
+    assert most == 3
+    assert len(bar) > 10
+    assert bar == sorted(bar)
+    assert bar[-1] == 1
+
+
+async def test_pause_go_on_and_stop(page: Page, gateway: Served, proxy: Faulty, long_film: Sent) -> None:
+    await page.open("/")
+    await network(page, rate=RATE)
+    await page.run(NOTED)
+    await choose(page, long_film.path)
+    await page.wait(f"{BAR} > 0.2")
+    await page.run("document.querySelector('.uploads [data-do=pause]').click()")
+    await page.wait(f"{SAID}.startsWith('Paused at') && self.going() === 0")
+    before = sent(proxy)
+    await page.run("document.querySelector('.uploads [data-do=pause]').click()")
+    await page.wait("self.going() === 3")
+    assert before == 3
+    await page.run("document.querySelector('.uploads [data-do=stop]').click()")
+    await page.wait("document.querySelector('.uploads').hidden && self.going() === 0")
+    await choose(page, long_film.other)
+    await page.wait(f"{BAR} > 0.2")
+    await page.run("document.querySelector('.uploads [data-do=pause]').click()")
+    await page.wait(f"{SAID}.startsWith('Paused at')")
+    await network(page)
+    await page.run("document.querySelector('.uploads [data-do=pause]').click()")
+    assert await stored(page, gateway) == long_film.sha256
+    assert await received(gateway) == 0
+
+
 async def test_it_goes_on_after_a_reload(page: Page, gateway: Served, proxy: Faulty, long_film: Sent) -> None:
     await page.open("/")
     await network(page, rate=RATE)
     await choose(page, long_film.path)
-    await page.wait(f"{BAR} > 0.5")
+    await page.wait(f"{BAR} > 0.75")  # three of five parts are stored
     await asyncio.to_thread(page.driver.refresh)
     assert (await page.wait(SAID)).endswith("% is here already. Choose the same file to go on.")
     await network(page)

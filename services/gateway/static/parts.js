@@ -2,7 +2,8 @@
 // (`s3_page_uploads`). A store that this browser cannot reach, or whose CORS refuses it, gets nothing: then by tus.
 import { Upload, discard, keep, kept, outcome } from "./upload.js";
 
-const TRIES = 2; // of the very first part, after which the store counts as out of reach
+const AT_ONCE = 3; // HTTP/1.1 gives a host six connections; a player may need some of them
+const TRIES = 2; // of one part while none is stored, after which the store counts as out of reach
 
 export class PartsUpload extends Upload {
   async send() {
@@ -34,26 +35,56 @@ export class PartsUpload extends Upload {
     return { ...made, parts: [] };
   }
 
-  /** PUT the parts that the store lacks, one after the other; each URL is fresh, since a pause may outlast one. */
+  /** PUT the parts that the store lacks, a few at once: over a long way one connection alone fills no line. */
   async put({ part_bytes: step, part_count: count, parts }) {
     const there = new Set(parts.map((part) => part.number));
-    let stored = parts.reduce((sum, part) => sum + part.size_bytes, 0);
-    let tries = 0;
-    for (let number = 1; number <= count; number += 1) {
-      if (there.has(number)) continue;
-      const body = this.file.slice((number - 1) * step, number * step);
-      await this.patiently(async () => {
-        const signed = await ask("POST", `${this.location}/parts`, { numbers: [number] }).catch(whole);
-        if (!signed) return; // made one object before a reload: there is no part left to send
-        const { status } = await this.transfer("PUT", signed.parts[0].url, {}, body, stored).catch((problem) => {
-          if (!stored && !this.paused && !this.over && ++tries >= TRIES) Object.assign(problem, { final: true, unreachable: true });
-          throw problem;
-        });
-        if (status >= 300) throw new Error(`The store answered ${status}.`);
-      });
-      stored += body.size;
-      this.progress(stored, 0);
+    this.numbers = Array.from({ length: count }, (_, index) => index + 1).filter((number) => !there.has(number));
+    this.step = step;
+    this.stored = parts.reduce((sum, part) => sum + part.size_bytes, 0);
+    this.moving = new Map(); // of each part on its way: [bytes, megabytes a second]
+    this.lost = null;
+    await Promise.all(Array.from({ length: AT_ONCE }, () => this.line()));
+    if (this.lost) throw this.lost;
+  }
+
+  /** One connection: parts one after the other until none is left, or one is lost for good, and all others with it. */
+  async line() {
+    try {
+      while (this.numbers.length && !this.lost) await this.part(this.numbers.shift());
+    } catch (problem) {
+      if (this.lost) return;
+      this.lost = problem;
+      this.abort();
+      this.wake();
     }
+  }
+
+  /** Each URL is fresh, since a pause may outlast one. */
+  async part(number) {
+    const body = this.file.slice((number - 1) * this.step, number * this.step);
+    let tries = 0;
+    await this.patiently(async () => {
+      if (this.lost) return;
+      const signed = await ask("POST", `${this.location}/parts`, { numbers: [number] }).catch(whole);
+      if (!signed) return; // made one object before a reload: there is no part left to send
+      await this.unpaused();
+      if (this.lost) return;
+      const sending = this.transfer("PUT", signed.parts[0].url, {}, body, (...told) => this.moved(number, told));
+      const { status } = await sending.catch((problem) => {
+        if (!this.stored && !this.paused && !this.over && ++tries >= TRIES) Object.assign(problem, { final: true, unreachable: true });
+        throw problem;
+      }).finally(() => this.moving.delete(number));
+      if (status >= 300) throw new Error(`The store answered ${status}.`);
+      this.stored += body.size;
+      this.moved(number, [0, 0]);
+      this.moving.delete(number);
+    });
+  }
+
+  moved(number, told) {
+    this.moving.set(number, told);
+    const [bytes, rate] = [0, 1].map((which) => [...this.moving.values()].reduce((sum, item) => sum + item[which], 0));
+    this.progress(this.stored + bytes, rate);
   }
 }
 

@@ -63,7 +63,7 @@ async function digestOf() {
 export class Upload {
   /** `progress(sent, begunAt)` is called while bytes go; `waiting(seconds, problem)` before another try. */
   constructor(file, { progress = () => {}, waiting = () => {} } = {}) {
-    Object.assign(this, { file, progress, waiting, paused: false, over: false });
+    Object.assign(this, { file, progress, waiting, paused: false, over: false, requests: new Set(), wakers: new Set() });
     this.key = fingerprint(file);
   }
 
@@ -101,23 +101,33 @@ export class Upload {
 
   pause() {
     this.paused = true;
-    this.request?.abort();
+    this.abort();
   }
 
   resume() {
     this.paused = false;
-    this.wake?.();
+    this.wake();
+  }
+
+  abort() {
+    for (const request of this.requests) request.abort();
+  }
+
+  /** Have go on what waits: after a pause, or before another try. */
+  wake() {
+    for (const resolve of this.wakers) resolve();
+    this.wakers.clear();
   }
 
   stop() {
     this.over = true;
-    this.request?.abort();
-    this.wake?.();
+    this.abort();
+    this.wake();
     if (this.location) discard({ key: this.key, location: this.location });
   }
 
   async unpaused() {
-    while (this.paused && !this.over) await new Promise((resolve) => { this.wake = resolve; });
+    while (this.paused && !this.over) await new Promise((resolve) => { this.wakers.add(resolve); });
     if (this.over) throw new Error("Stopped.");
   }
 
@@ -132,7 +142,7 @@ export class Upload {
         if (this.paused || this.over) continue;
         const pause = PAUSES[Math.min(tries, PAUSES.length - 1)];
         this.waiting(pause / 1000, problem);
-        await new Promise((resolve) => { this.wake = resolve; setTimeout(resolve, pause); addEventListener("online", resolve, { once: true }); });
+        await new Promise((resolve) => { this.wakers.add(resolve); setTimeout(resolve, pause); addEventListener("online", resolve, { once: true }); });
       }
     }
   }
@@ -163,7 +173,7 @@ export class Upload {
       await this.unpaused();
     }
     const begun = performance.now();
-    const { status, request } = await this.transfer("PATCH", this.location, headers, body, offset);
+    const { status, request } = await this.transfer("PATCH", this.location, headers, body, (loaded, rate) => this.progress(offset + loaded, rate));
     if (status !== 204) throw Object.assign(outcome(status, request), { damaged: status === DAMAGED });
     const reached = Number(request.getResponseHeader("Upload-Offset"));
     this.bytesPerSecond = ((reached - offset) * 1000) / (performance.now() - begun);
@@ -173,20 +183,22 @@ export class Upload {
   async whole() {
     const path = `/api/v1/uploads?name=${encodeURIComponent(this.file.name.slice(0, 200))}`;
     return this.patiently(async () => {
-      const { status, request } = await this.transfer("PUT", path, {}, this.file, 0);
+      const { status, request } = await this.transfer("PUT", path, {}, this.file, this.progress);
       if (status === 201) return JSON.parse(request.responseText).upload;
       throw outcome(status, request);
     });
   }
 
-  /** XMLHttpRequest, since fetch() tells no upload progress. */
-  transfer(method, path, headers, body, from) {
+  /** XMLHttpRequest, since fetch() tells no upload progress; `told(bytes, megabytesPerSecond)` is called while they go. */
+  transfer(method, path, headers, body, told) {
     return new Promise((resolve, reject) => {
-      const request = (this.request = new XMLHttpRequest());
+      const request = new XMLHttpRequest();
+      this.requests.add(request);
       const begun = performance.now();
       request.open(method, path);
       for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-      request.upload.onprogress = ({ loaded }) => this.progress(from + loaded, loaded / (performance.now() - begun) / 1000);
+      request.upload.onprogress = ({ loaded }) => told(loaded, loaded / (performance.now() - begun) / 1000);
+      request.onloadend = () => this.requests.delete(request);
       request.onload = () => resolve({ status: request.status, request });
       request.onerror = () => reject(new Error("The connection broke."));
       request.onabort = () => reject(new Error("Stopped."));

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from inference import backends
 from inference.contract import Converted
-from services import encoding, engines, operations, plans, sources
+from services import encoding, engines, operations, overtaken, plans, sources
 from services.ahead import Ahead
 from services.company import Company
 from services.context import Context
@@ -174,6 +174,8 @@ class Converter:
             return _give_back(task, refusal)
         if head is None or segment is None:
             return Retry(reason="the plan is not readable yet")
+        if (back := overtaken.step_back(delivery, task, job)) is not None:
+            return back
         try:
             async with self._company.visit(alone=delivery.attempt > 1) as welcome:
                 if not welcome:

@@ -289,7 +289,8 @@ class Actor:
             case Ack(note=note):
                 self._log.debug("done", action="done", **said, note=note)
             case Return(reason=reason, failure=failure):
-                self._log.warning("given back", action="retry", **said, reason=reason, code=failure and failure.code)
+                tell = self._log.info if failure is None else self._log.warning  # no failure: it only lets others pass
+                tell("given back", action="retry", **said, reason=reason, code=failure and failure.code)
             case Retry(reason=reason, failure=failure):
                 self._log.warning("retry", action="retry", **said, reason=reason, code=failure and failure.code)
             case Reject(failure=failure):

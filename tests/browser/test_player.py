@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from stereospot import keys
+from stereospot import keys, records
 from stereospot.media.model import Plan
+from stereospot.options import Layout, Options
 from tests.browser.conftest import Page
+from tests.support import eventually
 from tests.system.gateway import Served
 from tests.system.showing import VTT, Showing, film, sound
 
@@ -262,9 +265,49 @@ async def test_one_of_two_sounds_is_chosen(page: Page, gateway: Served) -> None:
     await page.wait(f"{VIDEO}.readyState >= 2 && {PLAYER}.hls.audioTrack === 1")
 
 
-async def test_a_subtitle_is_shown_once_to_each_eye(page: Page, gateway: Served) -> None:
+SIZES = ((390, 844), (844, 390), (1280, 800), (1920, 1080))
+
+WORDS = """
+const video = document.querySelector("video");
+const box = video.getBoundingClientRect();
+const scale = Math.min(box.width / video.videoWidth, box.height / video.videoHeight);
+const [width, height] = [video.videoWidth * scale, video.videoHeight * scale];
+const [left, top] = [box.left + (box.width - width) / 2, box.top + (box.height - height) / 2];
+return [...document.querySelectorAll(".subtitle:not([hidden])")].map((item) => {
+  const range = document.createRange();
+  range.selectNodeContents(item);
+  const words = range.getBoundingClientRect();
+  const [across, down] = [(at) => (at - left) / width, (at) => (at - top) / height];
+  return { middle: across((words.left + words.right) / 2), left: across(words.left), right: across(words.right),
+           top: down(words.top), bottom: down(words.bottom) };
+});
+"""
+"""Where the words are, as parts of the picture: what is beside it in its box does not count."""
+
+
+async def resize(page: Page, width: int, height: int) -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    await page.do(lambda driver: driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size))
+
+
+@pytest.fixture
+async def sized(page: Page) -> AsyncGenerator[Callable[[int, int], Awaitable[None]]]:
+    """Makes the window as large as a device's."""
+    yield lambda width, height: resize(page, width, height)
+    await page.do(lambda driver: driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {}))
+
+
+async def read(page: Page, gateway: Served, path: str, layout: Layout) -> Showing:
+    """A film of this layout with its subtitles, of which the first is shown."""
     await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
-    await shown(page, gateway, subtitles=True)
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), subtitles=True)
+    await showing.begin()
+    chosen = Options(layout=layout)
+    await records.change_job(gateway.context.bus, "J1", lambda job: job.model_copy(update={"options": chosen}))
+    await showing.convert(0, 1, 2)
+    await eventually(lambda: layout_of(gateway, layout), what="the layout")
+    await page.open(path)
+    await page.wait(f"{VIDEO}.readyState >= 2")
     await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
     await page.run(
         """
@@ -274,19 +317,32 @@ async def test_a_subtitle_is_shown_once_to_each_eye(page: Page, gateway: Served)
         """
     )
     await page.wait("document.querySelector('.subtitle').textContent === 'First & foremost'")
+    return showing
+
+
+async def layout_of(gateway: Served, layout: Layout) -> bool:
+    return (await gateway.client.get("/api/v1/jobs/J1")).json()["options"]["layout"] == layout
+
+
+@pytest.mark.parametrize("path", ["/watch/J1", "/jobs/J1"])
+@pytest.mark.parametrize("layout", [Layout.HALF_SBS, Layout.FULL_SBS, Layout.HALF_TB, Layout.FULL_TB])
+async def test_a_subtitle_is_shown_once_to_each_eye(
+    layout: Layout, path: str, page: Page, gateway: Served, sized: Callable[[int, int], Awaitable[None]]
+) -> None:
+    """At the same place of both pictures, or the two would not become one; that is measured where bars are, too."""
+    await read(page, gateway, path, layout)
     assert await page.run("return document.querySelectorAll('.subtitle:not([hidden])').length") == 1
     await page.run(f"{PLAYER}.view.value = 'raw'; {PLAYER}.look('raw')")
     await page.wait("document.querySelectorAll('.subtitle:not([hidden])').length === 2")
-    middles = await page.run(
-        f"""
-        const screen = {PLAYER}.screen.getBoundingClientRect();
-        return [...document.querySelectorAll(".subtitle")].map((item) => {{
-          const box = item.getBoundingClientRect();
-          return ((box.left + box.right) / 2 - screen.left) / screen.width;
-        }}).sort();
-        """
-    )
-    assert middles == [pytest.approx(0.25, abs=0.02), pytest.approx(0.75, abs=0.02)]
+    side_by_side = layout in (Layout.HALF_SBS, Layout.FULL_SBS)
+    for size in SIZES:
+        await sized(*size)
+        one, other = await page.run(WORDS)
+        assert other["middle"] - one["middle"] == pytest.approx(0.5 if side_by_side else 0, abs=0.005), size
+        assert one["middle"] == pytest.approx(0.25 if side_by_side else 0.5, abs=0.005), size
+        assert other["bottom"] - one["bottom"] == pytest.approx(0 if side_by_side else 0.5, abs=0.005), size
+        assert 0 <= one["left"] < one["right"] <= (0.5 if side_by_side else 1), size
+        assert 0 <= one["top"] < one["bottom"] <= (1 if side_by_side else 0.5), size
 
 
 async def test_without_hls_js_the_browser_gets_the_playlist_itself(page: Page, gateway: Served) -> None:

@@ -1,4 +1,5 @@
 // Subtitles and chapters of a film: the menus in the player's bar, and the words over the picture.
+import { isStereo } from "./glass.js";
 import { clock } from "./stream.js";
 
 const AGAIN_MILLISECONDS = 3000; // calls come with every segment: of many, one asks
@@ -81,19 +82,29 @@ export class Text {
   speak() {
     if (!this.cues) return;
     const { player } = this;
-    this.lines ??= [0, 1].map(() => {
-      const line = document.createElement("p");
-      line.className = "subtitle";
-      player.screen.append(line);
-      return line;
-    });
+    this.layer ??= this.lay();
     const now = player.now;
     const text = this.cues.filter((cue) => cue.start <= now && now < cue.end).map((cue) => cue.text).join("\n");
     this.said = text;
-    const both = player.begun && player.view?.value === "raw";
-    player.screen.dataset.eyes = both ? (player.dataset.layout.endsWith("-tb") ? "tb" : "sbs") : "";
-    this.lines[1].hidden = !both;
-    for (const line of this.lines) if (line.textContent !== text) line.textContent = text;
+    const { layout } = player.dataset;
+    const { video, glass } = player;
+    const eye = glass && !glass.canvas.hidden ? glass.canvas : null;
+    // Before it begins there is the poster, which shows one eye.
+    const both = isStereo(layout) && !eye && player.begun;
+    this.layer.style.setProperty("--shape", (eye ? eye.width / eye.height : video.videoWidth / video.videoHeight) || 16 / 9);
+    this.layer.dataset.eyes = both ? (layout === "cross-eyed" ? "full-sbs" : layout) : "";
+    const [line, second] = this.layer.children;
+    second.hidden = !both;
+    for (const item of [line, second]) if (item.textContent !== text) item.textContent = text;
+  }
+
+  /** A layer that covers the picture and not the bars beside it: the rules keep it in the picture's `--shape`. */
+  lay() {
+    const layer = document.createElement("div");
+    layer.className = "words";
+    layer.innerHTML = '<p class="subtitle"></p><p class="subtitle"></p>';
+    this.player.screen.append(layer);
+    return layer;
   }
 }
 

@@ -74,7 +74,7 @@ def check_count(segment: Segment, found: int) -> None:
     if found != segment.frames:
         raise errors.error(
             "SEGMENT_MISMATCH",
-            f"Segment {segment.index}: the plan has {segment.frames} frames, {found} were decoded.",
+            f"The plan has {segment.frames} frames, {found} were decoded.",
             expected=segment.frames,
             found=found,
         )

@@ -208,9 +208,9 @@ class Assembler:
                 return None
             found = jobs.without_waits(found)
             for text in warnings:
-                found = found.with_warning(notices.code(text), text)
+                found = found.warned(notices.notice(text))
             for notice in comfort.warnings:
-                found = found.with_warning(notice.code, notice.text)
+                found = found.warned(notice)
             return jobs.advance(
                 found, Phase.COMPLETED, at=time.time(), film=film, failure=None,
                 report=comfort.model_dump(mode="json", exclude={"warnings"}) if comfort.segments else {},

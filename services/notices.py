@@ -6,6 +6,7 @@ import re
 
 from stereospot.media.plan import PTS_SYNTHESISED
 from stereospot.media.scan import FROM_FRAMES
+from stereospot.messages import Notice
 
 _CODES: tuple[tuple[str, str], ...] = (
     (rf"{PTS_SYNTHESISED}|{re.escape(FROM_FRAMES)}", "PTS_SYNTHESISED"),
@@ -20,6 +21,9 @@ _CODES: tuple[tuple[str, str], ...] = (
 )
 """The first that is found in the sentence decides; a test holds every sentence of the media layer against this."""
 
+LOSSES = frozenset({"SOURCE_CUT", "SOUND_DAMAGED"})
+"""Warnings of a film that has less in it than its source promised."""
+
 NOTE = "NOTE"
 """The code of a sentence that none of them knows: from a newer version of the jail's child, say."""
 
@@ -27,3 +31,10 @@ NOTE = "NOTE"
 def code(text: str) -> str:
     """The stable code of a warning's sentence."""
     return next((name for pattern, name in _CODES if re.search(pattern, text)), NOTE)
+
+
+def notice(text: str) -> Notice:
+    """A sentence of the media layer as the warning that a job is given: its code, and the sentence for people."""
+    name = code(text)
+    said = text.removeprefix(f"{name}: ").strip()
+    return Notice(code=name, text=f"{said[:1].upper()}{said[1:]}{'' if said.endswith('.') else '.'}")

@@ -221,7 +221,7 @@ class Planner:
                 engine={"name": head.stereo.engine, "model": head.stereo.model},
             )  # fmt: skip
             for text in (*head.source.warnings, *total.warnings):
-                begun = begun.with_warning(notices.code(text), text)
+                begun = begun.warned(notices.notice(text))
             return begun
 
         found = await records.change_job(self._bus, job.job_id, converting)

@@ -107,9 +107,13 @@ class Job(Message):
 
     def with_warning(self, code: str, text: str) -> Job:
         """Add a warning once."""
-        if any(item.code == code and item.text == text for item in self.warnings):
+        return self.warned(Notice(code=code, text=text))
+
+    def warned(self, notice: Notice) -> Job:
+        """The same with a notice that was made elsewhere."""
+        if any(item.code == notice.code and item.text == notice.text for item in self.warnings):
             return self
-        return self.model_copy(update={"warnings": (*self.warnings, Notice(code=code, text=text))})
+        return self.model_copy(update={"warnings": (*self.warnings, notice)})
 
 
 def without_waits(job: Job) -> Job:

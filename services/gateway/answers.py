@@ -142,6 +142,7 @@ class Job(BaseModel):
     playback: Playback
     outputs: list[Output]
     warnings: list[Warned]
+    lacks: list[str] = Field(description="what the film lacks of what its source promised; those warnings' sentences")
     error: Failed | None
     history: list[Step]
     report: dict[str, Any] = Field(description="comfort and other measurements of the finished film; empty before")
@@ -294,6 +295,7 @@ class PartAddress(BaseModel):
 
     number: int = Field(ge=1)
     url: str = Field(json_schema_extra={"format": "uri"})
+    headers: dict[str, str] = Field(description="to be sent with the PUT: they are signed, too")
 
 
 class PartAddresses(BaseModel):

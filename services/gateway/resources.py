@@ -7,6 +7,7 @@ from typing import Any
 
 from services.gateway.index import Live
 from services.gateway.table import Row
+from services.notices import LOSSES
 from stereospot.completion import Completion
 from stereospot.jobs import PUBLIC_STATE, Job, Phase
 from stereospot.messages import Failure, SegmentEvent, Worker
@@ -40,10 +41,17 @@ def timestamp(seconds: float) -> str:
 
 def stage_label(job: Job, state: Completion | None) -> str:
     """What happens now, in a few words."""
+    if job.phase is Phase.COMPLETED and losses(job):
+        return "Done, with a warning"
     if job.phase is not Phase.CONVERTING or state is None:
         return LABELS[job.phase]
     known = f" of {state.total}" if state.total else ""
     return f"Converting: segment {state.count}{known}" if state.count else "Converting"
+
+
+def losses(job: Job) -> list[str]:
+    """What the film lacks of what its source promised, in sentences."""
+    return [item.text for item in job.warnings if item.code in LOSSES]
 
 
 def ladder_percent(job: Job, state: Completion | None) -> int:
@@ -127,6 +135,7 @@ def job_resource(row: Row, live: Live | None, token: str, *, state: Completion |
         },
         "outputs": outputs(job),
         "warnings": [{"code": item.code, "text": item.text} for item in job.warnings],
+        "lacks": losses(job),
         "error": failure(job.failure) if job.failure is not None else None,
         "history": [
             {"phase": step.phase, "at": timestamp(step.at), "generation": step.generation, "attempt": step.attempt,

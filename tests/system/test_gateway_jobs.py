@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from stereospot import keys
+from stereospot import keys, records
 from stereospot.jobs import Phase
 from stereospot.messages import Failure, Film
 from tests.support import Nats, eventually
@@ -152,3 +153,25 @@ async def test_a_restarted_gateway_knows_all_jobs(server: Nats, tmp_path: Path) 
         assert {job["job_id"] for job in found} == ids
         assert (tmp_path / "gateway.secret").read_bytes() == secret
         assert (tmp_path / "gateway.secret").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_film_that_lacks_frames_is_not_plainly_done(gateway: Served) -> None:
+    whole, cut = (await upload(gateway))["job_id"], (await upload(gateway))["job_id"]
+    text = "The file ends early: 180 of 377 frames are in it."
+    for job_id, code, said in ((whole, "TIMES_ROUNDED", "Frames were moved."), (cut, "SOURCE_CUT", text)):
+        film = Film(key=keys.film(job_id, 1, "mp4"), **FILM)
+        await records.change_job(gateway.context.bus, job_id, lambda job, c=code, s=said: job.with_warning(c, s))
+        await move(gateway, job_id, Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING, Phase.COMPLETED, film=film)
+
+    jobs: dict[str, dict[str, Any]] = {}
+
+    async def listed() -> bool:
+        found = (await gateway.client.get("/api/v1/jobs?status=completed")).json()["jobs"]
+        jobs.update({job["job_id"]: job for job in found})
+        return len(jobs) == 2
+
+    await eventually(listed, what="both films")
+    assert (jobs[whole]["stage_label"], jobs[whole]["lacks"]) == ("Done", [])
+    assert (jobs[cut]["stage_label"], jobs[cut]["lacks"]) == ("Done, with a warning", [text])
+    page = (await gateway.client.get("/jobs", headers={"Accept": "text/html"})).text
+    assert page.count("Done, with a warning") == 1

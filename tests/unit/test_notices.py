@@ -49,3 +49,12 @@ def test_codes_of_some_sentences() -> None:
         "something new": notices.NOTE,
     }
     assert {text: notices.code(text) for text in said} == said
+
+
+def test_a_warning_is_a_sentence_without_its_code() -> None:
+    said = {
+        "PTS_SYNTHESISED: the packets have no times": "The packets have no times.",
+        "the file ends early: 180 of 377 frames are in it": "The file ends early: 180 of 377 frames are in it.",
+        "1 bitmap subtitle track was left out.": "1 bitmap subtitle track was left out.",
+    }
+    assert {text: notices.notice(text).text for text in said} == said

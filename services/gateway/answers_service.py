@@ -40,6 +40,16 @@ class GoneLetter(BaseModel):
     dead_id: str
 
 
+class AtWork(BaseModel):
+    """A segment that a converter is at."""
+
+    job_id: str
+    generation: int
+    segment_index: Count
+    title: str = Field(description="the film's; empty where the job is not known here")
+    page: str
+
+
 class Worker(BaseModel):
     """What a converter says of itself."""
 
@@ -56,6 +66,7 @@ class Worker(BaseModel):
     started_at: Moment
     seen_at: Moment
     silent_seconds: Seconds
+    at_work: list[AtWork] = Field(description="what it is at now, what it began last first")
 
 
 class WorkerList(BaseModel):

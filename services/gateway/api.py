@@ -282,8 +282,19 @@ async def upload(
 @get("/workers")
 async def list_workers(gateway: Given) -> dict[str, Any]:
     """Converters that were heard of in the last seconds."""
-    now = time.time()
-    return {"workers": [resources.worker(item, now) for item in gateway.index.workers()]}
+    return {"workers": await crew(gateway)}
+
+
+async def crew(gateway: Gateway) -> list[dict[str, Any]]:
+    """Converters that were heard of in the last seconds, each with the films that it is at."""
+    index, now = gateway.index, time.time()
+    found: list[dict[str, Any]] = []
+    for card in index.workers():
+        tasks = index.crew.at_work(card)
+        rows = [await index.known(task.job_id) for task in tasks]
+        titles = [row.job.title if row is not None else "" for row in rows]
+        found.append(resources.worker(card, now, list(zip(tasks, titles, strict=True))))
+    return found
 
 
 async def numbers(gateway: Gateway) -> dict[str, Any]:

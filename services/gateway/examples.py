@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from services.gateway import api, letters, resources, segments, tus
+from services.gateway.crew import Task
 from services.gateway.strip import Piece
 from services.gateway.table import Row, encode_cursor
 from services.intake import Arrived
@@ -165,7 +166,7 @@ def _worker() -> Worker:
 
 
 def worker_list() -> Example:
-    return {"workers": [resources.worker(_worker(), _BEGUN + 1.2)]}
+    return {"workers": [resources.worker(_worker(), _BEGUN + 1.2, [(Task(JOB_ID, 1, 17), "Holiday")])]}
 
 
 def stats() -> Example:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import nats.errors
 from pydantic import ValidationError
 
+from services.gateway.crew import Crew
 from services.gateway.table import VISIBLE, Kind, Page, Row, Table
 from stereospot import completion, errors, log, records, subjects
 from stereospot.bus import Bus, Refused
@@ -36,7 +37,6 @@ RECENT = 4096
 """Parsed jobs that are kept; all others are read from the table."""
 
 BATCH = 500
-WORKER_SECONDS = 15.0
 PACE_SECONDS = 45.0
 """Over how long the speed of a job is measured."""
 
@@ -137,7 +137,7 @@ class Index:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
         self._recent: OrderedDict[str, Row] = OrderedDict()
         self._live: dict[str, Live] = {}
-        self._workers: dict[str, tuple[Worker, float]] = {}  # and until when, by our own monotonic clock
+        self.crew = Crew()
         self._tails: list[Tail] = []
         self.watches: dict[str | None, set[Watch]] = {}
         self.ready = asyncio.Event()
@@ -285,14 +285,14 @@ class Index:
         for item in batch:
             worker_id = item.subject.rsplit(".", 1)[-1]
             if item.is_marker:
-                self._workers.pop(worker_id, None)
+                self.crew.forget(worker_id)
                 continue
             try:
                 card = Worker.model_validate_json(item.data)
             except ValidationError as problem:
                 _log.warning("unreadable worker", action="refuse", worker_id=worker_id, reason=str(problem))
                 continue
-            self._workers[worker_id] = (card, time.monotonic() + WORKER_SECONDS)
+            self.crew.introduce(card)
 
     async def _cells(self, batch: Sequence[Stored]) -> None:
         for item in batch:
@@ -300,6 +300,7 @@ class Index:
                 event = SegmentEvent.model_validate_json(item.data)
             except ValidationError:
                 continue
+            self.crew.hear(event)
             row = self._recent.get(event.job_id)
             if row is not None and not row.job.is_active and event.state != "failed":
                 continue  # said too late: nobody works on it any more
@@ -342,12 +343,14 @@ class Index:
         """A job of the recent ones as this gateway last heard of it, without asking anybody."""
         return self._recent.get(job_id)
 
-    async def row(self, job_id: str) -> Row | None:
-        """A job as this gateway last heard of it; one that it has not heard of yet is asked of the broker."""
+    async def known(self, job_id: str) -> Row | None:
+        """A job as this gateway last heard of it, without asking anybody."""
         row = self._recent.get(job_id)
-        if row is not None:
-            return row
-        row = await self._call(self._table.get, job_id)
+        return row if row is not None else await self._call(self._table.get, job_id)
+
+    async def row(self, job_id: str) -> Row | None:
+        """The same; one that it has not heard of yet is asked of the broker."""
+        row = await self.known(job_id)
         if row is None:
             found = await records.get_job(self._bus, job_id)
             row = Row(*found) if found is not None else None
@@ -390,9 +393,7 @@ class Index:
 
     def workers(self) -> list[Worker]:
         """Converters that were heard of lately, by name."""
-        now = time.monotonic()
-        heard = (card for card, until in self._workers.values() if until > now)
-        return sorted(heard, key=lambda card: card.worker_id)
+        return self.crew.present()
 
     async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -221,9 +221,7 @@ def _ways(gateway: Gateway, row: Row, base: str) -> list[dict[str, Any]]:
 
 @get("/workers", include_in_schema=False)
 async def workers(gateway: Given) -> Response[str]:
-    now = time.time()
-    found = [resources.worker(item, now) for item in gateway.index.workers()]
-    return page(gateway, "workers.html", here="workers", workers=found)
+    return page(gateway, "workers.html", here="workers", workers=await api.crew(gateway))
 
 
 @get("/dead-letters", include_in_schema=False)

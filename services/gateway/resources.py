@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from services.gateway.crew import Task
 from services.gateway.index import Live
 from services.gateway.table import Row
 from services.notices import LOSSES
@@ -209,10 +211,16 @@ def cell(event: SegmentEvent) -> dict[str, Any]:
     }
 
 
-def worker(item: Worker, now: float) -> dict[str, Any]:
+def worker(item: Worker, now: float, at_work: Sequence[tuple[Task, str]] = ()) -> dict[str, Any]:
+    """A converter; `at_work`: what it is at, each with its film's title."""
     return {
         **item.model_dump(mode="json", exclude={"schema_version", "started_at", "seen_at"}),
         "started_at": timestamp(item.started_at),
         "seen_at": timestamp(item.seen_at),
         "silent_seconds": round(max(0.0, now - item.seen_at), 1),
-    }
+        "at_work": [
+            {"job_id": task.job_id, "generation": task.generation, "segment_index": task.segment_index, "title": title,
+             "page": f"/jobs/{task.job_id}"}
+            for task, title in at_work
+        ],
+    }  # fmt: skip

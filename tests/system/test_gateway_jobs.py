@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 
-from stereospot import keys, records
+from stereospot import keys, records, subjects
 from stereospot.jobs import Phase
-from stereospot.messages import Failure, Film
+from stereospot.messages import Failure, Film, Worker
 from tests.support import Nats, eventually
 from tests.system.gateway import CLIP, FILM, Served, move, served, upload
+from tests.system.showing import Showing
 
 
 async def test_a_job_may_ask_for_a_pool_by_its_label(gateway: Served) -> None:
@@ -175,3 +176,25 @@ async def test_a_film_that_lacks_frames_is_not_plainly_done(gateway: Served) -> 
     assert (jobs[cut]["stage_label"], jobs[cut]["lacks"]) == ("Done, with a warning", [text])
     page = (await gateway.client.get("/jobs", headers={"Accept": "text/html"})).text
     assert page.count("Done, with a warning") == 1
+
+
+async def test_a_worker_says_which_film_and_which_segment_it_is_at(gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    card = Worker(
+        worker_id="w1", host="h", pid=1, pool="cpu", slots=3, busy=("J1.1.0", "gone.2.7"), started_at=1.0, seen_at=10.0
+    )
+    await gateway.context.bus.bucket(subjects.WORKERS).put("w1", card)
+
+    async def at_work(*wanted: tuple[str, int, str]) -> bool:
+        found = (await gateway.client.get("/api/v1/workers")).json()["workers"]
+        return [(of["job_id"], of["segment_index"], of["title"]) for item in found for of in item["at_work"]] == [
+            *wanted
+        ]
+
+    await eventually(lambda: at_work(("J1", 0, "Holiday"), ("gone", 7, "")), what="what its card says")
+    await showing.tell(1, "running", at=11.0)
+    await showing.tell(0, "done", at=12.0)
+    await eventually(lambda: at_work(("J1", 1, "Holiday"), ("gone", 7, "")), what="what it said since")
+    (worker,) = (await gateway.client.get("/api/v1/workers")).json()["workers"]
+    assert worker["at_work"][0]["page"] == "/jobs/J1"

@@ -16,6 +16,8 @@ from tests.system.showing import film
 
 pytestmark = pytest.mark.browser
 
+METRICS = "Emulation.setDeviceMetricsOverride"
+
 READ = """
 const read = (selector, across) => {
   const pane = [document.querySelector("ss-try").below, document.querySelector("ss-try").above][selector];
@@ -50,7 +52,9 @@ async def test_from_the_drop_zone_to_the_whole_film(page: Page, tmp_path: Path) 
     path = tmp_path / "Grey.mp4"
     path.write_bytes(film(12))
     await page.open("/")
-    await page.run("document.querySelector('details.more').open = true; document.querySelector('[name=try]').click()")
+    # What is worth trying is seen without opening anything.
+    assert await page.run("return document.querySelector('[name=try]').checkVisibility()")
+    await page.run("document.querySelector('[name=try]').click()")
     await page.run("document.querySelector('[name=layout]').value = 'half-tb'")
     await page.do(lambda driver: driver.find_element("css selector", "input[type=file]").send_keys(str(path)))
     await page.wait("location.pathname.startsWith('/try/')")
@@ -109,6 +113,9 @@ async def test_from_the_drop_zone_to_the_whole_film(page: Page, tmp_path: Path) 
     links = "[...document.querySelectorAll('.card h3 a')].map((item) => item.pathname)"
     listed = await page.run(f"return {links}")
     assert len(listed) == 3
+    # Their cards say what is in them, and not how long the film is.
+    lengths = await page.run("return [...document.querySelectorAll('.card .length')].map((item) => item.textContent)")
+    assert lengths == ["3 × 2 s"] * 3
     assert all(link.startswith("/try/") for link in listed)
     await page.open("/jobs")
     assert await page.run(f"return {links}") == [f"/jobs/{job_id}"]

@@ -1,8 +1,8 @@
 // Try before you convert: three places of a film with two settings, one picture above the other, parted by a slider.
 import { announce, ask, clock, post, subscribe } from "./stream.js";
 import { doneOf } from "./segments.js";
+import { describe } from "./fields.js";
 import { Glass } from "./glass.js";
-import { describe } from "./uploader.js";
 
 const FINISHED = ["failed", "cancelled"];
 
@@ -10,6 +10,7 @@ class Try extends HTMLElement {
   connectedCallback() {
     this.stage = this.querySelector("[data-stage]");
     this.curtain = this.querySelector("[data-curtain]");
+    this.poster = this.querySelector("[data-poster]");
     this.split = this.querySelector("[data-split]");
     this.pair = this.querySelector("[data-pair]");
     this.look = this.querySelector("[data-look]");
@@ -222,6 +223,7 @@ class Try extends HTMLElement {
     const films = await Promise.all([this.film(below), above && above !== below ? this.film(above) : null]);
     if (turn !== this.turn) return;
     this.look.disabled = pair === "depth";
+    if (this.poster) this.poster.hidden = Boolean(films[0]);
     if (!films[0]) {
       this.curtain.hidden = false;
       this.curtain.textContent = this.sets[below] ? "This place is being converted" : "Three places of the film, two seconds each, before all of it.";

@@ -96,8 +96,11 @@ export class Upload {
     return this.location.split("/").pop();
   }
 
-  /** The job is made: nothing to resume any more. */
-  forget() { keep(this.key, null); }
+  /** The job is made, or the server has dropped what it refused: there is nothing to resume, and nothing to discard. */
+  forget() {
+    keep(this.key, null);
+    this.location = null;
+  }
 
   pause() {
     this.paused = true;

@@ -1,4 +1,5 @@
 // The drop zone: films go up one after the other, each becomes a job as soon as it is stored, or samples of one.
+import { describe } from "./fields.js";
 import { PartsUpload } from "./parts.js";
 import { announce, post } from "./stream.js";
 import { Upload, discard, unfinished } from "./upload.js";
@@ -138,6 +139,7 @@ class Uploader extends HTMLElement {
       if (item.file.size === 0) throw new Error("The file is empty.");
       if (item.file.size > Number(this.dataset.limit)) throw new Error("The file is larger than the limit.");
       const upload = await item.upload.send();
+      item.stored = true;
       item.say("Stored. Making the job");
       const address = await item.upload.patiently(() => this.make(item, upload));
       item.upload.forget();
@@ -148,6 +150,7 @@ class Uploader extends HTMLElement {
       this.busy = false;
       if (alone) location.assign(address);
     } catch (problem) {
+      if (problem.final && !item.stored) item.upload.forget();
       if (!item.stopped) this.failed(item, problem);
     }
     this.busy = false;
@@ -183,21 +186,6 @@ const NAMED = 8;
 const isFilm = (file) => file.type.startsWith("video/") || /\.(mkv|ts|m2ts|mts|avi|flv|wmv|vob|mpg|ogv|nut)$/i.test(file.name);
 
 const percent = (ratio) => `${Math.floor(100 * ratio)} %`;
-
-const SAYS = {
-  convergence: (value) => (value < 0.35 ? "far" : value > 0.65 ? "near" : "middle"),
-  divergence: (value) => `${value.toFixed(1)} %`,
-};
-
-/** Keep the words beside a form's sliders true; with `untouched`, one that nobody moved stays as the page says it. */
-export function describe(form, untouched = false) {
-  const say = (range) => { form.querySelector(`output[data-for=${range.name}]`).textContent = SAYS[range.name](Number(range.value)); };
-  for (const range of form.querySelectorAll("input[type=range]")) {
-    if (!untouched) say(range);
-    if (!range.described) range.addEventListener("input", () => say(range));
-    range.described = true;
-  }
-}
 
 /** Seconds of a film as far as this browser can tell; null for containers that it does not know. */
 function lengthOf(file) {

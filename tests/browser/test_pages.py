@@ -369,3 +369,129 @@ async def test_a_card_whose_picture_cannot_be_had_shows_the_rings(page: Page, ga
     await page.wait(f"!{picture}.querySelector('img') && {picture}.querySelector('svg').checkVisibility()")
     [missing] = await page.complaints()
     assert "not-there" in missing
+
+
+async def test_the_strip_has_the_scrubbers_scale(page: Page, gateway: Served) -> None:
+    lengths = (1, 3, 2, 6)
+    showing = Showing(gateway.context, "J1", lengths=lengths)
+    await showing.begin()
+    await showing.convert(0, 1, 2)
+    await page.open("/jobs/J1")
+    cells = "[...document.querySelectorAll('ss-strip button')]"
+    await page.wait(f"{cells}.length === 4 && {VIDEO}.readyState >= 2")
+    found = await page.run(
+        f"""
+        const {{ left, width }} = document.querySelector(".strip").getBoundingClientRect();
+        return {cells}.map((cell) => (cell.getBoundingClientRect().left - left) / width);
+        """
+    )
+    assert found == pytest.approx([sum(lengths[:index]) / sum(lengths) for index in range(4)], abs=0.01)
+    # Where the film plays is in the cell that is underlined, however long its neighbours are.
+    await page.run("document.querySelector('ss-player').seekTo(2.5, false)")
+    await page.wait(f"{cells}.findIndex((cell) => cell.matches('.here')) === 1")
+    inside = await page.run(
+        """
+        const scrub = document.querySelector(".scrub").getBoundingClientRect();
+        const knob = scrub.left + (2.5 / 12) * scrub.width;
+        const { left, right } = document.querySelector(".here").getBoundingClientRect();
+        return left < knob && knob < right;
+        """
+    )
+    assert inside
+    # A new word about the segment keeps its mark.
+    await showing.tell(1, "retrying")
+    await page.run("document.querySelector('ss-strip').here(3)")
+    await showing.tell(3, "running")
+    await page.wait(f"{cells}[3].matches('.running.here')")
+
+
+async def test_a_strip_of_very_many_segments_stays_in_rows_of_cells_that_can_be_pressed(
+    page: Page, gateway: Served
+) -> None:
+    await Showing(gateway.context, "J1", lengths=(1, 2) * 600).begin()
+    await page.open("/jobs/J1")
+    cells = "document.querySelectorAll('ss-strip button')"
+    await page.wait(f"{cells}.length === 1200")
+    widths = await page.run(f"return [...{cells}].map((cell) => cell.getBoundingClientRect().width)")
+    assert min(widths) == pytest.approx(max(widths), abs=0.1)
+    assert min(widths) > 6
+    took = await page.run(
+        """
+        const strip = document.querySelector("ss-strip");
+        const job = document.querySelector("ss-job");
+        const begun = performance.now();
+        for (let turn = 0; turn < 20; turn += 1) { strip.show(job.segments, job.state); strip.offsetHeight; }
+        return (performance.now() - begun) / 20;
+        """
+    )
+    print(f"a strip of 1200 segments is brought up to date in {took:.2f} ms")
+    assert took < 16
+
+
+COPY = "document.querySelector('[data-copy]')"
+
+
+async def test_the_command_is_copied_and_only_then_says_so(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    grant = {"permissions": ["clipboardReadWrite"], "origin": gateway.url}
+    await page.do(lambda driver: driver.execute_cdp_cmd("Browser.grantPermissions", grant))
+    await page.open("/jobs/J1")
+    await page.do(lambda driver: driver.find_element("css selector", "[data-copy]").click())
+    await page.wait(f"{COPY}.textContent === 'Copied'")
+    copied = await page.run("return navigator.clipboard.readText()")
+    assert copied.startswith("curl ")
+    assert gateway.url in copied
+    # As on a plain address in the network, where a page has no clipboard.
+    await page.open("/jobs/J1")
+    await page.run("navigator.clipboard.writeText('something else')")
+    await page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })")
+    await page.do(lambda driver: driver.find_element("css selector", "[data-copy]").click())
+    await page.wait(f"{COPY}.textContent === 'Copied'")
+    await page.run("delete navigator.clipboard")
+    assert await page.run("return navigator.clipboard.readText()") == copied
+    assert not await page.run("return document.querySelector('[data-by-hand]').checkVisibility()")
+
+
+async def test_a_command_that_cannot_be_copied_is_shown_chosen(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    await page.open("/jobs/J1")
+    await page.run(
+        """
+        Object.defineProperty(navigator, "clipboard", { value: undefined });
+        document.execCommand = () => false;
+        """
+    )
+    await page.do(lambda driver: driver.find_element("css selector", "[data-copy]").click())
+    await page.wait("document.querySelector('[data-by-hand]').checkVisibility()")
+    assert await page.run(f"return {COPY}.textContent") == "Copy as curl"
+    chosen = """
+        const { value, selectionStart: start, selectionEnd: end } = document.activeElement;
+        return value.slice(start, end);
+    """
+    assert (await page.run(chosen)).startswith("curl ")
+
+
+async def test_the_head_stays_where_it_is_from_page_to_page(page: Page, gateway: Served) -> None:
+    """Also from one that scrolls to one that does not."""
+    await Showing(gateway.context, "J1").begin()
+    places: dict[str, float] = {}
+    for path in ("/jobs/J1", "/workers"):
+        await page.open(path)
+        places[path] = await page.run("return document.querySelector('.brand').getBoundingClientRect().left")
+        scrolls = await page.run("return document.documentElement.scrollHeight > innerHeight")
+        assert scrolls is (path == "/jobs/J1")
+    assert len(set(places.values())) == 1
+
+
+async def test_the_history_speaks_words(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    await page.open("/jobs/J1")
+    lines: list[str] = await page.run(
+        """
+        return [...document.querySelectorAll(".history li")].map((item) => {
+          item.querySelector("time").remove();
+          return item.textContent.trim();
+        });
+        """
+    )
+    assert lines == ["Reading the film", "Converting"]

@@ -1,6 +1,7 @@
 // Every page loads this one module; what is not on the page costs nothing but its download.
 import "./uploader.js";
 import "./jobs.js";
+import "./strip.js";
 import "./job.js";
 import "./player.js";
 import "./try.js";

@@ -1,7 +1,7 @@
 // Lists of films that keep themselves true: cards are rendered by the server, numbers in them are moved here.
-import { announce, ask, figures, post, subscribe } from "./stream.js";
+import { FINISHED, fragment, update } from "./cards.js";
+import { announce, ask, post, subscribe } from "./stream.js";
 
-const FINISHED = new Set(["completed", "failed", "cancelled", "deleted"]);
 const SHOWS = {
   all: () => true,
   active: (phase) => !FINISHED.has(phase),
@@ -10,22 +10,6 @@ const SHOWS = {
   cancelled: (phase) => phase === "cancelled",
 };
 const KINDS = { all: () => true, films: (job) => !job.is_sample, samples: (job) => job.is_sample };
-
-export function update(root, job) {
-  const set = (selector, apply) => { for (const found of root.querySelectorAll(selector)) apply(found); };
-  set("[data-label]", (label) => { label.textContent = job.stage_label; });
-  // A finished film's card says how old it is there, as the server wrote it.
-  if (!FINISHED.has(job.phase) || !root.matches(".card")) set("[data-figures]", (place) => { place.textContent = figures(job.progress); });
-  set("[data-progress]", (bar) => { bar.value = job.progress.ratio; });
-}
-
-export async function fragment(path) {
-  const answer = await fetch(path, { headers: { Accept: "text/html" } });
-  if (!answer.ok) return null;
-  const holder = document.createElement("template");
-  holder.innerHTML = await answer.text();
-  return holder.content;
-}
 
 class Jobs extends HTMLElement {
   connectedCallback() {
@@ -191,7 +175,7 @@ class Jobs extends HTMLElement {
 }
 
 /** A picture that cannot be had gives way to the rings; the next word about its film asks for it again. */
-document.addEventListener("error", ({ target }) => { if (target.matches(".picture img")) target.remove(); }, true);
+document.addEventListener("error", ({ target }) => { if (target.matches(".picture img, .screen .poster")) target.remove(); }, true);
 for (const picture of document.querySelectorAll(".picture img")) if (picture.complete && !picture.naturalWidth) picture.remove();
 
 class Workers extends HTMLElement {
@@ -211,15 +195,20 @@ for (const button of document.querySelectorAll("[data-letter-action]")) {
   button.addEventListener("click", async () => {
     const row = button.closest("[data-letter]");
     const path = `/api/v1/dead-letters/${row.dataset.letter}`;
+    const again = button.dataset.letterAction === "retry";
     button.disabled = true;
     try {
-      if (button.dataset.letterAction === "retry") await post(`${path}/retry`);
+      if (again) await post(`${path}/retry`);
       else await ask(path, { method: "DELETE" });
+      announce(again ? "It is tried again" : "Discarded");
       row.remove();
-      announce("Done");
+      // What stands there when there are none is the server's to say.
+      if (!document.querySelector("[data-letter]")) location.reload();
     } catch (problem) {
       button.disabled = false;
-      row.querySelector(".fine").textContent = problem.message;
+      const said = row.querySelector("[data-refused]");
+      said.textContent = problem.message;
+      said.hidden = false;
     }
   });
 }

@@ -119,3 +119,18 @@ async def test_from_the_drop_zone_to_the_whole_film(page: Page, tmp_path: Path) 
     assert all(link.startswith("/try/") for link in listed)
     await page.open("/jobs")
     assert await page.run(f"return {links}") == [f"/jobs/{job_id}"]
+    # A film that is there already is tried from its picture on, with what to press in view.
+    small = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    try:
+        await page.do(lambda driver: driver.execute_cdp_cmd(METRICS, small))
+        await page.open(f"/try/{job_id}")
+        poster = "document.querySelector('[data-stage] img')"
+        await page.wait(f"{poster}.naturalWidth > 0 && {poster}.checkVisibility()")
+        for name in ("a", "b"):
+            button = f"document.querySelector('[data-setting={name}] [type=submit]').getBoundingClientRect()"
+            assert await page.run(f"return {button}.bottom <= innerHeight"), name
+        await page.run("document.querySelector('[data-setting=a] [type=submit]').click()")
+        await page.wait("!document.querySelector('[data-split]').hidden", seconds=90)
+        assert not await page.run(f"return {poster}.checkVisibility()")
+    finally:
+        await page.do(lambda driver: driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {}))

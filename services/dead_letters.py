@@ -30,6 +30,10 @@ _QUEUES = frozenset({subjects.WORK, subjects.CONVERT, subjects.DONE, subjects.LI
 """Streams in which a message that nobody may have any more stays until it is removed."""
 
 
+JOBLESS = frozenset({"work-submit", "work-delete"})
+"""Work that needs no job that is there: it makes one, or clears one away."""
+
+
 # ---- the net ---------------------------------------------------------------------------------------------
 async def handle(context: Context, delivery: Delivery) -> Outcome:
     """One advisory: bury the message it speaks of; what its handler, or one of us, had begun is finished."""
@@ -129,7 +133,7 @@ async def retry(bus: Bus, dead_id: str) -> DeadLetter:
         raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id}.")
     letter = DeadLetter.model_validate_json(found.data)
     job = await records.get_job(bus, letter.job_id) if letter.job_id else None
-    if letter.job_id and letter.kind != "work-submit" and (job is None or job[0].phase is Phase.DELETED):
+    if letter.job_id and letter.kind not in JOBLESS and (job is None or job[0].phase is Phase.DELETED):
         raise errors.error("CONFLICT", "The job of this letter was deleted.")
     if job is not None and job[0].phase in (Phase.FAILED, Phase.CANCELLED):
         await operations.retry(bus, job[0].job_id)

@@ -25,6 +25,8 @@ class DeadLetter(BaseModel):
     error: Failed
     subject: str
     original: str = Field(description="the message's body, at most its first 4096 characters")
+    can_retry: bool = Field(description="whether trying again may help, by what is known of its job and of its error")
+    why_not: str | None = Field(description="why it cannot, in a sentence")
 
 
 class DeadLetterList(BaseModel):

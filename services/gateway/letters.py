@@ -6,13 +6,14 @@ Below `/api/v1`, and as `/dlq` at the root with the words of the older pipeline.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath, QueryParameter
 
 from services import dead_letters
-from services.gateway import resources
+from services.gateway import resources, second_try
 from services.gateway.api import Limit
 from services.gateway.idempotency import Once, once
 from services.gateway.state import Gateway, Given
@@ -29,7 +30,7 @@ async def list_dead_letters(
 ) -> dict[str, Any]:
     """Messages that will not be tried again by themselves, newest first."""
     found, more = await listed(gateway, cursor, limit)
-    return {"dead_letters": [letter_resource(item) for item in found], "next": more}
+    return {"dead_letters": await resources_of(gateway, found), "next": more}
 
 
 async def listed(gateway: Gateway, cursor: str | None, limit: int) -> tuple[list[DeadLetter], str | None]:
@@ -50,7 +51,18 @@ async def listed(gateway: Gateway, cursor: str | None, limit: int) -> tuple[list
     return shown, encode_cursor(shown[-1].at, shown[-1].dead_id) if len(behind) > limit else None
 
 
-def letter_resource(item: DeadLetter) -> dict[str, Any]:
+async def resources_of(gateway: Gateway, found: Sequence[DeadLetter]) -> list[dict[str, Any]]:
+    return [letter_resource(item, await _hopeless(gateway, item)) for item in found]
+
+
+async def _hopeless(gateway: Gateway, item: DeadLetter) -> str | None:
+    """Why trying it again cannot help, by what the index knows of its job."""
+    row = await gateway.index.known(item.job_id) if item.job_id is not None else None
+    return second_try.why_not(item, None if row is None else row.job)
+
+
+def letter_resource(item: DeadLetter, why_not: str | None = None) -> dict[str, Any]:
+    """A letter; `why_not`: why trying its work again cannot help."""
     return {
         "dead_id": item.dead_id,
         "kind": item.kind,
@@ -61,6 +73,8 @@ def letter_resource(item: DeadLetter) -> dict[str, Any]:
         "error": resources.failure(item.failure),
         "subject": item.subject,
         "original": item.original[:4096],
+        "can_retry": why_not is None,
+        "why_not": why_not,
     }
 
 
@@ -70,7 +84,7 @@ async def get_dead_letter(gateway: Given, dead_id: FromPath[str]) -> dict[str, A
     found = await dead_letters.find(gateway.context.bus, dead_id)
     if found is None:
         raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
-    return letter_resource(found)
+    return letter_resource(found, await _hopeless(gateway, found))
 
 
 @post("/dead-letters/{dead_id:str}/retry", status_code=200)

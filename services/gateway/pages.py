@@ -227,7 +227,7 @@ async def workers(gateway: Given) -> Response[str]:
 @get("/dead-letters", include_in_schema=False)
 async def given_up(gateway: Given, cursor: FromQuery[str | None] = None) -> Response[str]:
     found, more = await letters.listed(gateway, cursor, 50)
-    shown = [letters.letter_resource(item) for item in found]
+    shown = await letters.resources_of(gateway, found)
     return page(gateway, "letters.html", here="letters", letters=shown, next=more)
 
 

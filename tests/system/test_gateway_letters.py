@@ -8,18 +8,20 @@ from stereospot import errors, subjects
 from stereospot.bus import Delivery
 from stereospot.letters import dead_letter
 from stereospot.messages import Failure
+from tests.support import eventually
 from tests.system.gateway import Served
+from tests.system.showing import Showing
 
 FAILURE = Failure.of(errors.error("CORRUPT_INPUT", "no picture"))
 
 
-async def bury(gateway: Served, number: int, at: float) -> str:
+async def bury(gateway: Served, number: int, at: float, failure: Failure = FAILURE) -> str:
     """A letter; returns its id."""
     source = Delivery(
-        subject=subjects.work("plan", "J1"), data=b"{}", attempt=4, stream=subjects.WORK, stream_sequence=number,
-        headers={},
+        subject=subjects.work("plan", "J1"), data=b'{"job_id": "J1"}', attempt=4, stream=subjects.WORK,
+        stream_sequence=number, headers={},
     )  # fmt: skip
-    made = dead_letter(source, FAILURE, worker_id="w", at=at)
+    made = dead_letter(source, failure, worker_id="w", at=at)
     await gateway.context.bus.publish(subjects.dead(made.kind, made.dead_id), made)
     return made.dead_id
 
@@ -70,3 +72,37 @@ async def test_the_page_leads_to_older_ones(gateway: Served) -> None:
     link = first.partition('<a rel="next" href="')[2].partition('"')[0]
     second = (await gateway.client.get(link, headers=html)).text
     assert [second.count("data-letter="), second.count(f'data-letter="{ids[0]}"'), second.count("cursor=")] == [1, 1, 0]
+
+
+async def test_a_letter_says_whether_another_try_can_help(gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    helps = await bury(gateway, 1, 1.0, Failure.of(errors.error("ATTEMPTS_EXHAUSTED")))
+    never = await bury(gateway, 2, 2.0, FAILURE)
+
+    async def told() -> bool:
+        found = {item["dead_id"]: item for item in (await listed(gateway))["dead_letters"]}
+        assert not found[never]["can_retry"]
+        return bool(found[helps]["can_retry"]) and found[helps]["why_not"] is None
+
+    await eventually(told, what="a letter of a job that is there")
+    one = (await gateway.client.get(f"/api/v1/dead-letters/{never}")).json()
+    assert "would fail again" in one["why_not"]
+    assert (await gateway.client.delete("/api/v1/jobs/J1")).status_code == 204
+
+    async def gone() -> bool:
+        found = (await gateway.client.get(f"/api/v1/dead-letters/{helps}")).json()
+        return found["why_not"] == "Its film was removed."
+
+    await eventually(gone, what="the job's end")
+
+
+async def test_clearing_away_what_was_removed_can_be_tried_again(gateway: Served) -> None:
+    source = Delivery(
+        subject=subjects.work("delete", "J9"), data=b'{"job_id": "J9"}', attempt=4, stream=subjects.WORK,
+        stream_sequence=1, headers={},
+    )  # fmt: skip
+    made = dead_letter(source, Failure.of(errors.error("STORAGE_UNAVAILABLE")), worker_id="w", at=1.0)
+    await gateway.context.bus.publish(subjects.dead(made.kind, made.dead_id), made)
+    answer = await gateway.client.post(f"/api/v1/dead-letters/{made.dead_id}/retry")
+    assert answer.status_code == 200, answer.text
+    assert await gateway.context.bus.last(subjects.WORK, subjects.work("delete", "J9")) is not None

@@ -31,6 +31,7 @@ def job(phase: Phase, generation: int = 2, attempt: int = 2) -> Job:
 DELETE: dict[str, Any] = {"kind": "work-delete", "subject": "stereospot.work.delete.J1", "original": '{"job_id": "J1"}'}
 SUBMIT: dict[str, Any] = {"kind": "work-submit", "subject": "stereospot.work.submit.J1", "original": "no JSON"}
 BROKER: dict[str, Any] = {"kind": "state", "subject": "$KV.state.trigger.J1.2", "original": "[]"}
+NOBODYS: dict[str, Any] = BROKER | {"job_id": None}
 
 TABLE: list[tuple[DeadLetter, Job | None, str | None]] = [
     (letter(), job(Phase.FAILED), None),
@@ -49,7 +50,7 @@ TABLE: list[tuple[DeadLetter, Job | None, str | None]] = [
     (letter("INVALID_OPTIONS", **SUBMIT), None, "would fail again"),
     (letter(**BROKER), job(Phase.FAILED), None),
     (letter(**BROKER), job(Phase.ASSEMBLING), "no message"),
-    (letter(**BROKER | {"job_id": None}), None, "no message"),
+    (letter(**NOBODYS), None, "no message"),
 ]
 
 

@@ -43,8 +43,11 @@ PLAYED = frozenset({Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING, Phase.CO
 NEAR = 2
 """Segments that a cut is soon done with: nobody needs another one for them."""
 
-PLAYHEAD_SECONDS = 0.5
-"""How often a job's record is looked at for where somebody watches."""
+PLAYHEAD_SECONDS = 0.1
+"""How often a job's record is looked at for where somebody watches; who jumps waits for it, and a look is cheap."""
+
+PAUSE_SECONDS = 0.5
+"""Before another try where a cut from the playhead could not be."""
 
 LONGEST_PAUSE = 1.0
 """Seconds between two looks for the next part of a plan whose scan is still going on."""
@@ -148,9 +151,8 @@ class Audio:
             try:
                 await track.recall()
                 first = track.end(await self._playhead(job))
-                total = await self._plans.total(job.job_id, job.generation)
-                is_behind = total is not None and first >= total.segments
-                if first == tried or is_behind or first <= track.end(0) + NEAR:
+                is_near = first == tried or first <= track.end(0) + NEAR
+                if is_near or await self._is_behind(job, first):
                     await asyncio.sleep(PLAYHEAD_SECONDS)
                     continue
                 tried = first
@@ -164,7 +166,7 @@ class Audio:
                 # The cut from the beginning comes here too, only later; what is wrong with the film it will tell.
                 _log.info("no cut from the playhead", action="ignore", job_id=job.job_id, code=error.code)
                 tried = 0 if isinstance(error, errors.Transient) else tried
-                await asyncio.sleep(PLAYHEAD_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS)
             except Exception:
                 # This cut is a favour: what breaks in it must not cost the one from the beginning.
                 _log.exception("the cut from the playhead broke", action="ignore", job_id=job.job_id)
@@ -174,6 +176,11 @@ class Audio:
         """The segment where somebody watches; 0 where nobody does."""
         found = await records.get_job(self._bus, job.job_id)
         return (found[0].playhead or 0) if found is not None else 0
+
+    async def _is_behind(self, job: Job, index: int) -> bool:
+        """Whether the film is known to end before this segment."""
+        total = await self._plans.total(job.job_id, job.generation)
+        return total is not None and index >= total.segments
 
     def _parts(
         self, job: Job, stop: threading.Event, loop: asyncio.AbstractEventLoop, first: int

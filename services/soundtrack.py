@@ -27,6 +27,7 @@ class Soundtrack:
         self._bus = context.bus
         self._job = job
         self._stored: list[set[int]] = [set() for _ in range(tracks)]
+        self._ends: dict[int, int] = {}
         self._recalled = False
         self._told: dict[int, int] = {}
 
@@ -49,10 +50,12 @@ class Soundtrack:
         return all(index in track for track in self._stored)
 
     def end(self, start: int) -> int:
-        """The first segment from `start` on that lacks sound."""
-        while self.is_whole(start):
-            start += 1
-        return start
+        """The first segment from `start` on that lacks sound; asked again it goes on from its last answer."""
+        end = self._ends.get(start, start)
+        while self.is_whole(end):
+            end += 1
+        self._ends[start] = end
+        return end
 
     async def keep(self, chunk: AudioChunk) -> None:
         """Store a chunk, unless it is there already."""

@@ -30,6 +30,7 @@ async def bury(gateway: Served, *codes: str, job_id: str) -> None:
 
 
 async def test_they_speak_words_and_have_buttons_of_a_natural_height(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
     await bury(gateway, "DEPTH_MISSING", "ATTEMPTS_EXHAUSTED", job_id="J1")
     await page.open("/dead-letters")
     texts: list[str] = await page.run(f"return {ROWS}.map((row) => row.textContent.replace(/\\s+/g, ' '))")
@@ -40,9 +41,11 @@ async def test_they_speak_words_and_have_buttons_of_a_natural_height(page: Page,
         "return [...document.querySelectorAll('[data-letter] button')].map((button) => button.offsetHeight)"
     )
     assert set(heights) == {44}
-    # Another try helps where the cause can be mended, and not where the film itself is the cause.
+    # Another try is offered where the server says that it may help; where it cannot, the letter says why.
     offered = f"{ROWS}.map((row) => [...row.querySelectorAll('button')].map((button) => button.textContent))"
     assert await page.run(f"return {offered}") == [["Discard"], ["Try again", "Discard"]]
+    assert "The same would fail again" in texts[0]
+    assert "fail again" not in texts[1]
 
 
 async def test_one_is_tried_again_and_one_is_discarded(page: Page, gateway: Served) -> None:
@@ -67,8 +70,10 @@ async def test_one_is_tried_again_and_one_is_discarded(page: Page, gateway: Serv
 
 
 async def test_what_the_server_refuses_is_said_by_its_letter(page: Page, gateway: Served) -> None:
-    await bury(gateway, "ATTEMPTS_EXHAUSTED", job_id="GONE")
+    await Showing(gateway.context, "J1").begin()
+    await bury(gateway, "ATTEMPTS_EXHAUSTED", job_id="J1")
     await page.open("/dead-letters")
+    assert (await gateway.client.post("/api/v1/jobs/J1/delete")).status_code == 204
     await page.run("document.querySelector('[data-letter-action=retry]').click()")
     note = "document.querySelector('[data-letter] [data-refused]')"
     said = await page.wait(f"{note}.checkVisibility() && {note}.textContent")

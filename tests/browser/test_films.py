@@ -191,3 +191,23 @@ async def test_the_filters_keep_what_was_searched_for(page: Page, gateway: Serve
     assert {item["q"] for item in found} == {"Holi&day x"}
     await page.open("/jobs")
     assert (await page.run(f"return {links}"))[:2] == [{}, {"status": "active"}]
+
+
+async def test_a_film_that_lacks_something_does_not_pass_for_a_whole_one(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    text = "The film ends early: 180 of 377 frames were in the file."
+    label = "document.querySelector('[data-job=J1] [data-label], ss-job [data-label]').textContent"
+    await page.open("/jobs")
+    await page.wait("document.querySelector('.pick')")
+    for phase in (Phase.ASSEMBLING, Phase.COMPLETED):
+
+        def step(job: jobs.Job, to: Phase = phase) -> jobs.Job:
+            moved = jobs.advance(job, to, at=job.updated_at + 1)
+            return moved.with_warning("SOURCE_CUT", text) if to is Phase.COMPLETED else moved
+
+        await records.change_job(gateway.context.bus, "J1", step)
+    # The list that is open says so, as whoever comes later reads it, and so does the film's own page.
+    await page.wait(f"{label} === 'Done, with a warning' && document.querySelector('.card.lacking')")
+    await page.open("/jobs/J1")
+    assert await page.run(f"return {label}") == "Done, with a warning"
+    assert text in await page.run("return document.querySelector('.note.warning').textContent")

@@ -433,7 +433,7 @@ COPY = "document.querySelector('[data-copy]')"
 
 async def test_the_command_is_copied_and_only_then_says_so(page: Page, gateway: Served) -> None:
     await Showing(gateway.context, "J1").begin()
-    grant = {"permissions": ["clipboardReadWrite"], "origin": gateway.url}
+    grant = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": gateway.url}
     await page.do(lambda driver: driver.execute_cdp_cmd("Browser.grantPermissions", grant))
     await page.open("/jobs/J1")
     await page.do(lambda driver: driver.find_element("css selector", "[data-copy]").click())

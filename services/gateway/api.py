@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, patch, post, route
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-import stereospot
 from services import operations
-from services.gateway import resources, tus, uploads
-from services.gateway.idempotency import Once, once
-from services.gateway.requests import JobChanges, NewJob, Seek, create
+from services.gateway import replies, resources, service, tus, uploads
+from services.gateway.idempotency import once
+from services.gateway.requests import JobChanges, Limit, NewJob, Seek, create
 from services.gateway.state import Gateway, Given
 from services.gateway.strip import segments_of
-from services.gateway.table import VISIBLE, Kind, Row, decode_cursor
+from services.gateway.table import Kind, Row, decode_cursor
 from stereospot import errors
 from stereospot.bus import Bus
-from stereospot.jobs import ACTIVE, PUBLIC_STATE, Job, Phase
-from stereospot.messages import Worker
-from stereospot.options import ENGINES, Codec, Layout
-from stereospot.settings import Settings
+from stereospot.jobs import Job
 
 MAX_WAIT_SECONDS = 60.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})", re.ASCII)
 
 JobId = FromPath[str]
-Limit = Annotated[int, QueryParameter(ge=1, le=200)]
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------
-def resource(gateway: Gateway, row: Row) -> dict[str, Any]:
-    live = gateway.index.live(row.job.job_id, row.job.generation)
-    return resources.job_resource(row, live, gateway.token(row))
-
-
-def job_answer(
-    gateway: Gateway, row: Row, *, status: int = 200, headers: dict[str, str] | None = None
-) -> Response[dict[str, Any]]:
-    """A job's resource with its ETag."""
-    named = {"ETag": f'"{row.revision}"', "Cache-Control": "no-cache", **(headers or {})}
-    return Response(resource(gateway, row), status_code=status, headers=named)
-
-
 def if_match(request: Request[Any, Any, Any]) -> int | None:
     """The revision that a change is for, from If-Match; raises PRECONDITION_FAILED for what cannot be one."""
     given = request.headers.get("if-match", "").strip()
@@ -77,13 +58,7 @@ async def create_job(
     """Make a job of an upload or of a file under a configured root."""
     async with once(gateway, request, "job", data.model_dump_json()) as told:
         job = await create(gateway, data, job_id=told.made_id)
-    return await made(gateway, job.job_id, told)
-
-
-async def made(gateway: Gateway, job_id: str, told: Once) -> Response[dict[str, Any]]:
-    """The answer about a job that a request made, now or when it came first."""
-    headers = {"Location": f"/api/v1/jobs/{job_id}"} | told.headers
-    return job_answer(gateway, await gateway.index.fresh(job_id), status=told.made_status, headers=headers)
+    return await replies.made(gateway, job.job_id, told)
 
 
 @get("/jobs")
@@ -104,36 +79,15 @@ async def list_jobs(
         if after is None:
             raise errors.error("INVALID_REQUEST", "This cursor did not come from an earlier answer.")
     page, counts = await asyncio.gather(
-        gateway.index.page(phases_of(status), kind=kind, text=q, after=after, limit=limit),
+        gateway.index.page(resources.phases_of(status), kind=kind, text=q, after=after, limit=limit),
         gateway.index.counts(kind),
     )
     return {
-        "jobs": [resource(gateway, row) for row in page.rows],
+        "jobs": [resources.resource(gateway, row) for row in page.rows],
         "next": page.next_cursor,
-        "counts": public_counts(counts),
+        "counts": resources.public_counts(counts),
         "phases": counts,
     }
-
-
-def phases_of(status: str | None) -> tuple[Phase, ...]:
-    """The phases that a filter names; `active` are all that go on by themselves."""
-    if not status or status == "all":
-        return VISIBLE
-    if status == "active":
-        return tuple(ACTIVE)
-    if status in VISIBLE:
-        return (Phase(status),)
-    found = tuple(phase for phase in VISIBLE if PUBLIC_STATE[phase] == status)
-    if not found:
-        raise errors.error("INVALID_REQUEST", f"There is no state {status[:40]!r}.")
-    return found
-
-
-def public_counts(counts: dict[str, int]) -> dict[str, int]:
-    totals: dict[str, int] = dict.fromkeys(("queued", "processing", "completed", "failed"), 0)
-    for phase in VISIBLE:
-        totals[PUBLIC_STATE[phase]] += counts.get(phase, 0)
-    return totals
 
 
 @get("/jobs/{job_id:str}")
@@ -147,7 +101,7 @@ async def get_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId
     if known == str(row.revision):
         return Response(None, status_code=304, headers={"ETag": f'"{row.revision}"', "Cache-Control": "no-cache"})
     headers = {"Preference-Applied": f"wait={wanted[1]}"} if wanted is not None else {}
-    return job_answer(gateway, row, headers=headers)
+    return replies.job_answer(gateway, row, headers=headers)
 
 
 async def _wait(gateway: Gateway, row: Row, known: str, seconds: float) -> Row:
@@ -171,7 +125,7 @@ async def edit_job(
     revision = if_match(request)
     await expect(gateway, job_id, revision)
     await operations.edit(gateway.context.bus, job_id, revision, title=data.title, priority=data.priority)
-    return job_answer(gateway, await gateway.index.fresh(job_id))
+    return replies.job_answer(gateway, await gateway.index.fresh(job_id))
 
 
 @post("/jobs/{job_id:str}/cancel", status_code=200)
@@ -204,7 +158,7 @@ async def _changed(
                 revision = if_match(request)
                 await expect(gateway, job_id, revision)
                 await change(bus, job_id, revision)
-    return job_answer(gateway, await gateway.index.fresh(job_id), headers=told.headers)
+    return replies.job_answer(gateway, await gateway.index.fresh(job_id), headers=told.headers)
 
 
 @delete("/jobs/{job_id:str}", status_code=204)
@@ -282,75 +236,26 @@ async def upload(
 @get("/workers")
 async def list_workers(gateway: Given) -> dict[str, Any]:
     """Converters that were heard of in the last seconds."""
-    return {"workers": await crew(gateway)}
-
-
-async def crew(gateway: Gateway) -> list[dict[str, Any]]:
-    """Converters that were heard of in the last seconds, each with the films that it is at."""
-    index, now = gateway.index, time.time()
-    found: list[dict[str, Any]] = []
-    for card in index.workers():
-        tasks = index.crew.at_work(card)
-        rows = [await index.known(task.job_id) for task in tasks]
-        titles = [row.job.title if row is not None else "" for row in rows]
-        found.append(resources.worker(card, now, list(zip(tasks, titles, strict=True))))
-    return found
-
-
-async def numbers(gateway: Gateway) -> dict[str, Any]:
-    """What `/stats` of the pipeline seed tells, from the index."""
-    counts = await gateway.index.counts("all")
-    letters = await gateway.context.bus.stream_info("DEAD")
-    page = await gateway.index.page((Phase.COMPLETED,), kind="all", limit=200)
-    recent = [row for row in page.rows if row.job.updated_at > time.time() - 600]
-    queued = public_counts(counts)
-    return {
-        "queue_depth": queued["queued"] + queued["processing"],
-        "dlq_depth": int(letters["state"]["messages"]),
-        "total_jobs": sum(counts.get(phase, 0) for phase in VISIBLE),
-        "jobs_by_status": queued,
-        "processing_rate_per_minute": round(len(recent) / 10, 2),
-        "workers": len(gateway.index.workers()),
-    }
+    return {"workers": await service.crew(gateway)}
 
 
 @get("/stats")
 async def stats(gateway: Given) -> dict[str, Any]:
     """Depths, counts and the rate of the last ten minutes."""
-    return await numbers(gateway)
+    return await service.numbers(gateway)
 
 
 # ---- what this version can do ----------------------------------------------------------------------------
 @get("/capabilities")
 async def capabilities(gateway: Given) -> dict[str, Any]:
     """Limits and options, for clients that build forms of them."""
-    return abilities(gateway.context.settings, gateway.index.workers())
-
-
-def abilities(settings: Settings, workers: Sequence[Worker]) -> dict[str, Any]:
-    """What a gateway with these settings can do, with these converters behind it. Pure."""
-    return {
-        "version": stereospot.__version__,
-        "layouts": [item.value for item in Layout],
-        "codecs": [item.value for item in Codec],
-        "engines": list(ENGINES),
-        "engines_present": sorted({name for item in workers for name in item.engines}),
-        "containers": ["mp4", "mov", "mkv"],
-        "max_upload_bytes": settings.max_upload_bytes,
-        "max_pixels": settings.max_pixels,
-        "max_duration_seconds": settings.max_duration_seconds if math.isfinite(settings.max_duration_seconds) else None,
-        "uploads": {
-            "tus": {"version": tus.VERSION, "extensions": tus.EXTENSIONS.split(","), "checksums": list(tus.ALGORITHMS)},
-            "direct": settings.storage == "s3",
-        },
-        "inputs": ["upload", *(["path"] if settings.roots else [])],
-    }
+    return service.abilities(gateway.context.settings, gateway.index.workers())
 
 
 @get("/errors")
 async def list_errors() -> dict[str, Any]:
     """The catalogue of everything that can go wrong."""
-    return {"errors": [error_resource(code) for code in errors.CATALOGUE]}
+    return {"errors": [resources.error_resource(code) for code in errors.CATALOGUE]}
 
 
 @get("/errors/{code:str}")
@@ -358,18 +263,7 @@ async def get_error(code: FromPath[str]) -> dict[str, Any]:
     """One thing that can go wrong, and what to do then; the `type` of a problem leads here."""
     if code not in errors.CATALOGUE:
         raise errors.error("NOT_FOUND", f"There is no error {code[:64]}.")
-    return error_resource(code)
-
-
-def error_resource(code: str) -> dict[str, Any]:
-    entry = errors.CATALOGUE[code]
-    return {
-        "code": entry.code,
-        "title": entry.sentence,
-        "advice": entry.advice,
-        "status": entry.status,
-        "retryable": entry.kind in ("transient", "resource"),
-    }
+    return resources.error_resource(code)
 
 
 HANDLERS = (

@@ -41,6 +41,7 @@ from services.gateway.feed import Feed
 from services.gateway.guard import Guard
 from services.gateway.index import Index
 from services.gateway.metrics import Metrics
+from services.gateway.shortcut import Shortcut
 from services.gateway.snapshots import Snapshots
 from services.gateway.state import Gateway
 from services.gateway.tokens import Tokens, load_secret
@@ -70,7 +71,8 @@ def create_app(context: Context) -> Litestar:
     gateway = Gateway(context, Index(context.bus), Plans(context.store), Tokens(secret), metrics, Intake(context))
     snapshots = Snapshots(gateway)
     feed = Feed(gateway, snapshots)
-    player = playback.Player(gateway)
+    shortcut = Shortcut(gateway.index)
+    player = playback.Player(gateway, shortcut)
     darkroom = pictures.Darkroom(gateway)
     assets.load()
 
@@ -90,7 +92,7 @@ def create_app(context: Context) -> Litestar:
                     task.cancel()
 
     def guarded(app: ASGIApp) -> ASGIApp:
-        return Guard(app, context.settings, metrics, player)
+        return Guard(app, context.settings, metrics, shortcut)
 
     app = Litestar(
         route_handlers=[

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from services.gateway import api, letters, resources, second_try, segments, tus
+from services.gateway import letters, resources, second_try, segments, service, tus
 from services.gateway.crew import Task
 from services.gateway.strip import Piece
 from services.gateway.table import Row, encode_cursor
@@ -182,11 +182,11 @@ def stats() -> Example:
 
 
 def capabilities() -> Example:
-    return api.abilities(Settings.model_construct(), [_worker()])
+    return service.abilities(Settings.model_construct(), [_worker()])
 
 
 def error() -> Example:
-    return api.error_resource("NOT_FOUND")
+    return resources.error_resource("NOT_FOUND")
 
 
 def catalogue() -> Example:

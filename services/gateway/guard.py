@@ -24,11 +24,10 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from services.gateway.access import LOOPBACK, WILDCARDS, Access
 from services.gateway.metrics import Metrics
 from services.gateway.origins import Trust
-from services.gateway.playback import Player
 from services.gateway.problems import PROBLEM, problem_body
 from services.gateway.render import render, wants_html
+from services.gateway.shortcut import Shortcut
 from stereospot import errors, log
-from stereospot.media.hls import MEDIA_TYPE
 from stereospot.settings import Settings
 
 _log = log.get("gateway")
@@ -58,8 +57,6 @@ HEADERS = (
 
 ISOLATION = (b"cross-origin-opener-policy", b"same-origin")
 """Only where browsers heed it: of an address that they do not trust they say in the console that they ignore it."""
-
-PLAYLIST = ((b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store"))
 
 
 def policy(settings: Settings) -> str:
@@ -137,9 +134,9 @@ def refusal(method: str, headers: dict[str, str], hosts: frozenset[str], *, any_
 class Guard:
     """The outermost ASGI layer."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, player: Player) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, shortcut: Shortcut) -> None:
         self.app = app
-        self.player = player
+        self.shortcut = shortcut
         self.hosts = allowed_hosts(settings)
         self.any_address = settings.host in WILDCARDS
         self.headers = ((b"content-security-policy", policy(settings).encode()), *HEADERS)
@@ -181,19 +178,13 @@ class Guard:
                 message["body"] = b""
             await send(message)
 
-        path = scope["path"]
         try:
             if (reason := refusal(method, headers, self.hosts, any_address=self.any_address)) is not None:
                 await _refuse(scope, answer, errors.error("FORBIDDEN_ORIGIN", reason), request_id)
-            elif (
-                path.startswith("/v/")
-                and method in ("GET", "HEAD")
-                and not scope["query_string"]
-                and (known := self.player.again(path)) is not None
-            ):
-                # What many players ask for again and again takes the short way; its path carries the token.
+            elif (known := self.shortcut.find(scope)) is not None:
+                # Its path carries the token: no key is asked for.
                 extra["path_template"] = known.route
-                await _send_playlist(answer, known.body)
+                await known.send(answer)
             elif await self._is_let_in(scope, headers, answer, request_id):
                 await self.app(scope, receive, answer)
         finally:
@@ -216,12 +207,6 @@ class Guard:
         await send({"type": "http.response.start", "status": 303, "headers": found})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return False
-
-
-async def _send_playlist(send: Send, body: bytes) -> None:
-    headers = [*PLAYLIST, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _asked(scope: HTTPScope) -> list[tuple[str, str]] | None:

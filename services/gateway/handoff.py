@@ -16,7 +16,7 @@ from urllib.parse import quote
 from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath
 
-from services.gateway import api
+from services.gateway import resources
 from services.gateway.origins import Trust
 from services.gateway.playback import NO_STORE, GivenPlayer, NotYet
 from services.gateway.render import render
@@ -62,7 +62,7 @@ def film_path(gateway: Gateway, row: Row) -> str | None:
 
 def hls_path(gateway: Gateway, row: Row) -> str | None:
     """The stream, from the first converted segment on."""
-    return api.resource(gateway, row)["playback"]["hls"]
+    return resources.resource(gateway, row)["playback"]["hls"]
 
 
 def path_of(gateway: Gateway, row: Row) -> str | None:
@@ -103,7 +103,7 @@ async def watch(
 ) -> Response[str]:
     """The player alone; it asks for nothing that is not under this token, so it needs no key."""
     row = await player.row(token, generation)
-    item = api.resource(gateway, row)
+    item = resources.resource(gateway, row)
     if row.job.film is None:
         # To go where nothing is converted yet takes the API: until then the film ends where its stream does.
         item["duration_seconds"] = None

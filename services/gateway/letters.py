@@ -14,8 +14,8 @@ from litestar.params import FromPath, QueryParameter
 
 from services import dead_letters
 from services.gateway import resources, second_try
-from services.gateway.api import Limit
 from services.gateway.idempotency import Once, once
+from services.gateway.requests import Limit
 from services.gateway.state import Gateway, Given
 from services.gateway.table import decode_cursor, encode_cursor
 from stereospot import errors

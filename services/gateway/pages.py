@@ -13,7 +13,19 @@ from urllib.parse import urlsplit
 from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath, FromQuery
 
-from services.gateway import api, formats, handoff, letters, outputs, qr, requests, resources, samples, storyboard
+from services.gateway import (
+    formats,
+    handoff,
+    letters,
+    outputs,
+    qr,
+    replies,
+    requests,
+    resources,
+    samples,
+    service,
+    storyboard,
+)
 from services.gateway.guard import page_uploads
 from services.gateway.origins import is_trustworthy_address
 from services.gateway.render import render, wants_html
@@ -82,9 +94,9 @@ async def home(gateway: Given) -> Response[str]:
         kinds=_kinds(gateway),
         straight=page_uploads(gateway.context.settings),
         here="home",
-        active=[api.resource(gateway, row) for row in active.rows],
-        recent=[api.resource(gateway, row) for row in recent.rows],
-        failed=[api.resource(gateway, row) for row in failed.rows if row.job.updated_at > lately],
+        active=[resources.resource(gateway, row) for row in active.rows],
+        recent=[resources.resource(gateway, row) for row in recent.rows],
+        failed=[resources.resource(gateway, row) for row in failed.rows if row.job.updated_at > lately],
         stays=_stays(gateway),
         total=sum(counts.values()),
     )
@@ -102,7 +114,7 @@ async def jobs(
 ) -> Response[Any]:
     """The list of jobs, as a page or as JSON."""
     kind: Kind = "samples" if status == SAMPLES else "films"
-    phases = api.phases_of(None if kind == "samples" else status)
+    phases = resources.phases_of(None if kind == "samples" else status)
     after = decode_cursor(cursor) if cursor else None
     if cursor and after is None:
         raise errors.error("INVALID_REQUEST", "This cursor did not come from an earlier answer.")
@@ -111,12 +123,12 @@ async def jobs(
         gateway.index.counts(),
         gateway.index.counts("samples"),
     )
-    items = [api.resource(gateway, row) for row in found.rows]
-    public = api.public_counts(counts)
+    items = [resources.resource(gateway, row) for row in found.rows]
+    public = resources.public_counts(counts)
     settings = gateway.context.settings
     if not wants_html(request.headers.get("accept", "")):
         return Response({"jobs": items, "next": found.next_cursor, "counts": public, "total": sum(public.values())})
-    numbers = {name: sum(counts.get(phase, 0) for phase in api.phases_of(name)) for name, _ in FILTERS}
+    numbers = {name: sum(counts.get(phase, 0) for phase in resources.phases_of(name)) for name, _ in FILTERS}
     numbers[SAMPLES] = sum(samples_made.get(phase, 0) for phase in VISIBLE)
     filters = (*FILTERS, (SAMPLES, "Samples")) if numbers[SAMPLES] or kind == "samples" else FILTERS
     return page(
@@ -130,7 +142,7 @@ async def job(request: Request[Any, Any, Any], gateway: Given, job_id: FromPath[
     """A job, as a page or as JSON."""
     row = await gateway.index.fresh(job_id)
     if not wants_html(request.headers.get("accept", "")):
-        return api.job_answer(gateway, row)
+        return replies.job_answer(gateway, row)
     values = await _about(gateway, row)
     return page(gateway, "job.html", here="jobs", strip=_strip(gateway, row), stages=STAGES, **values)
 
@@ -138,7 +150,7 @@ async def job(request: Request[Any, Any, Any], gateway: Given, job_id: FromPath[
 @get("/jobs/{job_id:str}/card", include_in_schema=False)
 async def card(gateway: Given, job_id: FromPath[str]) -> Response[str]:
     """One job's card, which lists put in place when a job is new or changes its phase."""
-    return page(gateway, "_card.html", job=api.resource(gateway, await gateway.index.fresh(job_id)))
+    return page(gateway, "_card.html", job=resources.resource(gateway, await gateway.index.fresh(job_id)))
 
 
 @get("/jobs/{job_id:str}/about", include_in_schema=False)
@@ -151,7 +163,7 @@ async def about(gateway: Given, job_id: FromPath[str]) -> Response[str]:
 async def _about(gateway: Gateway, row: Row) -> dict[str, Any]:
     """What `_about.html` shows."""
     return {
-        "job": api.resource(gateway, row),
+        "job": resources.resource(gateway, row),
         "files": await outputs.listed(gateway, row.job),
         "curl": requests.as_curl(row.job, gateway.context.settings),
     }
@@ -161,14 +173,14 @@ async def _about(gateway: Gateway, row: Row) -> dict[str, Any]:
 async def watch(gateway: Given, job_id: FromPath[str]) -> Response[str]:
     """The player alone."""
     row = await gateway.index.fresh(job_id)
-    return page(gateway, "watch.html", here="watch", job=api.resource(gateway, row), strip=_strip(gateway, row))
+    return page(gateway, "watch.html", here="watch", job=resources.resource(gateway, row), strip=_strip(gateway, row))
 
 
 @get("/try/{job_id:str}", include_in_schema=False)
 async def try_out(gateway: Given, job_id: FromPath[str]) -> Response[str]:
     """Samples of a job's film with two settings, side by side; `job_id` is any job of that film."""
     row = await gateway.index.fresh(job_id)
-    return page(gateway, "try.html", here="jobs", job=api.resource(gateway, row))
+    return page(gateway, "try.html", here="jobs", job=resources.resource(gateway, row))
 
 
 @get(["/launch", "/launch/{job_id:str}"], include_in_schema=False)
@@ -176,7 +188,7 @@ async def launch(request: Request[Any, Any, Any], gateway: Given) -> Response[st
     """How to open the film in a headset, or in a player of one's own."""
     job_id = request.path_params.get("job_id")
     row = await gateway.index.fresh(job_id) if job_id else None
-    item = api.resource(gateway, row) if row is not None else None
+    item = resources.resource(gateway, row) if row is not None else None
     base = handoff.base_url(request, gateway)
     ways = [] if row is None else _ways(gateway, row, base)
     return page(
@@ -221,7 +233,7 @@ def _ways(gateway: Gateway, row: Row, base: str) -> list[dict[str, Any]]:
 
 @get("/workers", include_in_schema=False)
 async def workers(gateway: Given) -> Response[str]:
-    return page(gateway, "workers.html", here="workers", workers=await api.crew(gateway))
+    return page(gateway, "workers.html", here="workers", workers=await service.crew(gateway))
 
 
 @get("/dead-letters", include_in_schema=False)
@@ -233,7 +245,7 @@ async def given_up(gateway: Given, cursor: FromQuery[str | None] = None) -> Resp
 
 def _kinds(gateway: Gateway) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
     """(option, its name, its default in words, [(value, words)]): of everything only what can be made here now."""
-    there = api.abilities(gateway.context.settings, gateway.index.workers())
+    there = service.abilities(gateway.context.settings, gateway.index.workers())
     engines = [(name, formats.engine(name)) for name in there["engines_present"] if name not in UNSEEN_ENGINES]
     # Of codecs everything is known to the server; those of a GPU need a converter that has one.
     has_gpu = any("cuda" in item.device for item in gateway.index.workers())

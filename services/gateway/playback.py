@@ -22,9 +22,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from services.gateway.problems import problem
+from services.gateway.shortcut import Shortcut
 from services.gateway.state import Gateway
 from services.gateway.table import Row
-from services.gateway.tokens import expiry_of
 from stereospot import errors, keys
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
@@ -62,19 +62,6 @@ class Showing:
         return min(end, self.state.sound_prefix(anchor)) if self.has_sound else end
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A playlist as it was last sent, and what it was made of: it is sent again while all of that is as it was."""
-
-    route: str
-    body: bytes
-    job_id: str
-    generation: int
-    row_revision: int
-    state_revision: int
-    good_until: float
-
-
 class NotYet(Exception):
     """Nothing to play at this place yet: 404 with Retry-After, on which players ask again (they give up on 403)."""
 
@@ -84,40 +71,15 @@ class Player:
     """Finds what a token and a path show; keeps the texts of playlists that many ask for."""
 
     gateway: Gateway
+    shortcut: Shortcut
     _codecs: OrderedDict[str, str] = field(default_factory=OrderedDict[str, str])
     _texts: OrderedDict[tuple[Any, ...], bytes] = field(default_factory=OrderedDict[tuple[Any, ...], bytes])
-    _answers: OrderedDict[str, Answer] = field(default_factory=OrderedDict[str, Answer])
-
-    def again(self, path: str) -> Answer | None:
-        """The same answer as last time, if nothing that it was made of has changed: no await, no parsing.
-
-        Hundreds of players ask for one playlist every few seconds; most of the time there is nothing new in it.
-        """
-        found = self._answers.get(path)
-        if found is None:
-            return None
-        # The path is the one that was asked before, its token with it: only time can make that invalid.
-        row = self.gateway.index.recent(found.job_id)
-        live = self.gateway.index.live(found.job_id, found.generation)
-        if (
-            row is not None
-            and live is not None
-            and (row.revision, live.revision) == (found.row_revision, found.state_revision)
-            and time.time() < found.good_until
-        ):
-            return found
-        del self._answers[path]
-        return None
 
     def remember(self, request: Request[Any, Any, Any], token: str, shown: Showing, body: bytes) -> None:
-        """Keep an answer that was made of what the index holds now."""
-        job_id, generation = shown.row.job.job_id, shown.row.job.generation
-        live = self.gateway.index.live(job_id, generation)
-        if live is None or live.completion is not shown.state or request.url.query:
-            return
-        route = str(request.scope.get("path_template", ""))
-        kept = Answer(route, body, job_id, generation, shown.row.revision, live.revision, expiry_of(token))
-        _keep(self._answers, request.url.path, kept)
+        """Have the next one who asks this sent the same, while it is true."""
+        if not request.url.query:
+            route = str(request.scope.get("path_template", ""))
+            self.shortcut.keep(request.url.path, body, route=route, token=token, row=shown.row, state=shown.state)
 
     async def row(self, token: str, generation: int) -> Row:
         """The job of a token, if it still has this generation; else NOT_FOUND, whatever the reason."""

@@ -6,6 +6,7 @@ import shlex
 from pathlib import PurePath
 from typing import Annotated, Any
 
+from litestar.params import QueryParameter
 from pydantic import BaseModel, ConfigDict, Field
 
 from services import submit
@@ -19,6 +20,10 @@ from stereospot.settings import Settings
 
 MODES = {"sbs": Layout.FULL_SBS, "anaglyph": Layout.ANAGLYPH}
 """The two modes of the older web UI."""
+
+
+Limit = Annotated[int, QueryParameter(ge=1, le=200)]
+"""How many a page of a list holds at most."""
 
 
 class _Request(BaseModel):

@@ -1,4 +1,4 @@
-"""A job as the API, the event streams and the pages show it: one JSON object, made in one place. Pure."""
+"""A job as the API, the event streams and the pages show it: one JSON object, made in one place."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 from services.gateway.crew import Task
 from services.gateway.index import Live
-from services.gateway.table import Row
+from services.gateway.state import Gateway
+from services.gateway.table import VISIBLE, Row
 from services.notices import LOSSES
+from stereospot import errors
 from stereospot.completion import Completion
-from stereospot.jobs import PUBLIC_STATE, Job, Phase
+from stereospot.jobs import ACTIVE, PUBLIC_STATE, Job, Phase
 from stereospot.messages import Failure, SegmentEvent, Worker
 
 LABELS = {
@@ -156,6 +158,12 @@ def job_resource(row: Row, live: Live | None, token: str, *, state: Completion |
     }  # fmt: skip
 
 
+def resource(gateway: Gateway, row: Row) -> dict[str, Any]:
+    """The whole public state of a job as this gateway knows it now."""
+    live = gateway.index.live(row.job.job_id, row.job.generation)
+    return job_resource(row, live, gateway.token(row))
+
+
 def outputs(job: Job) -> list[dict[str, Any]]:
     if job.film is None:
         return []
@@ -224,3 +232,35 @@ def worker(item: Worker, now: float, at_work: Sequence[tuple[Task, str]] = ()) -
             for task, title in at_work
         ],
     }  # fmt: skip
+
+
+def phases_of(status: str | None) -> tuple[Phase, ...]:
+    """The phases that a filter names; `active` are all that go on by themselves."""
+    if not status or status == "all":
+        return VISIBLE
+    if status == "active":
+        return tuple(ACTIVE)
+    if status in VISIBLE:
+        return (Phase(status),)
+    found = tuple(phase for phase in VISIBLE if PUBLIC_STATE[phase] == status)
+    if not found:
+        raise errors.error("INVALID_REQUEST", f"There is no state {status[:40]!r}.")
+    return found
+
+
+def public_counts(counts: dict[str, int]) -> dict[str, int]:
+    totals: dict[str, int] = dict.fromkeys(("queued", "processing", "completed", "failed"), 0)
+    for phase in VISIBLE:
+        totals[PUBLIC_STATE[phase]] += counts.get(phase, 0)
+    return totals
+
+
+def error_resource(code: str) -> dict[str, Any]:
+    entry = errors.CATALOGUE[code]
+    return {
+        "code": entry.code,
+        "title": entry.sentence,
+        "advice": entry.advice,
+        "status": entry.status,
+        "retryable": entry.kind in ("transient", "resource"),
+    }

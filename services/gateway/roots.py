@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.response import Redirect
 
 from services import operations
-from services.gateway import api, handoff, uploads
+from services.gateway import handoff, service, uploads
 from services.gateway.idempotency import once, used_otherwise
 from services.gateway.requests import JobChanges, create_from_upload, options_of
 from services.gateway.resources import timestamp
@@ -134,7 +134,7 @@ async def playlist_one(request: Request[Any, Any, Any], gateway: Given, file_nam
 # ---- the pipeline's numbers ------------------------------------------------------------------------------
 @get("/stats", include_in_schema=False)
 async def stats(gateway: Given) -> dict[str, Any]:
-    return await api.numbers(gateway)
+    return await service.numbers(gateway)
 
 
 @get("/queue", include_in_schema=False)

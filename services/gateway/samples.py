@@ -15,7 +15,7 @@ from litestar.params import FromPath, JSONBody
 from pydantic import BaseModel, ConfigDict, Field
 
 from services import submit
-from services.gateway import api, requests
+from services.gateway import replies, requests
 from services.gateway.idempotency import once
 from services.gateway.playback import GivenPlayer, NotYet
 from services.gateway.state import Gateway, Given
@@ -128,7 +128,7 @@ async def create_samples(
         if found is not None and found[0].phase in _GONE:
             job_id = f"try-{told.made_id or submit.new_id()}"
         job = await submit.create(gateway.context, source, chosen, job_id=job_id, title=title, priority=9, **more)
-    return await api.made(gateway, job.job_id, told)
+    return await replies.made(gateway, job.job_id, told)
 
 
 @post("/api/v1/jobs/{job_id:str}/whole", status_code=201)
@@ -153,7 +153,7 @@ async def convert_whole(
             passthrough=origin.passthrough,
             **inherited(origin, options, gateway.context.settings),
         )
-    return await api.made(gateway, job.job_id, told)
+    return await replies.made(gateway, job.job_id, told)
 
 
 def from_zero(init: bytes, media: bytes) -> bytes:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium import webdriver
 
 from services.gateway import assets
-from stereospot import jobs, keys, records
-from stereospot.messages import Failure
+from stereospot import jobs, keys, records, subjects
+from stereospot.messages import Failure, Worker
 from stereospot.options import Options
 from tests.browser import npm
 from tests.browser.conftest import Page
-from tests.system.gateway import Served
+from tests.browser.test_letters import bury
+from tests.support import Nats
+from tests.system.gateway import Served, served
 from tests.system.showing import VTT, Showing
 
 pytestmark = pytest.mark.browser
@@ -76,12 +81,80 @@ async def test_axe_finds_nothing_on_any_page(page: Page, gateway: Served) -> Non
         await page.wait("document.readyState === 'complete'")
         if path in ("/jobs/J1", "/watch/J1"):
             await page.wait("document.querySelector('video').readyState >= 2")
-        violations: list[str] = await asyncio.to_thread(page.driver.execute_async_script, axe + ";" + AXE)
-        if violations:
+        if violations := await examined(page, axe):
             found[path] = violations
     complaints = await page.complaints()
     assert [item for item in complaints if "not-there" not in item] == []
     assert found == {}
+
+
+async def examined(page: Page, axe: str) -> list[str]:
+    """What axe has against the page as it is, in the dark and in the light."""
+    return await asyncio.to_thread(page.driver.execute_async_script, axe + ";" + AXE)
+
+
+async def test_axe_finds_nothing_in_what_only_trouble_or_a_hand_makes_visible(
+    page: Page, gateway: Served, tmp_path: Path
+) -> None:
+    axe = await asyncio.to_thread(npm.text, "axe-core")
+    await furnish(gateway)
+    await bury(gateway, "NO_FRAMES", "ATTEMPTS_EXHAUSTED", job_id="BAD")
+    refused = tmp_path / "notes.mp4"
+    await asyncio.to_thread(refused.write_bytes, b"only text, whatever its name says\n" * 100)
+    await asyncio.to_thread(page.driver.set_script_timeout, 60)
+    found: dict[str, list[str]] = {}
+
+    await page.open("/")
+    await page.do(lambda driver: driver.find_element("css selector", "input[type=file]").send_keys(str(refused)))
+    await page.wait("document.querySelector('.uploads li.failed')")
+    found["a refused upload"] = await examined(page, axe)
+    # What says why can be read: the axe of a striped ground gives up on it.
+    ground = "getComputedStyle(document.querySelector('.uploads li.failed')).background"
+    assert "gradient" not in await page.run(f"return {ground}")
+    await page.complaints()
+
+    await page.open("/dead-letters")
+    assert await page.run("return document.querySelectorAll('[data-letter]').length") == 2
+    found["dead letters"] = await examined(page, axe)
+
+    await page.open("/jobs")
+    await page.wait("document.querySelectorAll('.pick input').length === 2")
+    await page.run("document.querySelector('.pick input').click()")
+    await page.wait("document.querySelector('[data-bulk-bar]').checkVisibility()")
+    found["films that are chosen"] = await examined(page, axe)
+
+    card = Worker(
+        worker_id="w", host="studio", pid=1, pool="cpu", slots=2, started_at=0, seen_at=0, busy=("J1.1.2",)
+    )  # fmt: skip
+    await gateway.context.bus.bucket(subjects.WORKERS).put("w", card)
+    await page.open("/workers")
+    await page.wait("document.querySelector('.at')")
+    found["workers"] = await examined(page, axe)
+
+    row = await gateway.client.get("/api/v1/jobs/J1")
+    hls: str = row.json()["playback"]["hls"]
+    await page.open(hls.rsplit("/", 1)[0] + "/watch")
+    await page.wait("document.querySelector('video').readyState >= 2")
+    found["the page that is handed on"] = await examined(page, axe)
+    assert {name: violations for name, violations in found.items() if violations} == {}
+
+
+async def test_axe_finds_nothing_on_the_page_that_asks_for_a_key(
+    driver: webdriver.Chrome, server: Nats, tmp_path: Path
+) -> None:
+    axe = await asyncio.to_thread(npm.text, "axe-core")
+    async with served(server, tmp_path, host="0.0.0.0") as gateway:
+        page = Page(driver, gateway.url)
+        await page.open("/jobs")
+        assert await page.run("return document.querySelector('.problem .code').textContent") == "401"
+        assert await examined(page, axe) == []
+        # No way that leads back to the same page, and no mark of another notation.
+        assert await page.run("return [...document.querySelectorAll('main a, header a')].length") == 0
+        text: str = await page.run("return document.querySelector('main').textContent")
+        assert "`" not in text
+        assert await page.run("return document.querySelector('main p code').textContent") == "stereospot up"
+        await page.complaints()
+        await page.leave()
 
 
 async def test_the_keyboard_alone_is_enough(page: Page, gateway: Served) -> None:
@@ -172,6 +245,20 @@ async def test_our_own_scripts_are_small() -> None:
     print(f"own JavaScript, gzipped: {sum(packed.values())} bytes of {MAX_SCRIPT_BYTES}")
     assert sum(packed.values()) < MAX_SCRIPT_BYTES
     assert len(packed) > 5
+
+
+async def test_what_is_imported_by_name_is_no_page() -> None:
+    """Imports point downwards: what makes an element is loaded by `app.js`, and nobody takes a function out of it."""
+    ours = {name: asset.body.decode() for name, asset in assets.load().items() if re.fullmatch(r"\w+\.js", name)}
+    elements = {name for name, text in ours.items() if "customElements.define" in text}
+    assert len(elements) > 5
+    taken = {
+        f"{name} takes from {other}"
+        for name, text in ours.items()
+        for other in re.findall(r'from "\./(\w+\.js)"', text)
+        if other in elements
+    }
+    assert taken == set()
 
 
 async def test_the_first_paint_is_quick(page: Page, gateway: Served) -> None:

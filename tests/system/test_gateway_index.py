@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from nats.aio.msg import Msg
 
-from services.context import Context
-from services.gateway.app import create_app
 from services.gateway.table import Table, decode_cursor
+from stereospot import subjects
 from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
 from stereospot.messages import SourceRef
-from stereospot.settings import Settings
-from stereospot.storage import open_store
-from tests.support import nats_server
+from tests.support import Nats, eventually
+from tests.system.gateway import Served, served
 
 COUNT = 100_000
+WINDOW = 1000
+ROUNDS = 5
 SHARE = {97: Phase.FAILED, 98: Phase.CONVERTING, 99: Phase.CREATED}
 """Phase by the last two digits of a job's number; all others are completed."""
 
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[Table]:
-    made = Table()
-    source = SourceRef(key="input/x/source.mp4", name="film.mp4", size_bytes=1)
+    table = Table()
     for begin in range(0, COUNT, 5000):
         changes: list[tuple[str, int, bytes | None, Job | None]] = []
-        for number in range(begin, begin + 5000):
-            job = Job(
-                job_id=f"job{number:06}", title=f"Film {number}", phase=SHARE.get(number % 100, Phase.COMPLETED),
-                created_at=float(number), updated_at=float(number), source=source,
-            )  # fmt: skip
+        for number, job in enumerate(made(begin, begin + 5000), begin):
             changes.append((job.job_id, number + 1, job.body(), job))
-        made.apply(changes)
-    yield made
-    made.close()
+        table.apply(changes)
+    yield table
+    table.close()
+
+
+def made(begin: int, end: int) -> Iterator[Job]:
+    """Jobs by their numbers."""
+    source = SourceRef(key="input/x/source.mp4", name="film.mp4", size_bytes=1)
+    for number in range(begin, end):
+        yield Job(
+            job_id=f"job{number:06}", title=f"Film {number}", phase=SHARE.get(number % 100, Phase.COMPLETED),
+            created_at=float(number), updated_at=float(number), source=source,
+        )  # fmt: skip
 
 
 def p95(action: Callable[[], Any], turns: int = 20) -> float:
@@ -70,41 +76,81 @@ def test_every_question_is_answered_within_100_ms(table: Table) -> None:
     assert slow == {}
 
 
-async def test_every_list_over_http_is_answered_within_100_ms(table: Table, tmp_path: Path) -> None:
-    """The whole answer: routing, the index, fifty resources, JSON."""
-    with nats_server() as server:
-        settings = Settings(nats_url=server.url, data_dir=tmp_path)
-        bus = await Bus.connect(settings, name="index-test")
-        store = open_store(settings)
-        app = create_app(Context(settings, bus, store))
-        index = app.state.gateway.index
-        index._table.close()
-        index._table = table
-        transport = httpx.ASGITransport(app)  # pyright: ignore[reportArgumentType]
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            cursor = (await client.get("/api/v1/jobs")).json()["next"]
-            slow: dict[str, int] = {}
-            for query in (
-                "",
-                f"cursor={cursor}",
-                "status=failed",
-                "status=active",
-                "q=Film+123",
-                "q=nothing",
-                "limit=200",
-            ):
-                times: list[float] = []
-                for _ in range(20):
-                    begun = time.process_time()
-                    answer = await client.get(f"/api/v1/jobs?{query}")
-                    times.append(time.process_time() - begun)
-                    assert answer.status_code == 200, answer.text
-                if (found := sorted(times)[18]) > 0.1:
-                    slow[query] = round(found * 1000)
-                print(f"/api/v1/jobs?{query[:20]}: p95 {found * 1000:.1f} ms of processor time")
-            assert slow == {}
-        await store.close()
-        await bus.drain()
+LISTS = (
+    "",
+    "cursor={cursor}",
+    "status=failed",
+    "status=active",
+    "q=Film+123",
+    "q=nothing",
+    "kind=samples",
+    "limit=200",
+)
+
+
+async def test_every_list_over_http_is_answered_within_100_ms_and_asks_the_broker_nothing(
+    server: Nats, tmp_path: Path
+) -> None:
+    """The whole way by the clock: socket, guard, routing, index, resources, JSON, of jobs that came over the broker."""
+    async with served(server, tmp_path) as gateway:
+        await write(gateway.context.bus, COUNT)
+        get = gateway.client.get
+
+        async def counted() -> bool:
+            return sum((await get("/api/v1/jobs?limit=1")).json()["counts"].values()) == COUNT
+
+        await eventually(counted, seconds=90, every=0.5, what="the index")
+        cursor = (await get("/api/v1/jobs")).json()["next"]
+        slow: dict[str, int] = {}
+        asked: dict[str, int] = {}
+        for query in LISTS:
+            path = f"/api/v1/jobs?{query.format(cursor=cursor)}"
+            rounds = [await measured(gateway, path) for _ in range(ROUNDS)]
+            # Neighbours make a round slower, never faster; a reader's renewal makes it ask, not every round of them.
+            best = min(seconds for seconds, _ in rounds)
+            print(f"{query[:20] or 'newest'}: p95 {best * 1000:.1f} ms")
+            if best > 0.1:
+                slow[query] = round(best * 1000)
+            if (fewest := min(sent for _, sent in rounds)) > 0:
+                asked[query] = fewest
+        assert slow == {}
+        assert asked == {}
+
+
+async def measured(gateway: Served, path: str, turns: int = 20) -> tuple[float, int]:
+    """(p95 in seconds by the clock, messages that the gateway sent to the broker meanwhile)."""
+    stats = gateway.context.bus.nc.stats
+    before = stats["out_msgs"]
+    times: list[float] = []
+    for _ in range(turns):
+        begun = time.perf_counter()
+        answer = await gateway.client.get(path)
+        times.append(time.perf_counter() - begun)
+        assert answer.status_code == 200, answer.text
+    return sorted(times)[int(turns * 0.95) - 1], stats["out_msgs"] - before
+
+
+async def write(bus: Bus, count: int) -> None:
+    """Store jobs as they are, so many at a time that the server keeps up."""
+    stored = 0
+    window = asyncio.Event()
+
+    async def on_answer(message: Msg) -> None:
+        nonlocal stored
+        assert b"error" not in message.data, message.data
+        stored += 1
+        if stored % WINDOW == 0:
+            window.set()
+
+    inbox = bus.nc.new_inbox()
+    answers = await bus.nc.subscribe(inbox, cb=on_answer)
+    for begin in range(0, count, WINDOW):
+        window.clear()
+        for job in made(begin, begin + WINDOW):
+            await bus.nc.publish(subjects.kv_subject(subjects.JOBS, job.job_id), job.body(), reply=inbox)
+        async with asyncio.timeout(30):
+            await window.wait()
+    await answers.unsubscribe()
 
 
 def test_pages_walk_through_all_jobs_of_a_filter(table: Table) -> None:

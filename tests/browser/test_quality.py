@@ -128,7 +128,7 @@ async def test_axe_finds_nothing_in_what_only_trouble_or_a_hand_makes_visible(
     )  # fmt: skip
     await gateway.context.bus.bucket(subjects.WORKERS).put("w", card)
     await page.open("/workers")
-    await page.wait("document.querySelector('.at')")
+    await page.wait("document.querySelector('.tasks a')")
     found["workers"] = await examined(page, axe)
 
     row = await gateway.client.get("/api/v1/jobs/J1")

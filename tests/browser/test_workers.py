@@ -31,7 +31,7 @@ async def test_each_says_which_film_and_which_segment_it_is_at(page: Page, gatew
     await card("w2")
     await page.open("/workers")
     await page.wait(f"({CELLS.strip()}).join() === 'Holiday, segment 2,nothing'")
-    assert await page.run("return document.querySelector('.at a').pathname") == "/jobs/J1"
+    assert await page.run("return document.querySelector('.tasks a').pathname") == "/jobs/J1"
     busy = "[...document.querySelectorAll('td[data-th=Busy]')].map((cell) => cell.textContent)"
     assert await page.run(f"return {busy}") == ["1 of 2", "0 of 2"]
     # The page follows by itself.

@@ -107,6 +107,83 @@ class Polyglot(Showing):
         return plan.model_copy(update={"source": plan.source.model_copy(update={"subtitles": texts})})
 
 
+class Coded(Polyglot, Bilingual):
+    """Sounds and subtitles with codes for names, as films have them."""
+
+    def plan(self) -> Plan:
+        source = super().plan().source
+        german, commentary = source.audio
+        other, french = source.subtitles
+        audio = (
+            german.model_copy(update={"language": "deu"}),
+            commentary.model_copy(update={"language": "eng", "title": "Commentary"}),
+        )
+        texts = (other.model_copy(update={"language": "ger", "title": None}), french)
+        return (
+            super().plan().model_copy(update={"source": source.model_copy(update={"audio": audio, "subtitles": texts})})
+        )
+
+
+async def test_menus_have_words_pictures_and_one_order(page: Page, gateway: Served) -> None:
+    """Whichever of them came first; here the second of two subtitles, then chapters, then sound, then the first."""
+    showing = Coded(gateway.context, "J1", lengths=(1, 1, 2), sound=True, subtitles=True)
+    await showing.begin()
+    await gateway.context.store.put(keys.subtitles("J1", 1, 1, "vtt"), VTT.encode())
+    await showing.sing(3)
+    await showing.convert(0, 1, 2)
+    await page.open("/watch/J1")
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+    await page.wait("document.querySelectorAll('[aria-label=Sound] option').length === 2")
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 3")
+    menus = await page.run(
+        """
+        return [...document.querySelectorAll(".menus > *")].map((label) => [
+          label.title, label.querySelector("svg").checkVisibility(),
+          label.querySelector("select").getAttribute("aria-label"), [...label.querySelectorAll("option")].map((option) => option.textContent)]);
+        """
+    )
+    assert menus == [
+        ["View", True, "View", ["One eye", "Both eyes", "Anaglyph", "Wiggle"]],
+        ["Sound", True, "Sound", ["German", "English: Commentary"]],
+        ["Subtitles", True, "Subtitles", ["No subtitles", "German", "Français"]],
+        ["Chapters", True, "Chapters", ["Chapters", "0:02 The second"]],
+    ]
+
+
+async def test_names_of_languages(page: Page) -> None:
+    """Codes of three letters of both kinds, codes of two, numbers of namesakes, and what is no code."""
+    await page.open("/jobs")
+    wanted = {
+        ("deu", "deu"): "German", ("ger", "ger"): "German", ("fre 2", "fre"): "French 2",
+        ("pt-BR", "pt-BR"): "Brazilian Portuguese", ("SDH", "eng"): "English: SDH",
+        ("Español", "spa"): "Español", ("English for the deaf", "eng"): "English for the deaf",
+        ("und", "und"): "und", ("Track 1", None): "Track 1", ("?!", "?!"): "?!", ("Subtitles 1", "zzz"): "Subtitles 1",
+    }  # fmt: skip
+    names = "return import('/static/languages.js').then(({ nameOf }) => arguments[0].map((item) => nameOf(...item)))"
+    assert await page.run(names, list(wanted)) == list(wanted.values())
+
+
+async def test_the_sound_can_be_switched_off(page: Page, gateway: Served) -> None:
+    await finished(gateway)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    button = "document.querySelector('[data-do=mute]')"
+    say = f"[{button}.getAttribute('aria-label'), {VIDEO}.muted, document.querySelector('.loud').value]"
+    assert await page.run(f"return {say}") == ["Mute", False, "1"]
+    await page.run(f"{button}.click()")
+    await page.wait(f"{button}.getAttribute('aria-label') === 'Sound on'")
+    assert await page.run(f"return {say}") == ["Sound on", True, "0"]
+    await page.run(f"{button}.click()")
+    await page.wait(f"{button}.getAttribute('aria-label') === 'Mute'")
+    # A slider at its end is silence, too; the button ends it.
+    await page.run(f"{VIDEO}.volume = 0")
+    await page.wait(f"{button}.getAttribute('aria-label') === 'Sound on'")
+    await page.run(f"{button}.click()")
+    await page.wait(f"{button}.getAttribute('aria-label') === 'Mute'")
+    assert await page.run(f"return {say}") == ["Mute", False, "1"]
+
+
 LATE = """
 const old = document.querySelector("ss-player");
 const fresh = old.cloneNode(false);

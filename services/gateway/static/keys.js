@@ -11,7 +11,7 @@ export function help(player) {
     player.help.className = "keys";
     player.help.hidden = true;
     player.help.textContent = KEYS;
-    player.append(player.help);
+    player.bar.append(player.help);
   }
   player.help.hidden = !player.help.hidden;
   if (!player.help.hidden) announce(KEYS);
@@ -25,9 +25,9 @@ export function press(player, event) {
     if (step) { event.preventDefault(); player.step(step); }
     return;
   }
-  const view = player.bar.querySelector("[data-view]");
+  const { view } = player;
   const actions = {
-    " ": () => player.toggle(), k: () => player.toggle(), f: () => player.full(), m: () => { player.video.muted = !player.video.muted; },
+    " ": () => player.toggle(), k: () => player.toggle(), f: () => player.full(), m: () => player.mute(),
     ArrowLeft: () => player.step(-5), ArrowRight: () => player.step(5),
     s: () => player.glass && player.swap(),
     "?": () => player.keys(),

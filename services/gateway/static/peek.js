@@ -5,6 +5,7 @@ export class Peek {
   /** Over `scrub`, which holds the range `input`; `address()` gives the storyboard's, or null while there is none. */
   constructor(scrub, input, address) {
     this.address = address;
+    this.scrub = scrub;
     this.input = input;
     this.box = document.createElement("div");
     this.box.className = "peek";
@@ -25,7 +26,7 @@ export class Peek {
   }
 
   at(x) {
-    const { left, width } = this.input.getBoundingClientRect();
+    const { left, width } = this.scrub.getBoundingClientRect();
     this.show(Math.min(1, Math.max(0, (x - left) / width)) * Number(this.input.max));
   }
 

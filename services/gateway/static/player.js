@@ -1,9 +1,11 @@
 // The player: plays the run of segments that is there, asks for what is not, and shows the stereo picture several ways.
 // Film time is the source's own; an HLS playlist begins at its anchor, so film time = anchor's start + currentTime.
 import { announce, clock, post } from "./stream.js";
-import { build, follow, paint } from "./controls.js";
+import { build, follow, menu, paint } from "./controls.js";
 import { Glass, isStereo } from "./glass.js";
 import { help, press } from "./keys.js";
+import { nameOf } from "./languages.js";
+import { Rest } from "./rest.js";
 import { Text } from "./text.js";
 import { enter, exchange, hasHeadset } from "./xr.js";
 
@@ -23,6 +25,7 @@ class Player extends HTMLElement {
     paint(this);
     this.text = new Text(this);
     this.looks();
+    this.rest = new Rest(this);
     for (const name of ["timeupdate", "durationchange", "play", "pause", "ended", "loadeddata", "volumechange"]) {
       this.video.addEventListener(name, () => this.tick());
     }
@@ -39,6 +42,7 @@ class Player extends HTMLElement {
     this.press = (event) => press(this, event);
     this.ears.addEventListener("keydown", this.press);
     document.addEventListener("themechange", () => paint(this));
+    this.addEventListener("fullscreenchange", () => paint(this));
     if (this.dataset.film && this.direct()) this.playFilm();
     else if (this.dataset.hls) this.load(this.dataset.hls, this.anchor);
     // The page names the file itself: its first picture may have been there before this script.
@@ -49,6 +53,7 @@ class Player extends HTMLElement {
   disconnectedCallback() {
     this.hls?.destroy();
     this.text.leave();
+    this.rest.leave();
     this.ears.removeEventListener("keydown", this.press);
   }
 
@@ -93,7 +98,7 @@ class Player extends HTMLElement {
     if (tracks.length < 2) return;
     if (this.sound) this.hls.audioTrack = Number(this.sound.value);
     else {
-      this.sound = this.text.menu("Sound", null, tracks.map(({ name }, index) => [name, index]), (index) => { this.hls.audioTrack = Number(index); });
+      this.sound = menu(this, "Sound", null, tracks.map(({ name, lang }, index) => [nameOf(name, lang), index]), (index) => { this.hls.audioTrack = Number(index); });
       this.sound.selectedIndex = Math.max(0, tracks.findIndex((track) => track.default));
     }
   }
@@ -228,34 +233,38 @@ class Player extends HTMLElement {
   }
 
   // ---- controls ----
+  /** The ways to look at a stereo picture, where there are two eyes in it and the browser draws. */
   looks() {
-    const layout = this.dataset.layout;
-    const view = (this.view = this.bar.querySelector("[data-view]"));
-    if (!isStereo(layout)) {
-      view.closest("label").remove();
-      this.bar.querySelector("[data-do=swap]").remove();
+    const { layout } = this.dataset;
+    const swap = this.bar.querySelector("[data-do=swap]");
+    if (isStereo(layout)) this.glass = this.lens(layout);
+    if (!this.glass) {
+      swap.remove();
       return;
     }
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    for (const [value, name] of MODES) if (!(calm && value === "wiggle")) view.add(new Option(name, value));
+    const modes = MODES.filter(([value]) => !(calm && value === "wiggle"));
+    this.view = menu(this, "View", null, modes.map(([value, name]) => [name, value]), (value) => this.look(value));
+    hasHeadset().then((there) => { this.bar.querySelector("[data-do=headset]").hidden = !there; });
+    let kept = null;
+    try { kept = localStorage.getItem("view"); } catch { /* then the default */ }
+    this.view.value = modes.some(([value]) => value === kept) ? kept : "left";
+    this.look(this.view.value, false);
+  }
+
+  /** What draws one eye, or both as one picture; null where there is no WebGL. */
+  lens(layout) {
     const canvas = document.createElement("canvas");
     canvas.className = "glass";
     canvas.hidden = true;
     canvas.setAttribute("aria-hidden", "true");
     this.video.after(canvas);
     try {
-      this.glass = new Glass(this.video, canvas, layout);
+      return new Glass(this.video, canvas, layout);
     } catch {
-      view.closest("label").remove();
-      this.bar.querySelector("[data-do=swap]").remove();
-      return;
+      canvas.remove();
+      return null;
     }
-    hasHeadset().then((there) => { this.bar.querySelector("[data-do=headset]").hidden = !there; });
-    view.addEventListener("change", () => this.look(view.value));
-    let kept = null;
-    try { kept = localStorage.getItem("view"); } catch { /* then the default */ }
-    view.value = MODES.some(([value]) => value === kept) ? kept : "left";
-    this.look(view.value || "left", false);
   }
 
   begin() {
@@ -281,6 +290,13 @@ class Player extends HTMLElement {
   toggle() {
     if (this.video.paused) this.video.play().catch((problem) => { if (problem.name !== "AbortError") this.say("Nothing to play yet."); });
     else this.video.pause();
+  }
+
+  mute() {
+    const { video } = this;
+    const silent = video.muted || video.volume === 0;
+    if (silent && video.volume === 0) video.volume = 1;
+    video.muted = !silent;
   }
 
   swap() {

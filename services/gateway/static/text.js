@@ -1,5 +1,7 @@
 // Subtitles and chapters of a film: the menus in the player's bar, and the words over the picture.
+import { menu } from "./controls.js";
 import { isStereo } from "./glass.js";
+import { nameOf } from "./languages.js";
 import { clock } from "./stream.js";
 
 const AGAIN_MILLISECONDS = 3000; // calls come with every segment: of many, one asks
@@ -44,38 +46,30 @@ export class Text {
     this.over = !more;
     if (this.over) this.leave();
     if (sounds.length > 1) player.stream();
-    if (subtitles.length) this.offer(subtitles.map((item) => [item.name, base + item.uri]));
+    if (subtitles.length) this.offer(subtitles.map((item) => [nameOf(item.name, item.language), base + item.uri]));
     if (chapters.length && !this.chaptered) {
       this.chaptered = true;
       const entries = chapters.map((item, index) => [`${clock(item.start_seconds)} ${item.title || `Chapter ${index + 1}`}`, item.start_seconds]);
-      this.menu("Chapters", "Chapters", entries, (seconds, select) => {
+      menu(player, "Chapters", "Chapters", entries, (seconds, select) => {
         if (seconds !== "") player.seekTo(Number(seconds), true);
         select.value = "";
       });
     }
   }
 
-  /** Subtitles to choose from; of several languages the first may be there before the others. */
+  /** Subtitles to choose from, in the film's order, whichever of them are there first. */
   offer(entries) {
     if (this.found) {
       const there = new Set(Array.from(this.found.options, (option) => option.value));
-      for (const [name, address] of entries) if (!there.has(address)) this.found.add(new Option(name, address));
+      entries.forEach(([name, address], index) => {
+        if (!there.has(address)) this.found.add(new Option(name, address), this.found.options[index + 1] ?? null);
+      });
       return;
     }
-    this.found = this.menu("Subtitles", "No subtitles", entries, async (address) => {
+    this.found = menu(this.player, "Subtitles", "No subtitles", entries, async (address) => {
       this.cues = address ? cuesOf(await (await fetch(address)).text()) : [];
       this.speak();
     });
-  }
-
-  menu(label, first, entries, choose) {
-    const select = document.createElement("select");
-    select.setAttribute("aria-label", label);
-    if (first) select.add(new Option(first, ""));
-    for (const [name, value] of entries) select.add(new Option(name, value));
-    select.addEventListener("change", () => choose(select.value, select));
-    this.player.bar.querySelector(".spring").after(select);
-    return select;
   }
 
   /** Show what is said now. With both eyes on the screen each of them gets the words, or they would lie on the seam. */

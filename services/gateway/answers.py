@@ -272,6 +272,7 @@ class DirectUpload(BaseModel):
     size_bytes: Count
     part_bytes: Count = Field(description="of every part but the last")
     part_count: Count
+    takes_sums: bool = Field(description="whether the store checks the sha256 of parts that are signed with it")
 
 
 class Part(BaseModel):
@@ -287,6 +288,7 @@ class PartList(BaseModel):
     size_bytes: Count
     part_bytes: Count
     part_count: Count
+    takes_sums: bool
     parts: list[Part]
 
 

@@ -1,7 +1,8 @@
 """Uploads that go straight to an S3 store, past the gateway: a multipart upload by presigned PUTs.
 
     POST /uploads/direct {name, size_bytes}   ─> upload_id, part_bytes, how many parts
-    POST /uploads/<id>/parts {numbers}        ─> a URL for the PUT of each, good for an hour and for that length
+    POST /uploads/<id>/parts {numbers}        ─> a URL for the PUT of each, good for an hour and for that length; with
+                                                 `sha256`, for those bytes and no others
     GET  /uploads/<id>/parts                  ─> which parts are there: what is missing is sent again
     POST /uploads/<id>/complete               ─> the object; its size, first bytes and sha256 are read back and checked
     POST /jobs {"upload": "<id>"}
@@ -47,6 +48,9 @@ class Numbers(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"numbers": [1, 2]}]})
 
     numbers: Annotated[list[Annotated[int, Field(ge=1, le=10_000)]], Field(min_length=1, max_length=MAX_URLS)]
+    sha256: list[Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]] | None = Field(
+        default=None, description="of each part, in the same order, for the store to check; see `takes_sums`"
+    )
 
 
 @post("/uploads/direct", status_code=201)
@@ -67,7 +71,13 @@ async def announce(
 
 def _shape(gateway: Gateway, upload: Upload) -> dict[str, Any]:
     step = gateway.intake.partial(upload).part_bytes or upload.size_bytes
-    return {"size_bytes": upload.size_bytes, "part_bytes": step, "part_count": -(-upload.size_bytes // step)}
+    return {
+        "size_bytes": upload.size_bytes,
+        "part_bytes": step,
+        "part_count": -(-upload.size_bytes // step),
+        # AWS wants sums announced at the beginning and all of them again at the end; its lines are TLS, which has sums.
+        "takes_sums": gateway.context.settings.s3_endpoint is not None,
+    }
 
 
 async def _find(gateway: Gateway, upload_id: str) -> Upload:
@@ -88,16 +98,20 @@ async def list_parts(gateway: Given, upload_id: FromPath[str]) -> Response[dict[
 
 @post("/uploads/{upload_id:str}/parts", status_code=200)
 async def sign_parts(gateway: Given, upload_id: FromPath[str], data: JSONBody[Numbers]) -> Response[dict[str, Any]]:
-    """URLs to PUT these parts to. A part of another length than its own is refused by the store."""
+    """URLs to PUT these parts to, with the `headers` of each. The store refuses what has another length, or sum."""
     upload = await _find(gateway, upload_id)
+    if data.sha256 is not None and len(data.sha256) != len(data.numbers):
+        raise errors.error("INVALID_REQUEST", f"{len(data.numbers)} parts, but {len(data.sha256)} sums.")
     progress = await gateway.intake.progress(upload)
     if progress.finished:
         raise errors.error("CONFLICT", "All parts of this upload are stored already.")
     partial = gateway.intake.partial(upload)
-    found = [
-        {"number": number, "url": await partial.presign(number, seconds=URL_SECONDS)}
-        for number in dict.fromkeys(data.numbers)
-    ]
+    sums = [bytes.fromhex(item) for item in data.sha256] if data.sha256 is not None else [None] * len(data.numbers)
+    found: list[dict[str, Any]] = []
+    for number, sha256 in dict(zip(data.numbers, sums, strict=True)).items():
+        signed = await partial.presign(number, sha256=sha256, seconds=URL_SECONDS)
+        assert signed is not None, "only uploads to S3 come as parts"
+        found.append({"number": number, "url": signed.url, "headers": signed.headers})
     return Response({"parts": found, "method": "PUT", "expires_in_seconds": URL_SECONDS}, headers=NO_STORE)
 
 

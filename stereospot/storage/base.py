@@ -33,6 +33,14 @@ class Progress:
     finished: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A request that anyone can make for a while, with these headers and no others that the URL signs."""
+
+    url: str
+    headers: dict[str, str]
+
+
 class Partial(Protocol):
     """An object that comes in pieces, over hours, through any process; nothing of it lives in a process alone.
 
@@ -65,8 +73,11 @@ class Partial(Protocol):
         """Sizes of the parts that clients have PUT, by number from 1 on."""
         ...
 
-    async def presign(self, number: int, *, seconds: int = 3600) -> str | None:
-        """A URL for the PUT of one part, or None where the store has no such thing."""
+    async def presign(self, number: int, *, sha256: bytes | None = None, seconds: int = 3600) -> Signed | None:
+        """Where to PUT one part, or None where the store has no such thing.
+
+        With its `sha256`, a store that knows such sums takes no other bytes.
+        """
         ...
 
 

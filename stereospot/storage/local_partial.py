@@ -17,7 +17,7 @@ from collections.abc import AsyncIterable
 from pathlib import Path
 
 from stereospot import errors, history
-from stereospot.storage.base import Progress
+from stereospot.storage.base import Progress, Signed
 from stereospot.storage.files import blocks, make_folder, sync_folder, thread, translated, write_all
 
 PART = ".part"
@@ -124,5 +124,5 @@ class LocalPartial:
     async def parts(self) -> dict[int, int]:
         return {}
 
-    async def presign(self, number: int, *, seconds: int = 3600) -> str | None:
+    async def presign(self, number: int, *, sha256: bytes | None = None, seconds: int = 3600) -> Signed | None:
         return None

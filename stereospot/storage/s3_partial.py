@@ -9,6 +9,7 @@ whatever dies in between. Parts are cut at fixed places, so two writers of the s
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from botocore.exceptions import ClientError
 
 from stereospot import errors, history
 from stereospot.storage import multipart
-from stereospot.storage.base import Progress
+from stereospot.storage.base import Progress, Signed
 from stereospot.storage.multipart import Part
 
+SUM = "x-amz-checksum-sha256"
 SMALLEST_PART_BYTES = 5 << 20
 MOST_PARTS = 10_000
 _NO_UPLOAD = frozenset({"NoSuchUpload", "404", "NoSuchKey"})
@@ -204,14 +206,18 @@ class S3Partial:
             for item in listed.get("Contents", ()):
                 await client.delete_object(Bucket=self._names.bucket, Key=item["Key"])
 
-    async def presign(self, number: int, *, seconds: int = 3600) -> str | None:
+    async def presign(self, number: int, *, sha256: bytes | None = None, seconds: int = 3600) -> Signed | None:
         last = -(-self._size // self._step)
         if not 1 <= number <= last:
             raise errors.error("INVALID_REQUEST", f"The parts are 1 to {last}.")
         length = self._step if number < last else self._size - (last - 1) * self._step
         values = {**self._names.target, "UploadId": self._upload_id, "PartNumber": number, "ContentLength": length}
+        headers: dict[str, str] = {}
+        if sha256 is not None:
+            values["ChecksumSHA256"] = headers[SUM] = base64.b64encode(sha256).decode()
         async with self._opened(self.key) as client:
-            return await client.generate_presigned_url("upload_part", Params=values, ExpiresIn=seconds)
+            url = await client.generate_presigned_url("upload_part", Params=values, ExpiresIn=seconds)
+        return Signed(url, headers)
 
 
 def _code(error: ClientError) -> str:

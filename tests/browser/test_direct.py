@@ -107,10 +107,10 @@ async def test_parts_go_up_side_by_side_and_the_bar_only_forward(
 
 async def test_pause_go_on_and_stop(page: Page, gateway: Served, proxy: Faulty, long_film: Sent) -> None:
     await page.open("/")
-    await network(page, rate=RATE)
+    await network(page, rate=RATE // 4)  # no part is whole for many seconds
     await page.run(NOTED)
     await choose(page, long_film.path)
-    await page.wait(f"{BAR} > 0.2")
+    await page.wait(f"{BAR} > 0.05")
     await page.run("document.querySelector('.uploads [data-do=pause]').click()")
     await page.wait(f"{SAID}.startsWith('Paused at') && self.going() === 0")
     before = sent(proxy)
@@ -120,7 +120,7 @@ async def test_pause_go_on_and_stop(page: Page, gateway: Served, proxy: Faulty, 
     await page.run("document.querySelector('.uploads [data-do=stop]').click()")
     await page.wait("document.querySelector('.uploads').hidden && self.going() === 0")
     await choose(page, long_film.other)
-    await page.wait(f"{BAR} > 0.2")
+    await page.wait(f"{BAR} > 0.05")
     await page.run("document.querySelector('.uploads [data-do=pause]').click()")
     await page.wait(f"{SAID}.startsWith('Paused at')")
     await network(page)
@@ -171,12 +171,55 @@ async def test_a_part_that_broke_is_sent_again(page: Page, gateway: Served, prox
 async def test_a_store_that_refuses_pages_is_passed_by(
     page: Page, gateway: Served, proxy: Faulty, long_film: Sent
 ) -> None:
-    proxy.inject("501", "OPTIONS ", times=8)
+    proxy.inject("501", "OPTIONS ", times=12)
     await page.open("/")
     await choose(page, long_film.path)
     assert await stored(page, gateway) == long_film.sha256
     assert await received(gateway) == len(long_film.body)
     await broken(page)
+
+
+async def test_a_part_that_arrives_damaged_is_refused_and_sent_again(
+    page: Page, gateway: Served, proxy: Faulty, long_film: Sent
+) -> None:
+    proxy.inject("damage", "PUT ", "partNumber=2")
+    proxy.inject("damage", "PUT ", "partNumber=5")
+    await page.open("/")
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert [sent(proxy, number) for number in range(1, 6)] == [1, 2, 1, 1, 2]
+    assert all("SignedHeaders=content-length%3Bhost%3Bx-amz-checksum-sha256" in line for line in puts(proxy))
+    await broken(page)
+
+
+async def test_a_line_that_damages_everything_is_no_line(
+    page: Page, gateway: Served, proxy: Faulty, long_film: Sent
+) -> None:
+    proxy.inject("damage", "PUT ", "partNumber=3", times=5)
+    await page.open("/")
+    await choose(page, long_film.path)
+    await page.wait("document.querySelector('.uploads .failed')", seconds=30)
+    assert sent(proxy, 3) == 5
+    assert await page.run(f"return {SAID}") == "What the store gets is not what is sent."
+    assert await page.run("return location.pathname") == "/"
+    await broken(page)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "PUT"])
+async def test_a_store_that_knows_no_sums_gets_none(
+    page: Page, gateway: Served, proxy: Faulty, long_film: Sent, method: str
+) -> None:
+    proxy.inject("501", f"{method} ", "x-amz-checksum-sha256", times=3)
+    await page.open("/")
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert await received(gateway) == 0
+    assert ["x-amz-checksum" in line for line in puts(proxy)][-5:] == [False] * 5
+    await broken(page)
+
+
+def puts(proxy: Faulty) -> list[str]:
+    return [line for line in proxy.seen if line.startswith("PUT ") and "partNumber=" in line]
 
 
 async def broken(page: Page) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["503", "500", "200-with-error", "501", "cut", "torn", "drop", "reset", "stall", "unheard"]
+Fault = Literal["503", "500", "200-with-error", "501", "cut", "torn", "drop", "reset", "stall", "unheard", "damage"]
 """An answer; or: the answer cut after 300 kB, or in its middle; no answer; a reset in the middle of what is sent;
-silence for `stall_seconds` and then no answer; done, but not answered."""
+silence for `stall_seconds` and then no answer; done, but not answered; a bit of what is sent is another one."""
 
 _BODY = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>injected</Message></Error>"
 _ANSWERS: dict[str, bytes] = {
@@ -87,6 +87,8 @@ class Faulty:
             writer.transport.abort()
             return
         body = await reader.readexactly(length)
+        if fault == "damage" and length:
+            body = bytes([body[0] ^ 1]) + body[1:]
         if fault == "stall":
             await asyncio.sleep(self.stall_seconds)
         if fault in ("drop", "reset", "stall"):
@@ -94,6 +96,7 @@ class Faulty:
         if fault in _ANSWERS:
             answer = _BODY % _CODES[fault]
             writer.write(_ANSWERS[fault] + b"Content-Type: application/xml\r\nConnection: close\r\n")
+            writer.write(b"Access-Control-Allow-Origin: *\r\n")  # pages may read why, as of the store itself
             writer.write(b"Content-Length: %d\r\n\r\n" % len(answer) + (b"" if text.startswith("HEAD") else answer))
             await writer.drain()
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -134,18 +135,42 @@ async def test_clients_put_parts_straight_to_the_store(s3_server: Seaweed, tmp_p
     assert step is not None
     async with httpx.AsyncClient(trust_env=False) as client:
         for number in (3, 1, 2, 2):  # one of them was sent again: the answer to it may have got lost
-            url = await partial.presign(number)
-            assert url is not None
+            signed = await partial.presign(number)
+            assert signed is not None
             piece = DATA[(number - 1) * step : number * step]
-            assert (await client.put(url, content=piece)).status_code == 200
+            assert (await client.put(signed.url, content=piece)).status_code == 200
             assert (await partial.parts())[number] == len(piece)
         last = await partial.presign(3)
         assert last is not None
-        forged = last.replace("partNumber=3", "partNumber=1")
+        forged = last.url.replace("partNumber=3", "partNumber=1")
         assert (await client.put(forged, content=b"x")).status_code == 403
     for number in (0, 4):
         with pytest.raises(errors.Permanent):
             await partial.presign(number)
+    await partial.finish()
+    assert await store.get(KEY) == DATA
+    await store.close()
+
+
+async def test_parts_with_their_sums_are_stored_as_they_were_sent_or_not_at_all(
+    s3_server: Seaweed, tmp_path: Path
+) -> None:
+    store = open_store(s3_settings(s3_server, tmp_path))
+    handle = await store.begin(KEY, SCRATCH)
+    partial = store.partial(KEY, SCRATCH, handle, len(DATA))
+    step = partial.part_bytes
+    assert step is not None
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for number in (1, 2, 3):
+            piece = DATA[(number - 1) * step : number * step]
+            signed = await partial.presign(number, sha256=hashlib.sha256(piece).digest())
+            assert signed is not None
+            damaged = piece[:-1] + bytes([piece[-1] ^ 1])
+            refused = await client.put(signed.url, content=damaged, headers=signed.headers)
+            assert (refused.status_code, "BadDigest" in refused.text) == (400, True)
+            assert number not in await partial.parts()
+            assert (await client.put(signed.url, content=piece)).status_code == 403, "the sum is signed"
+            assert (await client.put(signed.url, content=piece, headers=signed.headers)).status_code == 200
     await partial.finish()
     assert await store.get(KEY) == DATA
     await store.close()

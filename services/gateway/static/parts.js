@@ -1,8 +1,9 @@
 // One film on its way straight to an S3 store, past the gateway: parts by presigned PUTs, where the server offers them
 // (`s3_page_uploads`). A store that this browser cannot reach, or whose CORS refuses it, gets nothing: then by tus.
-import { Upload, discard, keep, kept, outcome } from "./upload.js";
+import { Upload, discard, keep, kept, outcome, read } from "./upload.js";
 
 const AT_ONCE = 3; // HTTP/1.1 gives a host six connections; a player may need some of them
+const DAMAGED = /<Code>(BadDigest|XAmzContentChecksumMismatch)</;
 const TRIES = 2; // of one part while none is stored, after which the store counts as out of reach
 
 export class PartsUpload extends Upload {
@@ -36,10 +37,11 @@ export class PartsUpload extends Upload {
   }
 
   /** PUT the parts that the store lacks, a few at once: over a long way one connection alone fills no line. */
-  async put({ part_bytes: step, part_count: count, parts }) {
+  async put({ part_bytes: step, part_count: count, parts, takes_sums: sums }) {
     const there = new Set(parts.map((part) => part.number));
     this.numbers = Array.from({ length: count }, (_, index) => index + 1).filter((number) => !there.has(number));
     this.step = step;
+    this.sums = sums && Boolean(self.crypto?.subtle); // none on a plain address in the network, which is not secure
     this.stored = parts.reduce((sum, part) => sum + part.size_bytes, 0);
     this.moving = new Map(); // of each part on its way: [bytes, megabytes a second]
     this.lost = null;
@@ -61,21 +63,32 @@ export class PartsUpload extends Upload {
 
   /** Each URL is fresh, since a pause may outlast one. */
   async part(number) {
-    const body = this.file.slice((number - 1) * this.step, number * this.step);
+    const [from, to] = [(number - 1) * this.step, Math.min(this.file.size, number * this.step)];
     let tries = 0;
     await this.patiently(async () => {
       if (this.lost) return;
-      const signed = await ask("POST", `${this.location}/parts`, { numbers: [number] }).catch(whole);
+      const { sums } = this;
+      const body = sums ? await read(this.file.slice(from, to)) : this.file.slice(from, to);
+      const sum = sums && { sha256: [hex(await crypto.subtle.digest("SHA-256", body))] };
+      const signed = await ask("POST", `${this.location}/parts`, { numbers: [number], ...sum }).catch(whole);
       if (!signed) return; // made one object before a reload: there is no part left to send
       await this.unpaused();
       if (this.lost) return;
-      const sending = this.transfer("PUT", signed.parts[0].url, {}, body, (...told) => this.moved(number, told));
-      const { status } = await sending.catch((problem) => {
-        if (!this.stored && !this.paused && !this.over && ++tries >= TRIES) Object.assign(problem, { final: true, unreachable: true });
+      const [{ url, headers }] = signed.parts;
+      const sending = this.transfer("PUT", url, headers, body, (...told) => this.moved(number, told));
+      const { status, request } = await sending.catch((problem) => {
+        if (this.stored || this.paused || this.over) throw problem;
+        // It may be the sum's header that its CORS refuses.
+        if (sums) this.sums = false;
+        else if (++tries >= TRIES) Object.assign(problem, { final: true, unreachable: true });
         throw problem;
       }).finally(() => this.moving.delete(number));
-      if (status >= 300) throw new Error(`The store answered ${status}.`);
-      this.stored += body.size;
+      if (status >= 300) {
+        const damaged = DAMAGED.test(request.responseText);
+        if (!damaged && (status < 500 || status === 501)) this.sums = false; // a store that knows none
+        throw Object.assign(new Error(damaged ? "What the store gets is not what is sent." : `The store answered ${status}.`), { damaged });
+      }
+      this.stored += to - from;
       this.moved(number, [0, 0]);
       this.moving.delete(number);
     });
@@ -87,6 +100,8 @@ export class PartsUpload extends Upload {
     this.progress(this.stored + bytes, rate);
   }
 }
+
+const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** An answer's JSON; raises the server's words. */
 async function ask(method, path, body, headers = {}) {

@@ -171,7 +171,7 @@ export class Upload {
     const headers = { ...HEADERS, "Upload-Offset": offset, "Content-Type": "application/offset+octet-stream" };
     if (this.digest) {
       // What is sent is what was summed, also if the file is written to meanwhile.
-      body = await body.arrayBuffer().catch(() => { throw Object.assign(new Error("The file cannot be read any more. Choose it again."), { final: true }); });
+      body = await read(body);
       headers["Upload-Checksum"] = `${this.digest} ${btoa(String.fromCharCode(...new Uint8Array(await crypto.subtle.digest(DIGESTS[this.digest], body))))}`;
       await this.unpaused();
     }
@@ -208,6 +208,11 @@ export class Upload {
       request.send(body);
     });
   }
+}
+
+/** The bytes of a piece of a file. */
+export function read(piece) {
+  return piece.arrayBuffer().catch(() => { throw Object.assign(new Error("The file cannot be read any more. Choose it again."), { final: true }); });
 }
 
 /** What a bad answer means: final where the server refuses the file, to be tried again where it stumbled. */

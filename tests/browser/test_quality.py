@@ -261,6 +261,13 @@ async def test_what_is_imported_by_name_is_no_page() -> None:
     assert taken == set()
 
 
+async def test_style_sheets_have_lines_that_people_read() -> None:
+    sheets = {name: asset.body.decode() for name, asset in assets.load().items() if name.endswith(".css")}
+    assert len(sheets) > 3
+    long = {f"{name}: {line}" for name, text in sheets.items() for line in text.splitlines() if len(line) > 120}
+    assert long == set()
+
+
 async def test_the_first_paint_is_quick(page: Page, gateway: Served) -> None:
     await furnish(gateway)
     paint = "performance.getEntriesByType('paint').find((item) => item.name === 'first-contentful-paint')?.startTime"

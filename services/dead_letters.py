@@ -7,6 +7,7 @@ it leaves the work queue, where it would stay for ever.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
@@ -25,6 +26,9 @@ from stereospot.tries import Tries
 _log = log.get("dead-letters")
 
 crash.declare("dead_letters.buried", "dead_letters.failed", "dead_letters.removed")
+
+READ_SECONDS = 15.0
+"""How long the broker has for one block of letters."""
 
 _QUEUES = frozenset({subjects.WORK, subjects.CONVERT, subjects.DONE, subjects.LIVE})
 """Streams in which a message that nobody may have any more stays until it is removed."""
@@ -115,6 +119,34 @@ async def letters(bus: Bus) -> list[DeadLetter]:
     """All dead letters, oldest first."""
     found = await bus.last_per_subject(subjects.DEAD, f"{subjects.PREFIX}.dead.>")
     return [DeadLetter.model_validate_json(item.data) for item in found]
+
+
+async def newest(bus: Bus, limit: int, before: int | None = None) -> list[tuple[int, DeadLetter]]:
+    """The newest letters, `limit` at most, of those before a sequence, each with its own: newest first.
+
+    A stream is read forwards only: in blocks from its end, each longer than the one behind it, since letters that are
+    gone leave gaps. So a page costs what is on it, however many letters there are.
+    """
+    state = (await bus.stream_info(subjects.DEAD))["state"]
+    first, end = int(state["first_seq"]), int(state["last_seq"]) + 1
+    end = end if before is None else min(before, end)
+    found: list[tuple[int, DeadLetter]] = []
+    length = limit
+    while len(found) < limit and end > first:
+        begin = max(first, end - length)
+        block = await between(bus, begin, end)
+        found += ((item.sequence, DeadLetter.model_validate_json(item.data)) for item in reversed(block))
+        end, length = begin, 2 * length
+    return found[:limit]
+
+
+async def between(bus: Bus, begin: int, end: int) -> list[Stored]:
+    """What lies from one sequence of the stream to another, which is not read."""
+    found: list[Stored] = []
+    async with asyncio.timeout(READ_SECONDS), bus.tail(subjects.DEAD, start=begin) as messages:
+        while messages.pending and (item := await anext(messages)).sequence < end:
+            found.append(item)
+    return found
 
 
 async def find(bus: Bus, dead_id: str) -> DeadLetter | None:

@@ -5,6 +5,7 @@ Below `/api/v1`, and as `/dlq` at the root with the words of the older pipeline.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from services.gateway.idempotency import Once, once
 from services.gateway.requests import Limit
 from services.gateway.state import Gateway, Given
 from services.gateway.table import decode_cursor, encode_cursor
-from stereospot import errors
+from stereospot import errors, subjects
 from stereospot.messages import DeadLetter
 
 
@@ -36,19 +37,15 @@ async def list_dead_letters(
 async def listed(gateway: Gateway, cursor: str | None, limit: int) -> tuple[list[DeadLetter], str | None]:
     """A page of letters, newest first, and the cursor of the page behind it; raises INVALID_REQUEST for no cursor.
 
-    A cursor is a place in time, not a count: letters that are retried or dropped between two pages hide no other.
+    A cursor is a place in the stream, not a count: letters that are retried or dropped between two pages hide no other.
     """
     after = decode_cursor(cursor) if cursor else None
-    if cursor and after is None:
+    if cursor and (after is None or not math.isfinite(after[0])):
         raise errors.error("INVALID_REQUEST", "This cursor did not come from an earlier answer.")
-    found = await dead_letters.letters(gateway.context.bus)
-    behind = sorted(
-        (item for item in found if after is None or (item.at, item.dead_id) < after),
-        key=lambda item: (item.at, item.dead_id),
-        reverse=True,
-    )
-    shown = behind[:limit]
-    return shown, encode_cursor(shown[-1].at, shown[-1].dead_id) if len(behind) > limit else None
+    found = await dead_letters.newest(gateway.context.bus, limit + 1, None if after is None else int(after[0]))
+    shown = found[:limit]
+    more = encode_cursor(shown[-1][0], shown[-1][1].dead_id) if len(found) > limit else None
+    return [letter for _, letter in shown], more
 
 
 async def resources_of(gateway: Gateway, found: Sequence[DeadLetter]) -> list[dict[str, Any]]:
@@ -123,9 +120,10 @@ async def drop(gateway: Gateway, dead_id: str) -> None:
 @get("/dlq")
 async def dlq(gateway: Given, limit: Annotated[int, QueryParameter(ge=0)] = 100) -> dict[str, Any]:
     """Dead letters as clients of the older pipeline read them, newest first."""
-    found = await dead_letters.letters(gateway.context.bus)
-    newest = [old_resource(item) for item in reversed(found)]
-    return {"messages": newest[:limit], "count": len(found)}
+    bus = gateway.context.bus
+    found = await dead_letters.newest(bus, limit)
+    count = (await bus.stream_info(subjects.DEAD))["state"]["messages"]
+    return {"messages": [old_resource(item) for _, item in found], "count": count}
 
 
 def old_resource(item: DeadLetter) -> dict[str, Any]:

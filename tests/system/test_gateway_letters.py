@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from typing import Any
 
+import pytest
+
+from services import dead_letters
+from services.gateway.table import encode_cursor
 from stereospot import errors, subjects
 from stereospot.bus import Delivery
 from stereospot.letters import dead_letter
@@ -58,8 +64,37 @@ async def test_a_letter_that_goes_between_two_pages_hides_no_other(gateway: Serv
     assert [item["dead_id"] for item in second["dead_letters"]] == [ids[2], ids[1]]
 
 
+async def test_a_page_reads_what_it_shows_and_goes_past_gaps(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 600 letters, most are gone again; and the pages of 600 read no more than there is on them, and a little."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(bury(gateway, number, 1_795_000_000.0 + number)) for number in range(600)]
+    ids = [task.result() for task in tasks]
+    read: list[int] = []
+    between = dead_letters.between
+
+    async def counted(*arguments: Any) -> Any:
+        found = await between(*arguments)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(dead_letters, "between", counted)
+    first = await listed(gateway, "?limit=20")
+    second = await listed(gateway, f"?limit=20&cursor={first['next']}")
+    assert [len(page["dead_letters"]) for page in (first, second)] == [20, 20]
+    assert read == [21, 21]
+    left = ids[::50]
+    await asyncio.gather(*(dead_letters.drop(gateway.context.bus, item) for item in ids if item not in left))
+    found = [item["dead_id"] for item in (await listed(gateway))["dead_letters"]]
+    assert sorted(found) == sorted(left)
+    old = (await gateway.client.get("/dlq?limit=2")).json()
+    assert ([item["message_id"] for item in old["messages"]], old["count"]) == (found[:2], 12)
+    for item in left:
+        await dead_letters.drop(gateway.context.bus, item)
+    assert (await listed(gateway)) == {"dead_letters": [], "next": None}
+
+
 async def test_what_is_no_cursor_and_no_limit_is_refused(gateway: Served) -> None:
-    for query in ("cursor=nonsense", "limit=0", "limit=201"):
+    for query in ("cursor=nonsense", f"cursor={encode_cursor(math.inf, 'x')}", "limit=0", "limit=201"):
         answer = await gateway.client.get(f"/api/v1/dead-letters?{query}")
         assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST"), query
 

@@ -121,10 +121,15 @@ async def _wait(gateway: Gateway, row: Row, known: str, seconds: float) -> Row:
 async def edit_job(
     request: Request[Any, Any, Any], gateway: Given, job_id: JobId, data: JSONBody[JobChanges]
 ) -> Response[dict[str, Any]]:
-    """Change the title or the priority; `If-Match` guards against changes of others."""
+    """Change the title or the priority; `If-Match` guards against changes of others, unless all is as asked already."""
     revision = if_match(request)
-    await expect(gateway, job_id, revision)
-    await operations.edit(gateway.context.bus, job_id, revision, title=data.title, priority=data.priority)
+    row = await gateway.index.fresh(job_id)
+    wanted = data.model_dump(include={"title", "priority"}, exclude_none=True)
+    is_so = bool(wanted) and wanted == row.job.model_dump(include=set(wanted))
+    # An earlier revision then is that of somebody whose answer got lost, or as good: RFC 9110, 13.1.1.
+    if not is_so:
+        await expect(gateway, job_id, revision)
+        await operations.edit(gateway.context.bus, job_id, revision, **wanted)
     return replies.job_answer(gateway, await gateway.index.fresh(job_id))
 
 

@@ -42,6 +42,18 @@ async def test_etags(gateway: Served) -> None:
     assert head.headers["etag"] == changed.headers["etag"]
 
 
+async def test_an_edit_that_is_made_already_is_no_conflict(gateway: Served) -> None:
+    """Whoever did not hear the answer asks again; RFC 9110, 13.1.1 has a success where all is as it is to be."""
+    path = f"/api/v1/jobs/{(await upload(gateway))['job_id']}"
+    headers = {"If-Match": (await gateway.client.get(path)).headers["etag"]}
+    first = await gateway.client.patch(path, json={"title": "New", "priority": 7}, headers=headers)
+    for same in ({"title": "New", "priority": 7}, {"title": "New"}, {"priority": 7}):
+        again = await gateway.client.patch(path, json=same, headers=headers)
+        assert (again.status_code, again.headers["etag"], again.json()) == (200, first.headers["etag"], first.json())
+    for other in ({"title": "New", "priority": 8}, {"title": "Else"}, {}):
+        assert (await gateway.client.patch(path, json=other, headers=headers)).status_code == 412, other
+
+
 async def at_once(gateway: Served, method: str, path: str, bodies: list[dict[str, str] | None]) -> list[httpx.Response]:
     """Requests that are sent together, all for the revision that is there before them."""
     headers = {"If-Match": (await gateway.client.get("/".join(path.split("/")[:5]))).headers["etag"]}

@@ -12,15 +12,16 @@ import httpx
 import pytest
 
 from services import certificate
+from services.gateway import assets
 from services.gateway.access import access_key, entry_url, own_url
 from services.gateway.origins import is_trustworthy_address
 from stereospot import errors
 from stereospot.settings import Settings
-from tests.support import Nats
+from tests.support import Nats, eventually
 from tests.system import certificates
 from tests.system.gateway import Served, served
 from tests.system.showing import Showing
-from tests.system.test_gateway_access import AWAY, addresses, launch_page, without_a_key
+from tests.system.test_gateway_access import AWAY, addresses, finish, launch_page, without_a_key
 
 
 async def test_the_gateway_speaks_https(server: Nats, tmp_path: Path) -> None:
@@ -129,3 +130,25 @@ async def test_a_proxy_takes_https_for_the_gateway(server: Nats, tmp_path: Path)
         assert "For VR a browser wants" not in handed.text
         assert own_url(gateway.context.settings) == "https://films.example"
         assert handed.headers["cross-origin-opener-policy"] == "same-origin"
+
+
+async def test_who_was_handed_a_film_is_told_of_a_build_without_hls(
+    server: Nats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the page's own player a stream then plays in few browsers; a whole film plays in all."""
+    async with served(server, tmp_path, host="0.0.0.0") as gateway:
+        showing = Showing(gateway.context, "J1")
+        await showing.begin()
+        (watch,) = [path for path in addresses(await launch_page(gateway, "J1")) if path.endswith("/watch")]
+        note = "built without hls.js"
+        monkeypatch.setattr(assets, "has_hls", lambda: True)
+        assert note not in (await without_a_key(gateway, watch)).text
+        monkeypatch.setattr(assets, "has_hls", lambda: False)
+        assert note in (await without_a_key(gateway, watch)).text
+        await finish(gateway)
+        await eventually(lambda: plays(gateway, watch), what="the whole film")
+        assert note not in (await without_a_key(gateway, watch)).text
+
+
+async def plays(gateway: Served, watch: str) -> bool:
+    return "/film" in (await without_a_key(gateway, watch)).text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Container
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,21 +18,24 @@ WHOLE = 10**9
 
 @dataclass
 class House:
-    """The converter stores no segment from `allowed` on; it waits with the segment in its hands."""
+    """The converter stores no segment that is not `allowed`; it waits with the segment in its hands."""
 
     context: Context
-    allowed: int = WHOLE
+    allowed: Container[int] = range(WHOLE)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def allow(self, segments: int = WHOLE) -> None:
         """Let the first so many be stored."""
+        await self.allow_only(range(segments))
+
+    async def allow_only(self, segments: Container[int]) -> None:
         async with self.changed:
             self.allowed = segments
             self.changed.notify_all()
 
     async def turn(self, index: int) -> None:
         async with self.changed:
-            await self.changed.wait_for(lambda: index < self.allowed)
+            await self.changed.wait_for(lambda: index in self.allowed)
 
     async def finished(self, job_id: str) -> bool:
         """Whether the job is at its end, which is to be a film."""

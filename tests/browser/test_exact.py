@@ -69,11 +69,12 @@ MediaSource.prototype.addSourceBuffer = function (kind) {
 };
 SourceBuffer.prototype.appendBuffer = function (data) {
   const view = ArrayBuffer.isView(data) ? data : new Uint8Array(data);
-  taken.push([kinds.get(this), new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice()]);
+  const copy = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
+  taken.push([kinds.get(this), copy, this.timestampOffset]);
   return add.call(this, data);
 };
 """
-"""Keeps everything that the browser's decoders are given, and has room for what `WATCH` notes."""
+"""Keeps everything that the browser's decoders are given, and by how much they are to move it, and has room for what `WATCH` notes."""
 
 GIVEN = """
 const parts = taken.filter(([kind]) => kind.startsWith(arguments[0])).map(([, data]) => data);
@@ -143,6 +144,10 @@ async def ask_later(page: Page, script: str, *arguments: Any) -> Any:
     return await asyncio.to_thread(page.driver.execute_async_script, script, *arguments)
 
 
+async def press(page: Page, keys: str) -> None:
+    await page.do(lambda driver: webdriver.ActionChains(driver).send_keys(keys).perform())
+
+
 async def seams(page: Page, job_id: str) -> list[float]:
     """Where one segment ends and the next begins, in seconds."""
     address = f"/api/v1/jobs/{job_id}/segments"
@@ -169,6 +174,18 @@ def fidelity(source: np.ndarray[Any, Any], heard: np.ndarray[Any, Any], at: int,
     """How well a block of the sound is what the source has `lag` samples later, in decibels."""
     wanted, got = source[:, at + lag : at + lag + BLOCK], heard[:, at : at + BLOCK]
     return float(10 * np.log10((wanted**2).sum() / (((wanted - got) ** 2).sum() + 1e-12)))
+
+
+def is_the_sound(source: np.ndarray[Any, Any], heard: np.ndarray[Any, Any], lag: int = 0) -> None:
+    """Every block stands `lag` samples before where it stands in the source, and not one sample beside it.
+
+    The first ones may be told less well: a decoder begins without what came before, and no encoder keeps the jolt with
+    which the sweep begins.
+    """
+    length = min(heard.shape[1], source.shape[1] - lag)
+    for at in range(4 * BLOCK, length - 2 * BLOCK, BLOCK):
+        moved = [fidelity(source, heard, at, lag + beside) for beside in (-BLOCK, -1, 1, BLOCK)]
+        assert fidelity(source, heard, at, lag) > 20 > 17 > max(moved), f"at {at / counted.SOUND_RATE} s"
 
 
 async def given(page: Page, kind: str) -> list[bytes]:
@@ -222,6 +239,10 @@ async def test_every_picture_while_it_converts(page: Page, house: House, tmp_pat
     for number in set(range(len(film.times))) - found:
         await look_at(page, film, number)
     # What was decoded is exactly the film, whatever of it this machine had the time to present.
+    heard, start = counted.samples(io.BytesIO(b"".join(await given(page, "audio"))))
+    assert start == 0
+    assert heard.shape[1] >= film.seconds * counted.SOUND_RATE - BLOCK
+    is_the_sound(counted.samples(str(film.path))[0], heard)
     pictures = counted.pictures(io.BytesIO(b"".join(await given(page, "video"))))
     assert [number for _, number in pictures] == list(range(len(film.times)))
     assert [time for time, _ in pictures] == pytest.approx(film.times, abs=1e-6)
@@ -272,12 +293,7 @@ async def test_every_sample_of_the_sound(codec: str, suffix: str, page: Page, ho
     source, begin = counted.samples(str(film.path))
     assert start == begin == 0
     assert heard.shape[1] >= film.seconds * counted.SOUND_RATE - BLOCK
-    length = min(heard.shape[1], source.shape[1])
-    # Every block stands where it stood, and not one sample beside it. The first ones may be told less well: a decoder
-    # begins without what came before, and no encoder keeps the jolt with which the sweep begins.
-    for at in range(4 * BLOCK, length - 2 * BLOCK, BLOCK):
-        moved = [fidelity(source, heard, at, lag) for lag in (-BLOCK, -1, 1, BLOCK)]
-        assert fidelity(source, heard, at, 0) > 20 > 17 > max(moved), f"at {at / counted.SOUND_RATE} s"
+    is_the_sound(source, heard)
     if codec == "aac":
         # Passed on as it is: nothing was encoded a second time.
         units = [
@@ -289,3 +305,43 @@ async def test_every_sample_of_the_sound(codec: str, suffix: str, page: Page, ho
     own = np.frombuffer(base64.b64decode(answer), np.float32)
     assert own.shape == heard[0].shape
     assert np.abs(own - heard[0]).max() < 1e-3
+
+
+async def test_a_seek_plays_from_there_with_its_sound_before_the_middle_is_done(
+    page: Page, house: House, tmp_path: Path
+) -> None:
+    """Three quarters of a minute by the real converter: after the third segment it goes where the viewer is."""
+    film = await asyncio.to_thread(counted.write, tmp_path / "Counted.mp4", 1008)
+    await house.allow(2)
+    job_id = await submitted(house, film)
+    await page.open(f"/watch/{job_id}")
+    await page.run(WATCH)
+    await page.wait(f"{VIDEO}.readyState >= 2 && {PLAYER}.segments?.length > 40", seconds=60)
+    cuts = await seams(page, job_id)
+    first = next(index for index, seconds in enumerate(cuts, 1) if seconds > 0.6 * film.seconds) - 1
+    await page.run("for (const kept of [taken, seen, troubles]) kept.length = 0")
+    await press(page, "k6")
+    await page.wait("document.querySelector('[data-curtain]').textContent === 'Converting this part first'")
+    asked = f"/api/v1/jobs/{job_id}"
+    # The one that is in the converter's hands, then those at the playhead; the middle stays undone.
+    await house.allow_only([0, 1, 2, *range(first, len(cuts) + 1)])
+    anchor = f"{PLAYER}.anchor.seconds"
+    place = f"{PLAYER}.now - 0.6 * {PLAYER}.length"
+    await page.wait(f"{PLAYER}.anchor.index === {first} && !{VIDEO}.paused && {place} > 1", seconds=60)
+    found = await page.run("return fetch(arguments[0] + '/segments').then((answer) => answer.json())", asked)
+    done = {item["index"] for item in found["segments"] if item["state"] == "done"}
+    assert {0, 1, 2, first} <= done
+    assert not done & set(range(3, first))
+    # It is heard, and what is heard and seen is that part of the film.
+    assert await page.run(f"return {VIDEO}.webkitAudioDecodedByteCount") > 10_000
+    begin = await page.run(f"return {anchor}")
+    assert begin == pytest.approx(cuts[first - 1], abs=1e-3)
+    assert in_order(film, [[time + begin, *numbers] for time, *numbers in await page.run("return seen")])
+    heard, start = counted.samples(io.BytesIO(b"".join(await given(page, "audio"))))
+    source, _ = counted.samples(str(film.path))
+    # The bytes are told in film time, and moved to the run's own by as much as the pictures are.
+    assert start == pytest.approx(begin, abs=BLOCK / counted.SOUND_RATE)
+    is_the_sound(source, heard, round(start * counted.SOUND_RATE))
+    moved = await page.run("return taken.filter(([, data]) => data.length > 2000).map(([,, by]) => by)")
+    assert len(moved) > 2
+    assert moved == [pytest.approx(-begin, abs=1e-3)] * len(moved)

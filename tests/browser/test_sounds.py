@@ -12,7 +12,7 @@ from stereospot.jobs import Phase
 from stereospot.media.model import Plan
 from stereospot.messages import AudioWork, Film
 from tests.browser.conftest import Page
-from tests.browser.test_player import PLAYER, VIDEO, Bilingual
+from tests.browser.watching import PLAYER, VIDEO, Bilingual
 from tests.system.gateway import FILM, Served
 from tests.system.showing import VTT, Showing, film
 
@@ -140,7 +140,8 @@ async def test_menus_have_words_pictures_and_one_order(page: Page, gateway: Serv
         """
         return [...document.querySelectorAll(".menus > *")].map((label) => [
           label.title, label.querySelector("svg").checkVisibility(),
-          label.querySelector("select").getAttribute("aria-label"), [...label.querySelectorAll("option")].map((option) => option.textContent)]);
+          label.querySelector("select").getAttribute("aria-label"),
+          [...label.querySelectorAll("option")].map((option) => option.textContent)]);
         """
     )
     assert menus == [

@@ -124,7 +124,8 @@ def checked_upload() -> Example:
 
 
 def _shape() -> Example:
-    return {"size_bytes": _BYTES, "part_bytes": _PART_BYTES, "part_count": -(-_BYTES // _PART_BYTES)}
+    count = -(-_BYTES // _PART_BYTES)
+    return {"size_bytes": _BYTES, "part_bytes": _PART_BYTES, "part_count": count, "takes_sums": True}
 
 
 def direct_upload() -> Example:
@@ -137,7 +138,8 @@ def part_list() -> Example:
 
 def part_addresses() -> Example:
     url = f"https://films.s3.example/{keys.source(JOB_ID, 'mp4')}?partNumber=2&uploadId=2~Vg&X-Amz-Signature=5d7e"
-    return {"parts": [{"number": 2, "url": url}], "method": "PUT", "expires_in_seconds": 3600}
+    headers = {"x-amz-checksum-sha256": "oplo+tLngqqfIECjXwWtuX7Yl56x9XLIyOp4Y34nXzw="}
+    return {"parts": [{"number": 2, "url": url, "headers": headers}], "method": "PUT", "expires_in_seconds": 3600}
 
 
 # ---- the service -----------------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ def dead_letter() -> Example:
 
 
 def dead_letter_list() -> Example:
-    return {"dead_letters": [dead_letter()], "next": encode_cursor(_BEGUN + 60, "CONVERT-1842")}
+    return {"dead_letters": [dead_letter()], "next": encode_cursor(1842, "CONVERT-1842")}
 
 
 def _worker() -> Worker:

@@ -23,8 +23,11 @@ FLAGS = (
 )
 
 
-def start() -> webdriver.Chrome | None:
-    """A browser of its own profile; None where the system has no Chromium with its driver. Blocking."""
+def start(*more: str, trusts_all: bool = False) -> webdriver.Chrome | None:
+    """A browser of its own profile; None where the system has no Chromium with its driver. Blocking.
+
+    more: further flags; trusts_all: as somebody who goes on after the warning about a certificate.
+    """
     browser = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or shutil.which("google-chrome")
     control = os.environ.get("CHROMEDRIVER_BIN") or shutil.which("chromedriver")
     if browser is None or control is None:
@@ -32,7 +35,8 @@ def start() -> webdriver.Chrome | None:
     os.environ["SE_OFFLINE"] = "true"
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for flag in FLAGS:
+    options.accept_insecure_certs = trusts_all
+    for flag in (*FLAGS, *more):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=Service(control))

@@ -74,7 +74,7 @@ SourceBuffer.prototype.appendBuffer = function (data) {
   return add.call(this, data);
 };
 """
-"""Keeps everything that the browser's decoders are given, and by how much they are to move it, and has room for what `WATCH` notes."""
+"""Keeps all that the browser's decoders are given, and by how much they move it; has room for what `WATCH` notes."""
 
 GIVEN = """
 const parts = taken.filter(([kind]) => kind.startsWith(arguments[0])).map(([, data]) => data);

@@ -42,10 +42,14 @@ self.numberIn = (source, left, width, height) => {{
   }}
   return number;
 }};
-// Of both halves of a picture that holds two eyes side by side.
+// Of both halves of a picture that holds two eyes side by side. A film that plays goes on while it is looked at, so one
+// picture of it is taken first.
 self.numbersIn = (video) => {{
-  const half = video.videoWidth / 2;
-  return [0, half].map((left) => numberIn(video, left, half, video.videoHeight));
+  const still = (self.numberStill ??= new OffscreenCanvas(1, 1));
+  [still.width, still.height] = [video.videoWidth, video.videoHeight];
+  still.getContext("2d", {{ willReadFrequently: true }}).drawImage(video, 0, 0);
+  const half = still.width / 2;
+  return [0, half].map((left) => numberIn(still, left, half, still.height));
 }};
 """
 """Defines `numberIn(source, left, width, height)` and `numbersIn(video)` in a page; -1 is no number."""

@@ -42,10 +42,7 @@ export function build(player) {
   player.screen.tabIndex = 0;
   player.screen.setAttribute("role", "group");
   player.screen.setAttribute("aria-label", "Picture");
-  player.screen.addEventListener("click", () => {
-    player.screen.focus({ preventScroll: true });
-    if (!player.rest.only) player.toggle();
-  });
+  player.screen.addEventListener("click", () => { player.screen.focus({ preventScroll: true }); player.toggle(); });
   // A menu that was used by pointer is done with; by keyboard it keeps the focus.
   bar.addEventListener("pointerdown", () => { player.pointed = true; });
   bar.addEventListener("keydown", () => { player.pointed = false; });

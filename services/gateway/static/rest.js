@@ -9,6 +9,8 @@ export class Rest {
     this.player = player;
     this.note = (event) => this.touched(event);
     for (const name of TOUCHES) document.addEventListener(name, this.note, true);
+    this.swallow = (event) => this.pressed(event);
+    document.addEventListener("click", this.swallow, true);
     for (const name of TURNS) player.video.addEventListener(name, this.note);
     this.sizes = new ResizeObserver(() => this.lift());
     for (const box of [player.screen, player.bar]) this.sizes.observe(box);
@@ -19,6 +21,7 @@ export class Rest {
     clearTimeout(this.timer);
     this.sizes.disconnect();
     for (const name of TOUCHES) document.removeEventListener(name, this.note, true);
+    document.removeEventListener("click", this.swallow, true);
   }
 
   touched(event) {
@@ -32,8 +35,13 @@ export class Rest {
     this.wake();
   }
 
-  /** Whether the touch of now only called the bar back; then it is not meant for the film. */
-  get only() { return Boolean(this.called); }
+  /** A finger that called the bar back has done its part: it pauses nothing, and presses nothing that it did not see. */
+  pressed(event) {
+    if (!this.called || !event.detail) return;
+    this.called = false;
+    event.preventDefault();
+    event.stopPropagation();
+  }
 
   get resting() { return this.player.classList.contains("resting"); }
 

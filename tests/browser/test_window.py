@@ -71,7 +71,8 @@ async def test_full_screen_is_the_picture_while_the_film_is_made(page: Page, gat
 GONE = f"""(() => {{
   const seen = [{PLAYER}.bar, ...document.querySelectorAll(".page-watch > .bar, .theatre-title")];
   return seen.every((item) => getComputedStyle(item).opacity === "0")
-    && getComputedStyle({PLAYER}.screen).cursor === "none";
+    && getComputedStyle({PLAYER}.screen).cursor === "none"
+    && getComputedStyle({PLAYER}.screen).outlineStyle === "none";
 }})()"""
 THERE = f"getComputedStyle({PLAYER}.bar).opacity === '1' && getComputedStyle({PLAYER}.screen).cursor !== 'none'"
 
@@ -107,6 +108,7 @@ async def test_the_bar_and_the_pointer_go_while_it_plays(page: Page, gateway: Se
         await page.wait("document.fullscreenElement")
     await page.run(TOUCHED)
     await press(page, "k")
+    assert await page.run(f"return getComputedStyle({PLAYER}.screen).outlineStyle") != "none", "the keyboard is in use"
     await page.wait(f"!{VIDEO}.paused && {GONE}")
     assert await page.run("return rested") >= 2990
     await move(page, 40)

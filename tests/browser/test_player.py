@@ -187,6 +187,27 @@ async def test_it_waits_for_data_no_longer_than_it_does(page: Page, gateway: Ser
     await page.wait(f"{PLAYER}.now > 1.1 && !{waits}")
 
 
+async def test_a_picture_that_is_announced_too_early_comes_all_the_same(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
+    await showing.begin()
+    await showing.convert(0)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    # There is nothing there yet, and the server says so with 404.
+    await page.run(
+        f"{PLAYER}.load({PLAYER}.dataset.hls.replace('master', 'from/1/master'), {{ index: 1, seconds: 1 }}, true)"
+    )
+    curtain = "document.querySelector('[data-curtain]')"
+    await page.wait(f"{curtain}.checkVisibility() && {curtain}.textContent === 'The picture is not there yet.'")
+    asked = "performance.getEntriesByType('resource').filter((item) => item.name.endsWith('from/1/master.m3u8')).length"
+    await page.wait(f"{asked} === 2")
+    assert all("404" in line for line in await page.complaints())
+    await showing.convert(1)
+    await page.wait(f"{PLAYER}.now > 1.2 && !{VIDEO}.paused && !{curtain}.checkVisibility()")
+    assert all("404" in line for line in await page.complaints())
+    assert await page.run(f"return {asked}") <= 4
+
+
 async def test_a_telephone_without_full_screen_for_pages_shows_its_own(page: Page, gateway: Served) -> None:
     await shown(page, gateway)
     await page.run(

@@ -11,6 +11,7 @@ import { enter, exchange, hasHeadset } from "./xr.js";
 
 const REST_MILLISECONDS = 400;
 const NOTE_MILLISECONDS = 6000;
+const AGAIN_MILLISECONDS = 3000;
 const MODES = [["left", "One eye"], ["raw", "Both eyes"], ["anaglyph", "Anaglyph"], ["wiggle", "Wiggle"]];
 
 class Player extends HTMLElement {
@@ -52,6 +53,8 @@ class Player extends HTMLElement {
 
   disconnectedCallback() {
     this.hls?.destroy();
+    this.address = null;
+    clearTimeout(this.again);
     this.text.leave();
     this.rest.leave();
     this.ears.removeEventListener("keydown", this.press);
@@ -61,6 +64,7 @@ class Player extends HTMLElement {
   direct() { return this.dataset.container === "mp4" || this.dataset.container === "mov"; }
 
   playFilm() {
+    clearTimeout(this.again);
     this.whole = true;
     if (this.video.getAttribute("src") !== this.dataset.film) this.video.src = this.dataset.film;
   }
@@ -76,6 +80,7 @@ class Player extends HTMLElement {
     this.whole = false;
     this.hls?.destroy();
     this.hls = null;
+    clearTimeout(this.again);
     this.address = address;
     const Hls = this.dataset.hlsjs ? (await import(this.dataset.hlsjs)).default : null;
     if (this.address !== address) return;
@@ -83,7 +88,7 @@ class Player extends HTMLElement {
       // Work goes on for long: keep asking for a while. The run's beginning is where to start, not its live edge.
       const patient = { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: { maxNumRetry: 20, retryDelayMs: 500, maxRetryDelayMs: 4000 }, errorRetry: { maxNumRetry: 200, retryDelayMs: 1000, maxRetryDelayMs: 8000, backoff: "exponential" } } };
       const hls = (this.hls = new Hls({ startPosition: at, backBufferLength: 60, maxBufferLength: 30, manifestLoadPolicy: patient, playlistLoadPolicy: patient, fragLoadPolicy: { default: { ...patient.default, maxLoadTimeMs: 60_000 } } }));
-      hls.on(Hls.Events.ERROR, (_, data) => this.trouble(data));
+      hls.on(Hls.Events.ERROR, (_, data) => this.trouble(data, () => this.load(address, anchor, !this.video.paused, at)));
       hls.on(Hls.Events.AUDIO_TRACKS_UPDATED, (_, { audioTracks }) => this.sounds(audioTracks));
       hls.loadSource(address);
       hls.attachMedia(this.video);
@@ -103,14 +108,24 @@ class Player extends HTMLElement {
     }
   }
 
-  trouble(data) {
+  trouble(data, load) {
     if (!data.fatal) return;
     if (data.type === "mediaError" && !this.recovered) {
       this.recovered = true;
       this.hls.recoverMediaError();
       return;
     }
-    this.say(data.details?.includes("manifest") ? "The picture is not there yet." : "This browser cannot play the picture.", true);
+    const early = data.details?.startsWith("manifestLoad");
+    const text = early ? "The picture is not there yet." : "This browser cannot play the picture.";
+    // What is asked for again and again is said once.
+    if (this.curtain.hidden || this.curtain.textContent !== text) this.say(text, true);
+    if (early) this.later(load);
+  }
+
+  /** Load again after a moment: hls.js takes a 404 for the last word. What a seek asks for goes first. */
+  later(load) {
+    clearTimeout(this.again);
+    this.again = setTimeout(() => (this.hidden || this.aim ? this.later(load) : load()), AGAIN_MILLISECONDS);
   }
 
   /** What the page learns of the job: where it can play, how long it is, what is converted. */

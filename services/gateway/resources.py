@@ -103,12 +103,23 @@ def progress(job: Job, live: Live | None, state: Completion | None) -> dict[str,
     }
 
 
+def has_beginning(job: Job, state: Completion) -> bool:
+    """Whether the stream can be played from its beginning: what `playback.Showing` says, without the plan.
+
+    Players give up on a playlist that is announced and not there. Whether sound is to be waited for is known with the
+    plan's total, or when some has come; before that nothing is promised.
+    """
+    if not state.is_done(0) or state.init is None:
+        return False
+    return state.audio_ready > 0 or not job.is_active or (state.total is not None and not state.audio)
+
+
 def job_resource(row: Row, live: Live | None, token: str, *, state: Completion | None = None) -> dict[str, Any]:
     """The whole public state of a job. `state` where the completion set does not come from `live`."""
     job = row.job
     state = state or (live.completion if live is not None else None)
     base = f"/v/{token}/{job.generation}"
-    playable = state is not None and state.is_done(0) and state.init is not None
+    playable = state is not None and has_beginning(job, state)
     return {
         "job_id": job.job_id,
         "status": PUBLIC_STATE[job.phase],

@@ -187,11 +187,34 @@ async def test_sound_and_pictures_share_the_run(gateway: Served) -> None:
     assert (await gateway.client.get(f"{base}/from/0/audio/1.m3u8")).status_code == 404
 
 
+async def test_a_stream_is_announced_when_all_of_its_beginning_is_there(gateway: Served) -> None:
+    """Pictures without their sound make no playlist, and players do not ask twice for one that is not there."""
+    showing = Showing(gateway.context, "ANNOUNCED", sound=True, lengths=(2, 2))
+    await showing.begin()
+    await showing.convert(0)
+
+    async def shown() -> dict[str, Any]:
+        return (await gateway.client.get("/api/v1/jobs/ANNOUNCED")).json()
+
+    async def is_done() -> bool:
+        return (await shown())["progress"]["segments"]["done"] == 1
+
+    await eventually(is_done, what="the first segment")
+    playback = (await shown())["playback"]
+    assert (playback["hls"], playback["ready"]) == (None, False)
+    await showing.sing(1)
+    path = await master_of(gateway, showing)
+    answer = await gateway.client.get(path)
+    assert answer.status_code == 200
+    assert 'AUDIO="sound"' in answer.text
+
+
 async def test_a_job_whose_sound_never_came_still_plays(gateway: Served) -> None:
     showing = Showing(gateway.context, "J1", sound=True, lengths=(1, 1))
     await showing.begin()
     await showing.convert(0, 1)
-    base = (await master_of(gateway, showing)).removesuffix("/master.m3u8")
+    job = (await gateway.client.get("/api/v1/jobs/J1")).json()
+    base = job["playback"]["poster"].removesuffix("/poster.jpg")
     assert await run_of(gateway, f"{base}/from/0/video.m3u8") == ([], False)
     film = Film(
         key=keys.film("J1", 1, "mp4"), sha256="0" * 64, size_bytes=1, frames=48, duration_seconds=2.0,

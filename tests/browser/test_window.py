@@ -190,8 +190,9 @@ async def test_a_finger_calls_the_bar_back_and_does_nothing_else(page: Page, gat
 
 
 async def test_subtitles_make_room_for_the_bar(page: Page, gateway: Served, sized: Sized) -> None:
-    await read(page, gateway, "/watch/J1", Layout.HALF_SBS)
     await sized(844, 390)
+    await read(page, gateway, "/watch/J1", Layout.HALF_SBS)
+    # It is paused, and nobody has touched anything since the words came.
     gap = (
         f"{PLAYER}.bar.getBoundingClientRect().top - document.querySelector('.subtitle').getBoundingClientRect().bottom"
     )

@@ -55,6 +55,9 @@ export class Rest {
     return scrubbing || help?.hidden === false || (it !== screen && it !== document.body && it?.matches(":focus-visible, select"));
   }
 
+  /** Subtitles have come: they make room from now on, whatever shape they take. */
+  watch(words) { this.sizes.observe(words); }
+
   wake() {
     clearTimeout(this.timer);
     this.show(true);

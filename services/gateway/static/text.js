@@ -98,6 +98,7 @@ export class Text {
     layer.className = "words";
     layer.innerHTML = '<p class="subtitle"></p><p class="subtitle"></p>';
     this.player.screen.append(layer);
+    this.player.rest.watch(layer);
     return layer;
   }
 }

@@ -69,6 +69,47 @@ async def test_the_player_by_keyboard(page: Page, gateway: Served) -> None:
     await page.wait("document.fullscreenElement === null")
 
 
+async def test_the_button_of_the_full_screen_gives_the_keys_to_the_film(page: Page, gateway: Served) -> None:
+    await shown(page, gateway, "/jobs/J1")
+    await page.run(f"{VIDEO}.loop = true; {VIDEO}.muted = true")
+    await click(page, "[data-do=full]")
+    await page.wait(f"document.fullscreenElement === {PLAYER}")
+    await press(page, " ")
+    await page.wait(f"!{VIDEO}.paused")
+    assert await page.run(f"return document.fullscreenElement === {PLAYER}")
+    # Nothing holds the bar, whatever key comes next.
+    await press(page, "m")
+    await page.wait(f"!{VIDEO}.muted")
+    await page.run(f"{PLAYER}.rest.rest()")
+    assert await page.run(f"return {PLAYER}.rest.resting")
+    await click(page, ".screen")
+    await page.wait(f"{VIDEO}.paused")
+    await click(page, "[data-do=full]")
+    await page.wait("document.fullscreenElement === null")
+    await press(page, "k")
+    await page.wait(f"!{VIDEO}.paused")
+
+
+@pytest.mark.parametrize("path", ["/watch/J1", "/jobs/J1"])
+async def test_escape_closes_the_list_of_keys(page: Page, gateway: Served, path: str) -> None:
+    from selenium.webdriver import Keys
+
+    await shown(page, gateway, path)
+    for focus in (f"{PLAYER}.screen.focus()", "document.activeElement.blur()"):
+        await page.run(f"{PLAYER}.screen.focus()")
+        await press(page, "?")
+        await page.wait("document.querySelector('.keys').checkVisibility()")
+        await page.run(focus)
+        await press(page, Keys.ESCAPE)
+        assert not await page.run("return document.querySelector('.keys').checkVisibility()")
+        # It closes and never opens.
+        await press(page, Keys.ESCAPE)
+        assert not await page.run("return document.querySelector('.keys').checkVisibility()")
+    # Beside other things a film takes no keys that are not meant for it.
+    await press(page, "?")
+    assert await page.run("return document.querySelector('.keys').checkVisibility()") == (path == "/watch/J1")
+
+
 async def test_whoever_presses_the_picture_has_the_keys(page: Page, gateway: Served) -> None:
     await shown(page, gateway, "/jobs/J1")
     await click(page, ".screen")

@@ -4,7 +4,7 @@ import { announce } from "./stream.js";
 const KEYS = "Space: play · ← →: 5 seconds · 0 to 9: tenths of the film · V: view · S: swap eyes · M: sound · F: full screen";
 const STEPS = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -60, PageUp: 60, Home: -1e9, End: 1e9 };
 
-/** Which keys there are; the same key hides them again. */
+/** Which keys there are; the same key hides them again, and so does Escape, wherever the focus is. */
 export function help(player) {
   if (!player.help) {
     player.help = document.createElement("p");
@@ -19,7 +19,9 @@ export function help(player) {
 
 /** Do what a key stands for; the browser's own keys, and those of a slider, are left alone. */
 export function press(player, event) {
-  if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("select")) return;
+  if (event.altKey || event.ctrlKey || event.metaKey) return;
+  if (event.key === "Escape" && player.help?.hidden === false) help(player);
+  if (!player.ears.contains(event.target) || event.target.matches("select")) return;
   if (event.target.matches("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key)) {
     const step = event.target === player.scrub && STEPS[event.key];
     if (step) { event.preventDefault(); player.step(step); }

@@ -41,7 +41,7 @@ class Player extends HTMLElement {
     // A page that is nothing but the picture gives it every key; beside other things it must have the focus.
     this.ears = this.closest(".theatre") ? document : this;
     this.press = (event) => press(this, event);
-    this.ears.addEventListener("keydown", this.press);
+    document.addEventListener("keydown", this.press);
     document.addEventListener("themechange", () => paint(this));
     this.addEventListener("fullscreenchange", () => paint(this));
     if (this.dataset.film && this.direct()) this.playFilm();
@@ -57,7 +57,7 @@ class Player extends HTMLElement {
     clearTimeout(this.again);
     this.text.leave();
     this.rest.leave();
-    this.ears.removeEventListener("keydown", this.press);
+    document.removeEventListener("keydown", this.press);
   }
 
   /** Whether this browser plays the finished file as it is; HLS carries the same pictures otherwise. */
@@ -341,6 +341,8 @@ class Player extends HTMLElement {
   keys() { help(this); }
 
   full() {
+    // Its button has done its part: the keys that follow mean the film, and the bar may go.
+    this.screen.focus({ preventScroll: true });
     if (document.fullscreenElement) document.exitFullscreen();
     else if (this.requestFullscreen) this.requestFullscreen().catch(() => {});
     // A telephone that gives the whole screen to videos alone shows it as it is, without our controls.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import io
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from stereospot.options import Layout
 from tests.browser.conftest import Page
@@ -202,6 +205,53 @@ async def test_subtitles_make_room_for_the_bar(page: Page, gateway: Served, size
     await page.wait(f"!{VIDEO}.paused")
     await page.run(f"{PLAYER}.rest.rest()")
     await page.wait(f"{low} < 20")
+
+
+OVER_WHITE = f"""
+const white = document.createElement("div");
+white.style.cssText = "position: absolute; inset: 0; background: #fff";
+{PLAYER}.screen.append(white);
+const title = document.querySelector(".theatre-title");
+if (!title.querySelector(".fine")) {{
+  const note = document.createElement("p");
+  note.className = "fine";
+  note.textContent = "A note that takes more than a line. ".repeat(6);
+  title.append(note);
+}}
+const texts = [...title.querySelectorAll("h1, .figures, .fine")].map((item) => {{
+  const {{ x, y, right, bottom }} = item.getBoundingClientRect();
+  return {{ color: getComputedStyle(item).color.match(/\\d+/g).map(Number), box: [x, y, right, bottom] }};
+}});
+for (const item of title.querySelectorAll("*")) item.style.visibility = "hidden";
+return texts;
+"""
+"""What is to be read at the upper edge, its colour, and where: it is hidden then, what lies behind it is white."""
+
+
+def luminance(color: Sequence[float]) -> float:
+    parts = [value / 255 for value in color[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_what_lies_over_a_bright_picture_can_be_read(
+    page: Page, gateway: Served, sized: Sized, size: tuple[int, int]
+) -> None:
+    await shown(page, gateway)
+    playback = (await gateway.client.get("/api/v1/jobs/J1")).json()["playback"]
+    await page.open(playback["hls"].replace("master.m3u8", "watch"))
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    await sized(*size)
+    texts = await page.run(OVER_WHITE)
+    assert len(texts) == 3
+    picture = Image.open(io.BytesIO(await page.do(lambda driver: driver.get_screenshot_as_png()))).convert("RGB")
+    for text in texts:
+        left, top, right, bottom = (round(value) for value in text["box"])
+        ground = np.asarray(picture)[top:bottom, left:right].reshape(-1, 3)
+        brightest = max(luminance(tuple(color)) for color in np.unique(ground, axis=0))
+        assert brightest > 0.02, "the white picture is behind it"
+        assert (luminance(text["color"]) + 0.05) / (brightest + 0.05) >= 4.5, text
 
 
 WORDS = """

@@ -53,7 +53,7 @@ async def test_a_finished_film_has_a_choice_of_sound(page: Page, gateway: Served
 async def test_who_has_begun_to_watch_gets_the_choice_at_the_same_place(page: Page, gateway: Served) -> None:
     await finished(gateway)
     await page.open("/watch/J1")
-    await page.wait(f"{VIDEO}.readyState >= 2")
+    await page.wait(f"{PLAYER}.hls && {VIDEO}.readyState >= 2")
     # The file again, as if `tracks.json` had answered only after somebody began to watch.
     await page.run(f"{PLAYER}.hls?.destroy(); {PLAYER}.hls = null; {PLAYER}.begin(); {PLAYER}.playFilm()")
     await page.wait(f"{PLAYER}.whole && {VIDEO}.readyState >= 2")
@@ -66,6 +66,20 @@ async def test_who_has_begun_to_watch_gets_the_choice_at_the_same_place(page: Pa
         True,
         pytest.approx(2.5, abs=0.1),
     ]
+
+
+async def test_the_file_stays_when_a_stream_was_on_its_way(page: Page, gateway: Served) -> None:
+    await finished(gateway)
+    await page.open("/watch/J1")
+    await page.wait(f"{PLAYER}.hls && {VIDEO}.readyState >= 2")
+    await page.run(
+        f"""
+        {PLAYER}.load({PLAYER}.dataset.hls, {{ index: 0, seconds: 0 }}).then(() => {{ self.came = true; }});
+        {PLAYER}.playFilm();
+        """
+    )
+    await page.wait("self.came")
+    assert await page.run(f"return [{PLAYER}.whole, Boolean({PLAYER}.hls)]") == [True, False]
 
 
 @pytest.mark.parametrize("is_handed", [False, True], ids=["events", "handed"])

@@ -65,6 +65,7 @@ class Player extends HTMLElement {
 
   playFilm() {
     clearTimeout(this.again);
+    this.address = null; // a stream that is on its way would take its place
     this.whole = true;
     if (this.video.getAttribute("src") !== this.dataset.film) this.video.src = this.dataset.film;
   }

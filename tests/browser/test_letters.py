@@ -20,7 +20,7 @@ ROWS = "[...document.querySelectorAll('[data-letter]')]"
 
 async def bury(gateway: Served, *codes: str, job_id: str) -> None:
     """A letter of the plan's work for each code, the first one the newest."""
-    for number, code in enumerate(codes):
+    for number, code in reversed(list(enumerate(codes))):
         failure = Failure.of(errors.error(code), attempts=number + 1)
         letter = DeadLetter(
             dead_id=f"work-{number}", kind="work-plan", subject=f"stereospot.work.plan.{job_id}", original="{}",

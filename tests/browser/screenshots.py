@@ -119,8 +119,9 @@ class Studio:
             print(f"{where.name} {_write(picture, where) / 1000:.0f} kB", flush=True)
 
     async def _is(self, expression: str) -> None:
-        def look() -> bool:
-            return bool(self.driver.execute_script(f"return {expression}"))
+        async def look() -> bool:
+            # In a thread: the page that answers may wait for the daemon, which lives in this process.
+            return bool(await asyncio.to_thread(self.driver.execute_script, f"return {expression}"))
 
         await eventually(look, seconds=60, every=0.2, what=expression)
 

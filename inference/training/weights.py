@@ -167,7 +167,7 @@ def blend(network: ReliefNet, start: ReliefNet, share: float, rgb: Tensor) -> Re
 
 
 class _MixedFirst(nn.Module):
-    """A `Join` for inference: each part is mixed before it is enlarged, which gives the same from fewer numbers."""
+    """A `Join` for inference, with a convolution for each part: a slice would have no name for `load_onnx` to find."""
 
     def __init__(self, join: Join, skipped: int) -> None:
         """join: with its batch norm folded; skipped: channels of the skip connection."""

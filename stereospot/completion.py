@@ -101,6 +101,12 @@ class Completion(Message):
         rest = ~(self.sound >> max(start, self.audio_ready))
         return max(start, self.audio_ready) + (rest & -rest).bit_length() - 1
 
+    def expects_sound(self, is_active: bool) -> bool:
+        """Whether the stream of a source with sound waits for it; `is_active`: its job goes on, so more may come."""
+        if self.total is not None and not self.audio:
+            return False
+        return self.audio_ready > 0 or is_active
+
     def waiting(self) -> int:
         """Bitmap of segments that are planned, not sent and not done."""
         return ((1 << self.planned) - 1) & ~(self.sent | self.done)

@@ -52,9 +52,7 @@ class Showing:
     @property
     def has_sound(self) -> bool:
         """Whether playlists wait for sound: known from the source, settled by what the audio service stored."""
-        if not self.plan.source.audio or (self.state.total is not None and not self.state.audio):
-            return False
-        return self.state.audio_ready > 0 or self.row.job.is_active
+        return bool(self.plan.source.audio) and self.state.expects_sound(self.row.job.is_active)
 
     def run(self, anchor: int) -> int:
         """The first index from `anchor` on that cannot be played yet."""

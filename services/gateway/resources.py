@@ -106,12 +106,12 @@ def progress(job: Job, live: Live | None, state: Completion | None) -> dict[str,
 def has_beginning(job: Job, state: Completion) -> bool:
     """Whether the stream can be played from its beginning: what `playback.Showing` says, without the plan.
 
-    Players give up on a playlist that is announced and not there. Whether sound is to be waited for is known with the
-    plan's total, or when some has come; before that nothing is promised.
+    Players give up on a playlist that is announced and not there: a source that may have sound is taken for one that
+    has.
     """
     if not state.is_done(0) or state.init is None:
         return False
-    return state.audio_ready > 0 or not job.is_active or (state.total is not None and not state.audio)
+    return state.audio_ready > 0 or not state.expects_sound(job.is_active)
 
 
 def job_resource(row: Row, live: Live | None, token: str, *, state: Completion | None = None) -> dict[str, Any]:

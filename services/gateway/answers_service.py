@@ -19,6 +19,7 @@ class DeadLetter(BaseModel):
     dead_id: str
     kind: str
     job_id: str | None
+    page: str | None = Field(description="of its film, while that is there")
     at: Moment
     attempts: int
     worker_id: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from services.gateway import letters, resources, second_try, segments, service, tus
+from services.gateway import letters, resources, segments, service, tus
 from services.gateway.crew import Task
 from services.gateway.strip import Piece
 from services.gateway.table import Row, encode_cursor
@@ -153,7 +153,7 @@ def _letter() -> DeadLetter:
 
 
 def dead_letter() -> Example:
-    return letters.letter_resource(_letter(), second_try.why_not(_letter(), _job()))
+    return letters.letter_resource(_letter(), _job())
 
 
 def dead_letter_list() -> Example:

@@ -20,6 +20,7 @@ from services.gateway.requests import Limit
 from services.gateway.state import Gateway, Given
 from services.gateway.table import decode_cursor, encode_cursor
 from stereospot import errors, subjects
+from stereospot.jobs import Job, Phase
 from stereospot.messages import DeadLetter
 
 
@@ -49,21 +50,23 @@ async def listed(gateway: Gateway, cursor: str | None, limit: int) -> tuple[list
 
 
 async def resources_of(gateway: Gateway, found: Sequence[DeadLetter]) -> list[dict[str, Any]]:
-    return [letter_resource(item, await _hopeless(gateway, item)) for item in found]
+    return [letter_resource(item, await _job(gateway, item)) for item in found]
 
 
-async def _hopeless(gateway: Gateway, item: DeadLetter) -> str | None:
-    """Why trying it again cannot help, by what the index knows of its job."""
+async def _job(gateway: Gateway, item: DeadLetter) -> Job | None:
+    """The letter's job, as far as the index knows of it."""
     row = await gateway.index.known(item.job_id) if item.job_id is not None else None
-    return second_try.why_not(item, None if row is None else row.job)
+    return None if row is None else row.job
 
 
-def letter_resource(item: DeadLetter, why_not: str | None = None) -> dict[str, Any]:
-    """A letter; `why_not`: why trying its work again cannot help."""
+def letter_resource(item: DeadLetter, job: Job | None) -> dict[str, Any]:
+    """A letter and what can be done with it; `job` is its own, None where there is none. Pure."""
+    why_not = second_try.why_not(item, job)
     return {
         "dead_id": item.dead_id,
         "kind": item.kind,
         "job_id": item.job_id,
+        "page": None if job is None or job.phase is Phase.DELETED else f"/jobs/{job.job_id}",
         "at": resources.timestamp(item.at),
         "attempts": item.attempts,
         "worker_id": item.worker_id,
@@ -81,7 +84,7 @@ async def get_dead_letter(gateway: Given, dead_id: FromPath[str]) -> dict[str, A
     found = await dead_letters.find(gateway.context.bus, dead_id)
     if found is None:
         raise errors.error("NOT_FOUND", f"There is no dead letter {dead_id[:64]}.")
-    return letter_resource(found, await _hopeless(gateway, found))
+    return letter_resource(found, await _job(gateway, found))
 
 
 @post("/dead-letters/{dead_id:str}/retry", status_code=200)
@@ -91,7 +94,8 @@ async def retry_dead_letter(
     """Try the work once more. The letter is not kept: a repeated request hears no more of it than its id."""
     async with once(gateway, request, "dead letter", dead_id, makes=False) as told:
         letter = await letter_again(gateway, dead_id, told)
-    return Response({"dead_id": dead_id} if letter is None else letter_resource(letter), headers=told.headers)
+    body = {"dead_id": dead_id} if letter is None else letter_resource(letter, await _job(gateway, letter))
+    return Response(body, headers=told.headers)
 
 
 async def letter_again(gateway: Gateway, dead_id: str, told: Once) -> DeadLetter | None:

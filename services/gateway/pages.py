@@ -23,7 +23,6 @@ from services.gateway import (
     requests,
     resources,
     samples,
-    second_try,
     service,
     storyboard,
 )
@@ -241,7 +240,7 @@ async def workers(gateway: Given) -> Response[str]:
 async def given_up(gateway: Given, cursor: FromQuery[str | None] = None) -> Response[str]:
     found, more = await letters.listed(gateway, cursor, 50)
     shown = await letters.resources_of(gateway, found)
-    return page(gateway, "letters.html", here="letters", letters=shown, next=more, removed=second_try.REMOVED)
+    return page(gateway, "letters.html", here="letters", letters=shown, next=more)
 
 
 def _kinds(gateway: Gateway) -> list[tuple[str, str, str, list[tuple[str, str]]]]:

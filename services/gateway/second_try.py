@@ -14,14 +14,12 @@ MENDED_OUTSIDE = frozenset(
 )
 """Permanent as they are, these may have had a cause beside the film and what was asked for."""
 
-REMOVED = "Its film was removed."
-
 
 def why_not(letter: DeadLetter, job: Job | None) -> str | None:
     """Why it cannot help, in a sentence; None where it may. `job` is the letter's, None where there is none."""
     if letter.job_id is not None and letter.kind not in JOBLESS:
         if job is None or job.phase is Phase.DELETED:
-            return REMOVED
+            return "Its film was removed."
         if job.phase is Phase.COMPLETED:
             return "Its film is finished."
         if _is_overtaken(letter, job):

@@ -117,7 +117,8 @@ async def test_a_letter_says_whether_another_try_can_help(gateway: Served) -> No
     async def told() -> bool:
         found = {item["dead_id"]: item for item in (await listed(gateway))["dead_letters"]}
         assert not found[never]["can_retry"]
-        return bool(found[helps]["can_retry"]) and found[helps]["why_not"] is None
+        said = tuple(found[helps][name] for name in ("can_retry", "why_not", "page"))
+        return said == (True, None, "/jobs/J1")
 
     await eventually(told, what="a letter of a job that is there")
     one = (await gateway.client.get(f"/api/v1/dead-letters/{never}")).json()
@@ -126,7 +127,7 @@ async def test_a_letter_says_whether_another_try_can_help(gateway: Served) -> No
 
     async def gone() -> bool:
         found = (await gateway.client.get(f"/api/v1/dead-letters/{helps}")).json()
-        return found["why_not"] == "Its film was removed."
+        return (found["why_not"], found["page"]) == ("Its film was removed.", None)
 
     await eventually(gone, what="the job's end")
 

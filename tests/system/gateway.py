@@ -96,3 +96,13 @@ async def move(gateway: Served, job_id: str, *phases: Phase, **changes: Any) -> 
         job = await records.change_job(gateway.context.bus, job_id, step)
     assert job is not None
     return job
+
+
+async def master_of(gateway: Served, job_id: str) -> str:
+    """The master playlist's path, once the gateway has heard that there is something to play."""
+
+    async def path() -> str | None:
+        job = (await gateway.client.get(f"/api/v1/jobs/{job_id}")).json()
+        return job["playback"]["hls"]
+
+    return await eventually(path, what="something to play")  # type: ignore[return-value]

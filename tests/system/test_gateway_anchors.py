@@ -26,12 +26,10 @@ from stereospot.media.source import FileSource
 from stereospot.options import Options
 from tests.media import sources as films
 from tests.support import eventually
-from tests.system.gateway import Served
+from tests.system.gateway import Served, master_of
 from tests.system.showing import Showing
-from tests.system.test_gateway_playback import gateway, master_of, run_of
+from tests.system.test_gateway_playback import run_of
 from tests.system.test_pipeline import PIPELINE, settings
-
-__all__ = ["gateway"]
 
 SECONDS, HELD = 24, 12
 
@@ -63,7 +61,7 @@ async def test_to_wait_in_vain_is_no_error_and_to_wait_is_answered_at_once(gatew
     showing = Showing(gateway.context, "J1")
     await showing.begin()
     await showing.convert(0)
-    anchor = (await master_of(gateway, showing)).replace("master", "from/2/master")
+    anchor = (await master_of(gateway, showing.job_id)).replace("master", "from/2/master")
     vain = await gateway.client.get(f"{anchor}?wait=1")
     assert (vain.status_code, vain.content, vain.headers["retry-after"]) == (204, b"", "1")
     assert vain.headers["cache-control"] == "no-store"
@@ -80,7 +78,7 @@ async def test_sound_from_an_anchor_on_waits_for_no_pictures_before_it_either(ga
     await showing.begin()
     await showing.convert(0, 2, 3)
     await showing.sing(1)
-    base = (await master_of(gateway, showing)).removesuffix("/master.m3u8")
+    base = (await master_of(gateway, showing.job_id)).removesuffix("/master.m3u8")
     assert await run_of(gateway, f"{base}/from/2/video.m3u8") == ([], False)
     await showing.write(showing.state.with_audio(3, first=2))
 

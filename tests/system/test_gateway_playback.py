@@ -16,18 +16,8 @@ from stereospot import jobs, keys, records
 from stereospot.jobs import Phase
 from stereospot.messages import Film
 from tests.support import eventually
-from tests.system.gateway import Served
+from tests.system.gateway import Served, master_of
 from tests.system.showing import RATE, Showing
-
-
-async def master_of(gateway: Served, showing: Showing) -> str:
-    """The master playlist's path, once the gateway has heard that there is something to play."""
-
-    async def path() -> str | None:
-        job = (await gateway.client.get(f"/api/v1/jobs/{showing.job_id}")).json()
-        return job["playback"]["hls"]
-
-    return await eventually(path, what="something to play")  # type: ignore[return-value]
 
 
 def uris(text: str) -> list[str]:
@@ -79,7 +69,7 @@ async def test_what_is_asked_again_is_answered_the_same_until_it_changes(gateway
     showing = Showing(gateway.context, "J1")
     await showing.begin()
     await showing.convert(0)
-    master = await master_of(gateway, showing)
+    master = await master_of(gateway, showing.job_id)
     path = master.replace("master.m3u8", "from/0/video.m3u8")
     for asked in (master, path):
         answers = [await gateway.client.get(asked) for _ in range(3)]
@@ -110,7 +100,7 @@ async def test_the_m3u_of_a_film_that_is_being_made_is_its_stream(gateway: Serve
     early = await gateway.client.get("/playlist/J1.m3u")
     assert (early.status_code, early.json()["code"]) == (400, "INVALID_REQUEST")
     await showing.convert(0)
-    master = await master_of(gateway, showing)
+    master = await master_of(gateway, showing.job_id)
     lines = (await gateway.client.get("/playlist/J1.m3u")).text.splitlines()
     assert lines == ["#EXTM3U", "#EXTINF:-1,Holiday", f"{gateway.url}{master}"]
     assert (await gateway.client.get(lines[2])).status_code == 200
@@ -122,7 +112,7 @@ async def test_playlists_name_what_is_there_and_it_decodes(gateway: Served) -> N
     await showing.begin()
     await showing.convert(0, 1, 2, 3)
     await showing.sing(4)
-    master_path = await master_of(gateway, showing)
+    master_path = await master_of(gateway, showing.job_id)
     master = (await gateway.client.get(master_path)).text
     assert 'CODECS="avc1.' in master
     assert "mp4a.40.2" in master
@@ -164,7 +154,7 @@ async def test_sound_and_pictures_share_the_run(gateway: Served) -> None:
     await showing.begin()
     await showing.convert(0, 1, 2)
     await showing.sing(2)
-    master_path = await master_of(gateway, showing)
+    master_path = await master_of(gateway, showing.job_id)
     base = master_path.removesuffix("/master.m3u8")
     await until_run(gateway, f"{base}/from/0/video.m3u8", [0, 1], False)
     assert await run_of(gateway, f"{base}/from/0/audio/0.m3u8") == ([0, 1], False)
@@ -192,7 +182,7 @@ async def test_a_stream_is_announced_when_all_of_its_beginning_is_there(gateway:
     playback = (await shown())["playback"]
     assert (playback["hls"], playback["ready"]) == (None, False)
     await showing.sing(1)
-    path = await master_of(gateway, showing)
+    path = await master_of(gateway, showing.job_id)
     answer = await gateway.client.get(path)
     assert answer.status_code == 200
     assert 'AUDIO="sound"' in answer.text
@@ -224,7 +214,7 @@ async def test_tokens_open_one_job_only(gateway: Served) -> None:
         showing = Showing(gateway.context, job_id, lengths=(1,))
         await showing.begin()
         await showing.convert(0)
-    path = await master_of(gateway, Showing(gateway.context, "J1"))
+    path = await master_of(gateway, "J1")
     token = path.split("/")[2]
     assert (await gateway.client.get(path)).status_code == 200
     forged = [
@@ -261,7 +251,7 @@ async def test_ranges(gateway: Served) -> None:
     showing = Showing(gateway.context, "J1", lengths=(1,))
     await showing.begin()
     await showing.convert(0)
-    path = (await master_of(gateway, showing)).replace("master.m3u8", "video/00000.m4s")
+    path = (await master_of(gateway, showing.job_id)).replace("master.m3u8", "video/00000.m4s")
     whole = await gateway.client.get(path)
     data, etag = whole.content, whole.headers["etag"]
     size = len(data)

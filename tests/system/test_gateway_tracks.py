@@ -9,11 +9,8 @@ from stereospot.jobs import Phase
 from stereospot.media.model import Plan
 from stereospot.messages import AudioDone, AudioWork, Film
 from tests.support import eventually
-from tests.system.gateway import FILM, Served, move
+from tests.system.gateway import FILM, Served, master_of, move
 from tests.system.showing import Showing
-from tests.system.test_gateway_playback import gateway, master_of
-
-__all__ = ["gateway"]
 
 
 class Bilingual(Showing):
@@ -35,7 +32,7 @@ async def test_the_choice_of_sound_is_told_once_the_stream_has_all_of_it(gateway
     await showing.begin()
     await showing.convert(0, 1, 2, 3)
     await showing.sing(3)
-    path = (await master_of(gateway, showing)).replace("master.m3u8", "tracks.json")
+    path = (await master_of(gateway, showing.job_id)).replace("master.m3u8", "tracks.json")
 
     async def sounds() -> list[str]:
         return (await gateway.client.get(path)).json()["sounds"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from stereospot import errors
 from stereospot.settings import Settings
 from stereospot.storage import ObjectStore, open_store
+from stereospot.storage.base import Partial
 from stereospot.storage.s3_partial import part_bytes
 from tests.storage.conftest import s3_settings
 from tests.storage.faulty import faulty
@@ -127,42 +129,43 @@ async def test_a_kept_multipart_upload_goes_on(s3_server: Seaweed, tmp_path: Pat
     await store.close()
 
 
-async def test_clients_put_parts_straight_to_the_store(s3_server: Seaweed, tmp_path: Path) -> None:
-    store = open_store(s3_settings(s3_server, tmp_path))
+@asynccontextmanager
+async def in_parts(server: Seaweed, folder: Path) -> AsyncGenerator[tuple[Partial, list[bytes]]]:
+    """The object before it is sent straight to the store, and what its parts hold: what was sent is it in the end."""
+    store = open_store(s3_settings(server, folder))
     handle = await store.begin(KEY, SCRATCH)
     partial = store.partial(KEY, SCRATCH, handle, len(DATA))
     step = partial.part_bytes
     assert step is not None
-    async with httpx.AsyncClient(trust_env=False) as client:
-        for number in (3, 1, 2, 2):  # one of them was sent again: the answer to it may have got lost
-            signed = await partial.presign(number)
-            assert signed is not None
-            piece = DATA[(number - 1) * step : number * step]
-            assert (await client.put(signed.url, content=piece)).status_code == 200
-            assert (await partial.parts())[number] == len(piece)
-        last = await partial.presign(3)
-        assert last is not None
-        forged = last.url.replace("partNumber=3", "partNumber=1")
-        assert (await client.put(forged, content=b"x")).status_code == 403
-    for number in (0, 4):
-        with pytest.raises(errors.Permanent):
-            await partial.presign(number)
+    yield partial, [DATA[start : start + step] for start in range(0, len(DATA), step)]
     await partial.finish()
     assert await store.get(KEY) == DATA
     await store.close()
 
 
+async def test_clients_put_parts_straight_to_the_store(s3_server: Seaweed, tmp_path: Path) -> None:
+    async with in_parts(s3_server, tmp_path) as (partial, parts):
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for number in (3, 1, 2, 2):  # one of them was sent again: the answer to it may have got lost
+                signed = await partial.presign(number)
+                assert signed is not None
+                assert (await client.put(signed.url, content=parts[number - 1])).status_code == 200
+                assert (await partial.parts())[number] == len(parts[number - 1])
+            last = await partial.presign(3)
+            assert last is not None
+            forged = last.url.replace("partNumber=3", "partNumber=1")
+            assert (await client.put(forged, content=b"x")).status_code == 403
+        for number in (0, 4):
+            with pytest.raises(errors.Permanent):
+                await partial.presign(number)
+
+
 async def test_parts_with_their_sums_are_stored_as_they_were_sent_or_not_at_all(
     s3_server: Seaweed, tmp_path: Path
 ) -> None:
-    store = open_store(s3_settings(s3_server, tmp_path))
-    handle = await store.begin(KEY, SCRATCH)
-    partial = store.partial(KEY, SCRATCH, handle, len(DATA))
-    step = partial.part_bytes
-    assert step is not None
-    async with httpx.AsyncClient(trust_env=False) as client:
-        for number in (1, 2, 3):
-            piece = DATA[(number - 1) * step : number * step]
+    async with in_parts(s3_server, tmp_path) as (partial, parts), httpx.AsyncClient(trust_env=False) as client:
+        assert len(parts) == 3
+        for number, piece in enumerate(parts, 1):
             signed = await partial.presign(number, sha256=hashlib.sha256(piece).digest())
             assert signed is not None
             damaged = piece[:-1] + bytes([piece[-1] ^ 1])
@@ -171,9 +174,6 @@ async def test_parts_with_their_sums_are_stored_as_they_were_sent_or_not_at_all(
             assert number not in await partial.parts()
             assert (await client.put(signed.url, content=piece)).status_code == 403, "the sum is signed"
             assert (await client.put(signed.url, content=piece, headers=signed.headers)).status_code == 200
-    await partial.finish()
-    assert await store.get(KEY) == DATA
-    await store.close()
 
 
 async def test_a_completion_that_went_unheard_is_one(s3_server: Seaweed, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def npm(folder: Path, packed: bytes) -> Path:
 
 def build(root: Path, path: Path) -> tuple[str, dict[str, bytes]]:
     """What a build says, and the files of its wheel below `static`."""
-    pytest.importorskip("hatchling")
+    pytest.importorskip("hatchling", reason="the package hatchling is in the dev group")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(root.parent / "out")]
     environment = os.environ | {"PATH": str(path)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -52,9 +52,7 @@ class Player extends HTMLElement {
   }
 
   disconnectedCallback() {
-    this.hls?.destroy();
-    this.address = null;
-    clearTimeout(this.again);
+    this.turnTo(null);
     this.text.leave();
     this.rest.leave();
     document.removeEventListener("keydown", this.press);
@@ -63,11 +61,23 @@ class Player extends HTMLElement {
   /** Whether this browser plays the finished file as it is; HLS carries the same pictures otherwise. */
   direct() { return this.dataset.container === "mp4" || this.dataset.container === "mov"; }
 
-  playFilm() {
+  /** What played, or is on its way, gives way to the stream at `address`. */
+  turnTo(address) {
+    this.hls?.destroy();
+    this.hls = null;
     clearTimeout(this.again);
-    this.address = null; // a stream that is on its way would take its place
+    this.video.onerror = null;
+    this.address = address;
+  }
+
+  playFilm() {
+    this.turnTo(null);
     this.whole = true;
     if (this.video.getAttribute("src") !== this.dataset.film) this.video.src = this.dataset.film;
+    const lost = () => this.trouble({ fatal: true });
+    this.video.onerror = lost;
+    // The page names the file itself: it may have failed before this script.
+    if (this.video.error) lost();
   }
 
   /** The stream in place of the file, at the same place: it has a choice of sound. */
@@ -77,23 +87,22 @@ class Player extends HTMLElement {
   }
 
   async load(address, anchor, play = false, at = 0) {
+    this.turnTo(address);
     this.anchor = anchor;
     this.whole = false;
-    this.hls?.destroy();
-    this.hls = null;
-    clearTimeout(this.again);
-    this.address = address;
     const Hls = this.dataset.hlsjs ? (await import(this.dataset.hlsjs)).default : null;
     if (this.address !== address) return;
+    const again = () => this.load(address, anchor, !this.video.paused, at);
     if (Hls?.isSupported()) {
       // Work goes on for long: keep asking for a while. The run's beginning is where to start, not its live edge.
       const patient = { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: { maxNumRetry: 20, retryDelayMs: 500, maxRetryDelayMs: 4000 }, errorRetry: { maxNumRetry: 200, retryDelayMs: 1000, maxRetryDelayMs: 8000, backoff: "exponential" } } };
       const hls = (this.hls = new Hls({ startPosition: at, backBufferLength: 60, maxBufferLength: 30, manifestLoadPolicy: patient, playlistLoadPolicy: patient, fragLoadPolicy: { default: { ...patient.default, maxLoadTimeMs: 60_000 } } }));
-      hls.on(Hls.Events.ERROR, (_, data) => this.trouble(data, () => this.load(address, anchor, !this.video.paused, at)));
+      hls.on(Hls.Events.ERROR, (_, data) => this.trouble(data, again));
       hls.on(Hls.Events.AUDIO_TRACKS_UPDATED, (_, { audioTracks }) => this.sounds(audioTracks));
       hls.loadSource(address);
       hls.attachMedia(this.video);
     } else {
+      this.video.onerror = () => this.lost(address, again);
       this.video.src = address;
     }
     if (play) this.video.play().catch(() => {});
@@ -107,6 +116,12 @@ class Player extends HTMLElement {
       this.sound = menu(this, "Sound", null, tracks.map(({ name, lang }, index) => [nameOf(name, lang), index]), (index) => { this.hls.audioTrack = Number(index); });
       this.sound.selectedIndex = Math.max(0, tracks.findIndex((track) => track.default));
     }
+  }
+
+  /** A browser that plays the list itself says of one that is not there what it says of one that it cannot read. */
+  async lost(address, load) {
+    const there = await fetch(address).then((answer) => answer.ok, () => false);
+    if (this.address === address) this.trouble({ fatal: true, details: there ? "" : "manifestLoadError" }, load);
   }
 
   trouble(data, load) {
@@ -196,8 +211,6 @@ class Player extends HTMLElement {
     }
     // Browsers offer no choice of a file's sound: where there is one, the runs go on.
     if (this.dataset.film && this.direct() && !this.sound) {
-      this.hls?.destroy();
-      this.hls = null;
       this.playFilm();
       this.video.currentTime = seconds;
       if (play) this.video.play().catch(() => {});
@@ -304,7 +317,7 @@ class Player extends HTMLElement {
   }
 
   toggle() {
-    if (this.video.paused) this.video.play().catch((problem) => { if (problem.name !== "AbortError") this.say("Nothing to play yet."); });
+    if (this.video.paused) this.video.play().catch((problem) => { if (problem.name !== "AbortError" && !this.video.error) this.say("Nothing to play yet."); });
     else this.video.pause();
   }
 

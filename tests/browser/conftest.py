@@ -20,13 +20,18 @@ from selenium import webdriver
 from tests.browser import browser
 
 
-@pytest.fixture(scope="session")
-def driver() -> Generator[webdriver.Chrome]:
-    running = browser.start()
+def started(*more: str, trusts_all: bool = False) -> Generator[webdriver.Chrome]:
+    """For a fixture: a browser as `browser.start` makes it. One that is there and does not start is an error."""
+    running = browser.start(*more, trusts_all=trusts_all)
     if running is None:
         pytest.skip("there is no Chromium with its driver on this system")
     yield running
     running.quit()
+
+
+@pytest.fixture(scope="session")
+def driver() -> Generator[webdriver.Chrome]:
+    yield from started()
 
 
 @dataclass

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.importorskip("selenium", reason="the package selenium is in the dev group")
-
-from selenium import webdriver
-
 from services.gateway.access import access_key
-from tests.browser import browser
-from tests.browser.conftest import Page
+from tests.browser.conftest import Page, started
 from tests.support import Nats
 from tests.system import certificates
 from tests.system.gateway import served
 from tests.system.showing import Showing
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 pytestmark = pytest.mark.browser
 
@@ -27,11 +26,7 @@ NAME = "films.test"
 
 @pytest.fixture(scope="module")
 def away() -> Generator[webdriver.Chrome]:
-    running = browser.start(f"--host-resolver-rules=MAP {NAME} 127.0.0.1", trusts_all=True)
-    if running is None:
-        pytest.skip("there is no Chromium with its driver on this system")
-    yield running
-    running.quit()
+    yield from started(f"--host-resolver-rules=MAP {NAME} 127.0.0.1", trusts_all=True)
 
 
 @pytest.mark.parametrize("is_https", [False, True], ids=["http", "https"])

@@ -42,7 +42,9 @@ class Page:
     url: str
 
     async def open(self, path: str) -> None:
+        """The whole of a page: the driver gives the first one of a new browser back while that still reads it."""
         await asyncio.to_thread(self.driver.get, self.url + path)
+        await self.wait("document.readyState === 'complete'")
 
     async def leave(self) -> None:
         """Let nothing of this page ask a gateway that is about to end."""

@@ -78,7 +78,6 @@ async def test_axe_finds_nothing_on_any_page(page: Page, gateway: Served) -> Non
     found: dict[str, list[str]] = {}
     for path in PAGES:
         await page.open(path)
-        await page.wait("document.readyState === 'complete'")
         if path in ("/jobs/J1", "/watch/J1"):
             await page.wait("document.querySelector('video').readyState >= 2")
         if violations := await examined(page, axe):
@@ -285,7 +284,6 @@ async def test_nothing_is_asked_of_anybody_else(page: Page, gateway: Served) -> 
     await furnish(gateway)
     for path in PAGES[:-1]:
         await page.open(path)
-        await page.wait("document.readyState === 'complete'")
         names: list[str] = await page.run("return performance.getEntriesByType('resource').map((item) => item.name)")
         assert [name for name in names if not name.startswith((gateway.url, "blob:", "data:"))] == [], path
         answer = await gateway.client.get(path, headers={"Accept": "text/html"})

@@ -108,7 +108,6 @@ async def test_it_goes_on_after_a_reload(page: Page, gateway: Served, long_film:
     assert await stored(page, gateway) == long_film.sha256
     assert await received(gateway) == len(long_film.body), "no byte was sent twice"
     await page.open("/")
-    await page.wait("document.readyState === 'complete'")
     assert await page.run("return Object.keys(localStorage).filter((key) => key.includes('upload')).length") == 0
 
 
@@ -169,7 +168,6 @@ async def test_a_file_that_is_no_film_is_refused_with_the_reason(page: Page, gat
     await page.run("document.querySelector('.uploads [data-do=stop]').click()")
     assert await page.wait("document.querySelector('.uploads').hidden")
     await page.open("/")
-    await page.wait("document.readyState === 'complete'")
     assert await page.complaints() == []
 
 

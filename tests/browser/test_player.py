@@ -216,11 +216,7 @@ async def test_whoever_was_handed_the_film_is_told_how_far_it_goes(page: Page, g
 
 
 async def test_it_waits_for_data_no_longer_than_it_does(page: Page, gateway: Served) -> None:
-    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
-    await showing.begin()
-    await showing.convert(0)
-    await page.open("/watch/J1")
-    await page.wait(f"{VIDEO}.readyState >= 2")
+    showing = await shown(page, gateway, ready=(0,))
     await page.run(f"{VIDEO}.play()")
     waits = f"{PLAYER}.classList.contains('waiting-for-data')"
     await page.wait(waits)
@@ -229,11 +225,7 @@ async def test_it_waits_for_data_no_longer_than_it_does(page: Page, gateway: Ser
 
 
 async def test_a_picture_that_is_announced_too_early_comes_all_the_same(page: Page, gateway: Served) -> None:
-    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
-    await showing.begin()
-    await showing.convert(0)
-    await page.open("/watch/J1")
-    await page.wait(f"{VIDEO}.readyState >= 2")
+    showing = await shown(page, gateway, ready=(0,))
     # There is nothing there yet, and the server says so with 404.
     await page.run(
         f"{PLAYER}.load({PLAYER}.dataset.hls.replace('master', 'from/1/master'), {{ index: 1, seconds: 1 }}, true)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stereospot import keys, records
@@ -27,10 +28,11 @@ async def resize(page: Page, width: int, height: int) -> None:
     await page.do(lambda driver: driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size))
 
 
-async def shown(page: Page, gateway: Served, path: str = "/watch/J1", **film_: bool) -> Showing:
-    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), **film_)  # type: ignore[arg-type]
+async def shown(page: Page, gateway: Served, path: str = "/watch/J1", *, ready: Sequence[int] = (0, 1, 2)) -> Showing:
+    """A film of three segments, of which these are ready."""
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
     await showing.begin()
-    await showing.convert(0, 1, 2)
+    await showing.convert(*ready)
     await page.open(path)
     await page.wait(f"{VIDEO}.readyState >= 2")
     return showing

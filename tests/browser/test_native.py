@@ -1,4 +1,4 @@
-"""What the page says where the browser plays for itself, without hls.js, and gives up."""
+"""Where the browser plays for itself, without hls.js: seeks, and what the page says when it gives up."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from stereospot import jobs, keys, records
 from stereospot.jobs import Phase
 from stereospot.messages import Film
 from tests.browser.conftest import Page
-from tests.browser.test_player import TELEPHONE
-from tests.browser.watching import PLAYER, VIDEO
+from tests.browser.watching import PLAYER, VIDEO, press
 from tests.system.gateway import FILM, Served
 from tests.system.showing import Showing
 
 pytestmark = pytest.mark.browser
+
+TELEPHONE = """
+// As on a telephone that gives pages no media source: whatever asks finds none, and videos take playlists themselves.
+for (const name of ["MediaSource", "ManagedMediaSource", "WebKitMediaSource"]) delete self[name];
+"""
 
 CURTAIN = "document.querySelector('[data-curtain]')"
 CANNOT = f"{CURTAIN}.checkVisibility() && {CURTAIN}.textContent === 'This browser cannot play the picture.'"
@@ -24,6 +28,7 @@ CANNOT = f"{CURTAIN}.checkVisibility() && {CURTAIN}.textContent === 'This browse
 
 @pytest.fixture
 async def telephone(page: Page) -> AsyncGenerator[Page]:
+    """Older browsers have no such player; that is asked of the browser alone, before any script of ours is there."""
     await page.open("/livez")
     if not await page.run("return document.createElement('video').canPlayType('application/vnd.apple.mpegurl')"):
         pytest.skip("this browser plays no HLS by itself")
@@ -32,6 +37,36 @@ async def telephone(page: Page) -> AsyncGenerator[Page]:
     yield page
     remove = "Page.removeScriptToEvaluateOnNewDocument"
     await page.do(lambda driver: driver.execute_cdp_cmd(remove, {"identifier": script["identifier"]}))
+
+
+@pytest.mark.parametrize("sound", [False, True], ids=["silent", "sound"])
+async def test_without_a_media_source_the_browser_plays_the_playlist_itself(
+    telephone: Page, gateway: Served, sound: bool
+) -> None:
+    """After a seek it goes on there, in film time. This browser can do that, too, where playlists are at their end."""
+    showing = Showing(gateway.context, "J1", lengths=(2, 2, 2, 2, 2), sound=sound)
+    await showing.begin()
+    if sound:
+        await showing.sing(5)
+    await showing.convert(0, 1)
+    await telephone.open("/watch/J1")
+    await telephone.wait(f"{VIDEO}.readyState >= 2 && Number({PLAYER}.scrub.max) === 10")
+    assert await telephone.run(f"return [{PLAYER}.hls, {VIDEO}.src.endsWith('/master.m3u8')]") == [None, True]
+    await press(telephone, "k6")
+    await telephone.wait("document.querySelector('[data-curtain]').textContent === 'Converting this part first'")
+    await showing.convert(3, 4)
+    await telephone.wait(f"{PLAYER}.anchor.seconds === 6 && {PLAYER}.now > 6.5 && !{VIDEO}.paused")
+    if sound:
+        assert await telephone.run(f"return {VIDEO}.webkitAudioDecodedByteCount") > 1000
+    # Within what is there nobody is asked.
+    await press(telephone, "8")
+    await telephone.wait(f"!{VIDEO}.seeking && {PLAYER}.now >= 8 && {PLAYER}.anchor.seconds === 6")
+    # All of it, from its beginning.
+    await showing.convert(2)
+    await telephone.open("/watch/J1")
+    await telephone.wait(f"{VIDEO}.readyState >= 2 && {PLAYER}.edge > 9.9 && {PLAYER}.now === 0")
+    await press(telephone, "k")
+    await telephone.wait(f"{PLAYER}.now > 0.5 && !{VIDEO}.paused && !{PLAYER}.hls")
 
 
 async def test_a_list_that_is_not_there_yet_is_asked_for_again(telephone: Page, gateway: Served) -> None:

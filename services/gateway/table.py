@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -56,10 +57,11 @@ def encode_cursor(created: float, job_id: str) -> str:
 def decode_cursor(text: str) -> tuple[float, str] | None:
     """The place behind which a page begins; None for what is not a cursor of ours."""
     try:
-        created, gap, job_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
-        return (float(created), job_id) if gap else None
+        place, gap, job_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
+        created = float(place)
     except (ValueError, binascii.Error):
         return None
+    return (created, job_id) if gap and math.isfinite(created) else None
 
 
 def _words(job: Job) -> str:

@@ -177,6 +177,6 @@ def test_an_older_revision_changes_nothing(table: Table) -> None:
     assert (found.job.title, found.revision) == ("Newer", 900_000)
 
 
-@pytest.mark.parametrize("text", ["", "%%%", "abc", "MTIz", "bm90IGEgbnVtYmVy", "\u00e9"])
+@pytest.mark.parametrize("text", ["", "%%%", "abc", "MTIz", "bm90IGEgbnVtYmVy", "aW5mIHg", "bmFuIHg", "\u00e9"])
 def test_what_is_not_a_cursor(text: str) -> None:
     assert decode_cursor(text) is None

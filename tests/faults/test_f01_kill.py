@@ -18,8 +18,9 @@ from stereospot import records, subjects
 from stereospot.jobs import Phase
 from stereospot.messages import SegmentTask
 from stereospot.options import Options
+from stereospot.schedule import PLAYHEAD_RUN
 from tests.faults import points
-from tests.faults.fleet import PIPELINE, Fleet, Service, fleet, stretched
+from tests.faults.fleet import PIPELINE, POOL, Fleet, Service, fleet, stretched
 from tests.faults.promises import Verdict
 from tests.faults.table import Tell
 from tests.media import sources as films
@@ -89,6 +90,37 @@ async def test_a_job_with_a_curve_survives_a_kill_of(tmp_path: Path, tell: Tell,
         await submit.create(made.context, source, options, job_id="J1", title="J1")
         made.accepted.append("J1")
         died = await killed_and_replaced(made, victim, lambda: start(service))
+        await made.ended("J1")
+        judged(tell, await made.verdict(), died)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "excused"), [("actor.handled", 0), ("actor.settled", 1)])
+async def test_a_segment_survives_a_kill_of_who_gives_it_back(
+    tmp_path: Path, tell: Tell, point: str, excused: int
+) -> None:
+    """What was sent for somebody who has jumped on: every segment is converted all the same, and counted once."""
+    async with fleet(tmp_path, start=PIPELINE - {"converter", "audio"}) as made:
+        source = await submit.local_source(curved.film(tmp_path), None)
+        options = Options(backend="stub", preset="ultrafast", segment_seconds=0.5)
+        await submit.create(made.context, source, options, job_id="J1", title="J1")
+        made.accepted.append("J1")
+        for count, playhead in ((1, 12), (2, 6)):
+            await operations.seek(made.bus, "J1", playhead)
+
+            async def sent(count: int = count) -> bool:
+                lane = await made.bus.consumer_info(subjects.CONVERT, subjects.convert_consumer(POOL, "now"))
+                return lane["num_pending"] == count * PLAYHEAD_RUN
+
+            await eventually(sent, seconds=stretched(30), what="segments for who watches")
+        victim = await made.start("converter", point=point)
+
+        async def start() -> Service:
+            assert await made.events("running", pid=victim.pid) == [], "it converted first"
+            assert len(await made.bus.bucket(subjects.TRIES).keys()) == excused, "it died elsewhere"
+            return await made.start("converter")
+
+        died = await killed_and_replaced(made, victim, start)
         await made.ended("J1")
         judged(tell, await made.verdict(), died)
 

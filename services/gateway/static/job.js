@@ -1,9 +1,8 @@
 // One film's page: progress, the strip of its segments, what can be done with it.
 import { announce, ask, post, subscribe } from "./stream.js";
-import { fragment, update } from "./cards.js";
+import { FINISHED, fragment, update } from "./cards.js";
 import { copy } from "./copy.js";
 import { doneOf, stateOf } from "./segments.js";
-
 
 class Job extends HTMLElement {
   connectedCallback() {
@@ -45,9 +44,9 @@ class Job extends HTMLElement {
     this.develop();
     if (job.phase !== this.phase) {
       this.phase = this.dataset.phase = job.phase;
-      if (!["completed", "failed", "cancelled"].includes(job.phase)) this.classList.add("making");
+      const over = FINISHED.has(job.phase);
+      if (!over) this.classList.add("making");
       announce(job.stage_label);
-      const over = ["completed", "failed", "cancelled"].includes(job.phase);
       for (const shown of this.querySelectorAll("progress.long, [data-stages]")) shown.hidden = over;
       for (const stage of this.querySelectorAll("[data-phases]")) {
         if (stage.dataset.phases.split(" ").includes(job.phase)) stage.setAttribute("aria-current", "step");

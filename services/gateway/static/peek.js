@@ -1,5 +1,5 @@
 // What lies at a place of the scrubber: a small picture and its time, from the storyboard that the server draws.
-import { clock } from "./stream.js";
+import { clock, secondsOf } from "./stream.js";
 
 export class Peek {
   /** Over `scrub`, which holds the range `input`; `address()` gives the storyboard's, or null while there is none. */
@@ -59,6 +59,6 @@ export class Peek {
 export function tilesOf(text, base) {
   return [...text.matchAll(/^([\d:.]+) --> .*\n(\S+)#xywh=(\d+),(\d+),(\d+),(\d+)$/gm)].map(([, start, sheet, ...box]) => {
     const [left, top, width, height] = box.map(Number);
-    return { start: start.split(":").reduce((sum, part) => sum * 60 + Number(part), 0), sheet: new URL(sheet, base).href, left, top, width, height };
+    return { start: secondsOf(start), sheet: new URL(sheet, base).href, left, top, width, height };
   });
 }

@@ -97,10 +97,16 @@ export function clock(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
+/** The seconds of a time in WebVTT, which clock() would write. */
+export const secondsOf = (text) => text.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
+
+/** 4.2, 23: what is small has a decimal. */
+export const figure = (value) => value.toFixed(value < 10 ? 1 : 0);
+
 /** "23.9 fps, 4 min left" */
 export function figures(progress) {
   const parts = [];
-  if (progress.fps) parts.push(`${progress.fps < 10 ? progress.fps.toFixed(1) : Math.round(progress.fps)} fps`);
+  if (progress.fps) parts.push(`${figure(progress.fps)} fps`);
   if (progress.eta_seconds !== null && progress.eta_seconds !== undefined) {
     const left = progress.eta_seconds;
     parts.push(left < 90 ? `${Math.max(1, Math.round(left))} s left` : left < 5400 ? `${Math.round(left / 60)} min left` : `${(left / 3600).toFixed(1)} h left`);

@@ -1,5 +1,5 @@
 // The strip of a film's segments: what each is at, where the film plays, and what happened to the one that is pointed at.
-import { ask, clock } from "./stream.js";
+import { ask, clock, figure } from "./stream.js";
 import { doneOf } from "./segments.js";
 
 const WORDS = { waiting: "waiting", running: "at work", retrying: "trying again", done: "done", failed: "failed" };
@@ -10,7 +10,7 @@ const LEAST_PIXELS = 12; // of a cell, on average; narrower ones are hard to pre
 const stateOfCell = (cell) => (cell?.state === "running" && cell.attempt > 1 ? "retrying" : (cell?.state ?? "waiting"));
 
 /** "in 1.4 s, 34 fps" */
-const took = (told) => (told?.seconds ? `in ${told.seconds.toFixed(1)} s, ${told.fps < 10 ? told.fps.toFixed(1) : Math.round(told.fps)} fps` : "");
+const took = (told) => (told?.seconds && told.fps ? `in ${told.seconds.toFixed(1)} s, ${figure(told.fps)} fps` : "");
 
 class Strip extends HTMLElement {
   connectedCallback() {

@@ -2,7 +2,7 @@
 import { menu } from "./controls.js";
 import { isStereo } from "./glass.js";
 import { nameOf } from "./languages.js";
-import { clock } from "./stream.js";
+import { clock, secondsOf } from "./stream.js";
 
 const AGAIN_MILLISECONDS = 3000; // calls come with every segment: of many, one asks
 const UNASKED_MILLISECONDS = 10_000; // subtitles come after the last of the sound, of which no segment tells
@@ -105,12 +105,11 @@ export class Text {
 
 /** Cues of a WebVTT text as our server writes it, in film time. */
 export function cuesOf(text) {
-  const seconds = (clock_) => clock_.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
   return text.split(/\n\s*\n/).flatMap((block) => {
     const lines = block.split("\n");
     const at = lines.findIndex((line) => line.includes("-->"));
     if (at < 0) return [];
-    const [start, end] = lines[at].split("-->").map((part) => seconds(part.trim().split(/\s/)[0]));
+    const [start, end] = lines[at].split("-->").map((part) => secondsOf(part.trim().split(/\s/)[0]));
     return [{ start, end, text: lines.slice(at + 1).join("\n").trim().replace(/<[^>]*>/g, "").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&") }];
   });
 }

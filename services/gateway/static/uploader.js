@@ -1,7 +1,7 @@
 // The drop zone: films go up one after the other, each becomes a job as soon as it is stored, or samples of one.
 import { describe } from "./fields.js";
 import { PartsUpload } from "./parts.js";
-import { announce, post } from "./stream.js";
+import { announce, figure, post } from "./stream.js";
 import { Upload, discard, unfinished } from "./upload.js";
 
 class Uploader extends HTMLElement {
@@ -101,7 +101,7 @@ class Uploader extends HTMLElement {
       const upload = new (this.hasAttribute("data-straight") ? PartsUpload : Upload)(file, {
         progress: (sent, rate) => {
           row.querySelector("progress").value = sent / file.size;
-          if (!upload.paused) say(`${percent(sent / file.size)}, ${rate.toFixed(rate < 10 ? 1 : 0)} MB/s`);
+          if (!upload.paused) say(`${percent(sent / file.size)}, ${figure(rate)} MB/s`);
         },
         waiting: (seconds, problem) => say(`${problem?.damaged ? "Some bytes arrived damaged. Sending them again" : "The connection broke. Going on"} in ${Math.ceil(seconds)} s.`),
       });

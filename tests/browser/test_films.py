@@ -211,3 +211,19 @@ async def test_a_film_that_lacks_something_does_not_pass_for_a_whole_one(page: P
     await page.open("/jobs/J1")
     assert await page.run(f"return {label}") == "Done, with a warning"
     assert text in await page.run("return document.querySelector('.note.warning').textContent")
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(29.999, "0:30"), (4.5, "0:05"), (5.4, "0:05")])
+async def test_a_film_is_as_long_on_its_card_as_in_the_player(
+    page: Page, gateway: Served, seconds: float, said: str
+) -> None:
+    await Showing(gateway.context, "J1", lengths=(1,)).begin()
+
+    def last(job: jobs.Job) -> jobs.Job:
+        return job.model_copy(update={"duration_seconds": seconds})
+
+    await records.change_job(gateway.context.bus, "J1", last)
+    await page.open("/jobs")
+    await page.wait(f"document.querySelector('.card .length').textContent === '{said}'")
+    await page.open("/jobs/J1")
+    await page.wait(f"document.querySelector('[data-length]').textContent === '{said}'")

@@ -90,7 +90,7 @@ export function follow(player) {
 function words(player) {
   const place = clock(Number(player.scrub.value));
   player.bar.querySelector("[data-now]").textContent = place;
-  player.bar.querySelector("[data-length]").textContent = clock(player.length || player.edge || 0);
+  player.bar.querySelector("[data-length]").textContent = clock(Math.round(player.length || player.edge || 0)); // as on its card
   player.scrub.setAttribute("aria-valuetext", place);
 }
 

@@ -17,11 +17,16 @@ def size(count: int | None) -> str:
     return f"{value:.1f} TB"
 
 
+def nearest(seconds: float) -> int:
+    """The nearest whole second, halves up as the player's script has it (Python's `round` takes them to even)."""
+    return int(seconds + 0.5)
+
+
 def duration(seconds: float | None) -> str:
     """A span in words: 1 h 32 min, 4 min 10 s, 8 s."""
     if seconds is None:
         return ""
-    whole = round(seconds)
+    whole = nearest(seconds)
     hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
     if hours:
         return f"{hours} h {minutes} min"

@@ -30,6 +30,7 @@ _FILTERS: dict[str, Any] = {
     "bytes": formats.size,
     "duration": formats.duration,
     "clock": formats.clock,
+    "nearest": formats.nearest,
     "ago": formats.ago,
     "number": formats.number,
     "layout": formats.layout,

@@ -6,7 +6,8 @@
     …/video/<index>.m4s, …/audio/<track>/<index>.m4s, …/film, …/film/<its file name>, …/subtitles/<track>.vtt
 
 A media playlist lists the run of segments from its anchor on whose pictures AND sound are stored, and nothing else, so
-it names no object that is not there; the run only grows, and ends with ENDLIST when it reaches a known total.
+it names no object that is not there; the run only grows, and ends with ENDLIST when it reaches a known total. Where
+nothing comes any more it ends as it is: of a job that failed or was cancelled, and of a film whose sound broke off.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
+from services.gateway import coming
 from services.gateway.problems import problem
 from services.gateway.shortcut import Shortcut
 from services.gateway.state import Gateway
@@ -48,16 +50,35 @@ class Showing:
     row: Row
     plan: Plan
     state: Completion
+    over: bool = False
+    """Whether it is known that nothing comes any more; `Player.stream` finds out."""
 
     @property
     def has_sound(self) -> bool:
         """Whether playlists wait for sound: known from the source, settled by what the audio service stored."""
         return bool(self.plan.source.audio) and self.state.expects_sound(self.row.job.is_active)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all pictures are there, and all sound that is waited for."""
+        return self.state.is_complete and (not self.has_sound or self.state.sound_prefix(0) == self.state.total)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what it shows changes with the record and the completion set only."""
+        return self.row.job.is_active or self.over or self.is_whole
+
+    def sings(self, anchor: int) -> bool:
+        """Whether what is played from `anchor` on has sound, or waits for it; behind sound that broke off it is silent.
+
+        Beside each other, sound that ends and pictures that go on stop players that buffer both: so no run has that.
+        """
+        return self.has_sound and (not self.over or self.state.sound_prefix(anchor) > anchor)
+
     def run(self, anchor: int) -> int:
         """The first index from `anchor` on that cannot be played yet."""
         end = self.state.prefix(anchor)
-        return min(end, self.state.sound_prefix(anchor)) if self.has_sound else end
+        return min(end, self.state.sound_prefix(anchor)) if self.sings(anchor) else end
 
 
 class NotYet(Exception):
@@ -75,7 +96,7 @@ class Player:
 
     def remember(self, request: Request[Any, Any, Any], token: str, shown: Showing, body: bytes) -> None:
         """Have the next one who asks this sent the same, while it is true."""
-        if not request.url.query:
+        if shown.is_settled and not request.url.query:
             route = str(request.scope.get("path_template", ""))
             self.shortcut.keep(request.url.path, body, route=route, token=token, row=shown.row, state=shown.state)
 
@@ -94,6 +115,13 @@ class Player:
         if plan is None or state is None or state.init is None:
             raise NotYet
         return Showing(row, plan, state)
+
+    async def stream(self, token: str, generation: int) -> Showing:
+        """The same, and whether more of it will come: asked of the broker where the job is at rest and lacks some."""
+        shown = await self.showing(token, generation)
+        if shown.is_settled:
+            return shown
+        return replace(shown, over=await coming.nothing(self.gateway.context.bus, shown.row, shown.state))
 
     async def segments(self, shown: Showing, start: int, end: int) -> list[Segment]:
         """Segments `start … end-1` of the plan, from the parts that hold them."""
@@ -114,7 +142,7 @@ class Player:
         """The media playlist of the pictures, or of one audio track."""
         end = shown.run(anchor)
         job = shown.row.job
-        over = end == shown.state.total  # from here on nothing is added behind this anchor
+        over = shown.over or end == shown.state.total  # from here on nothing is added behind this anchor
         if end == anchor:
             raise NotYet
         key = (job.job_id, job.generation, anchor, track, end, over)
@@ -131,7 +159,7 @@ class Player:
         job, plan, state = shown.row.job, shown.plan, shown.state
         codecs = [await self._codec(keys.init(job.job_id, job.generation, state.init or ""))]
         renditions: list[Rendition] = []
-        if shown.has_sound:
+        if shown.sings(anchor):
             for number, track in enumerate(plan.source.audio):
                 codecs.append(await self._codec(keys.audio_init(job.job_id, job.generation, number)))
                 name = sound_name(number, track)
@@ -187,7 +215,7 @@ GivenPlayer = NamedDependency[Player]
 async def master(
     request: Request[Any, Any, Any], player: GivenPlayer, token: FromPath[str], generation: FromPath[int]
 ) -> Response[Any]:
-    shown = await player.showing(token, generation)
+    shown = await player.stream(token, generation)
     body = (await player.master(shown, 0, "from/0/")).encode()
     player.remember(request, token, shown, body)
     return _playlist(body)
@@ -210,7 +238,7 @@ async def anchored_master(
     with player.gateway.index.watch(row.job.job_id) as watch:
         while True:
             try:
-                shown = await player.showing(token, generation)
+                shown = await player.stream(token, generation)
                 return _playlist((await player.master(shown, _index(anchor), "")).encode())
             except NotYet:
                 left = deadline - time.monotonic()
@@ -229,7 +257,7 @@ async def video(
     generation: FromPath[int],
     anchor: FromPath[int],
 ) -> Response[Any]:
-    shown = await player.showing(token, generation)
+    shown = await player.stream(token, generation)
     body = await player.media(shown, _index(anchor), None)
     player.remember(request, token, shown, body)
     return _playlist(body)
@@ -244,9 +272,9 @@ async def audio(
     anchor: FromPath[int],
     name: FromPath[str],
 ) -> Response[Any]:
-    shown = await player.showing(token, generation)
+    shown = await player.stream(token, generation)
     track = number_in(name, ".m3u8")
-    if track >= len(shown.plan.source.audio) or not shown.has_sound:
+    if track >= len(shown.plan.source.audio) or not shown.sings(_index(anchor)):
         raise errors.error("NOT_FOUND", f"There is no audio track {track}.")
     body = await player.media(shown, _index(anchor), track)
     player.remember(request, token, shown, body)

@@ -12,9 +12,10 @@ from typing import Any
 from litestar import Response, get
 from litestar.params import FromPath
 
+from services.gateway import coming
 from services.gateway.playback import NO_STORE, GivenPlayer, NotYet, sound_name
 from services.gateway.state import Gateway, Given
-from stereospot import keys, records, subjects
+from stereospot import keys, records
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
 from stereospot.media.model import Plan
@@ -33,26 +34,14 @@ async def tracks(
     if plan is None:
         raise NotYet
     # Before the look at what is there: what comes in between is then seen, or said to be on its way.
-    coming = job.is_active or (job.phase is Phase.COMPLETED and await _coming(gateway, job))
+    is_coming = job.is_active or (job.phase is Phase.COMPLETED and await coming.sound(gateway.context.bus, job))
     subtitles = await _subtitles(gateway, job, plan)
     sounds = await _sounds(gateway, job, plan)
     texts = sum(not track.bitmap for track in plan.source.subtitles)
     missing = len(subtitles) < texts or len(sounds) < len(plan.source.audio) > 1
     chapters = [{"title": item.title, "start_seconds": item.start_seconds} for item in plan.source.chapters]
-    body = {"subtitles": subtitles, "chapters": chapters, "sounds": sounds, "more": missing and coming}
+    body = {"subtitles": subtitles, "chapters": chapters, "sounds": sounds, "more": missing and is_coming}
     return Response(body, headers=NO_STORE)
-
-
-async def _coming(gateway: Gateway, job: Job) -> bool:
-    """Whether sound is still cut, or cut and not yet counted, though the film is done."""
-    bus = gateway.context.bus
-    for stream, subject in (
-        (subjects.WORK, subjects.work("audio", job.job_id, job.generation)),
-        (subjects.DONE, subjects.done_plan(job.job_id, job.generation, "audio")),
-    ):
-        if await bus.last(stream, subject) is not None:
-            return True
-    return False
 
 
 async def _subtitles(gateway: Gateway, job: Job, plan: Plan) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ class Player extends HTMLElement {
       this.video.addEventListener(name, () => this.tick());
     }
     this.video.addEventListener("loadeddata", () => this.reveal());
+    this.video.addEventListener("ended", () => this.goOn());
     // Films begin in black: until somebody plays or seeks, the poster stays.
     for (const name of ["play", "seeking"]) this.video.addEventListener(name, () => this.begin());
     // While it seeks there may be nothing to draw; a paused film draws by itself no more.
@@ -78,6 +79,18 @@ class Player extends HTMLElement {
     this.video.onerror = lost;
     // The page names the file itself: it may have failed before this script.
     if (this.video.error) lost();
+  }
+
+  filmAt(seconds, play) {
+    this.playFilm();
+    this.video.currentTime = seconds;
+    if (play) this.video.play().catch(() => {});
+  }
+
+  /** A stream ends where its sound broke off; the file has all of both. */
+  goOn() {
+    const { now } = this;
+    if (!this.whole && this.dataset.film && this.direct() && now < this.length - 1) this.filmAt(now, true);
   }
 
   /** The stream in place of the file, at the same place: it has a choice of sound. */
@@ -162,8 +175,11 @@ class Player extends HTMLElement {
       this.hidden = !job.playback.ready && ["failed", "cancelled"].includes(job.phase);
     }
     if (job && job.attempt !== this.attempt) {
+      const again = Boolean(this.attempt);
       this.attempt = job.attempt;
-      this.text.over = false; // what a failure left undone may come now
+      // What a failure left undone may come now; a list that has ended is not asked for by itself.
+      this.text.over = false;
+      if (again && this.hls?.latestLevelDetails?.live === false) this.load(this.address, this.anchor, !this.video.paused, Math.max(0, this.video.currentTime - 0.1));
     }
     if (job?.playback.ready) this.text.load();
     if (this.segments && !this.length) this.length = this.segments.reduce((sum, item) => sum + item.duration_seconds, 0);
@@ -211,9 +227,7 @@ class Player extends HTMLElement {
     }
     // Browsers offer no choice of a file's sound: where there is one, the runs go on.
     if (this.dataset.film && this.direct() && !this.sound) {
-      this.playFilm();
-      this.video.currentTime = seconds;
-      if (play) this.video.play().catch(() => {});
+      this.filmAt(seconds, play);
       return;
     }
     // On the page that somebody was handed there is nobody to ask: it goes as far as its stream.

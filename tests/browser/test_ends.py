@@ -1,0 +1,57 @@
+"""Streams that end before their film: the player goes on with the file, or with what another attempt brings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services import operations
+from stereospot import jobs, keys, records
+from stereospot.jobs import Phase
+from stereospot.messages import Failure, Film
+from tests.browser.conftest import Page
+from tests.browser.watching import PLAYER, VIDEO
+from tests.system.gateway import FILM, Served, move
+from tests.system.showing import Showing, film
+
+pytestmark = pytest.mark.browser
+
+PLAY = f"{VIDEO}.muted = true; {VIDEO}.play()"
+
+
+async def test_where_the_sound_broke_off_the_file_goes_on(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), sound=True)
+    await showing.begin()
+    await showing.convert(0, 1, 2)
+    await showing.sing(2)
+    await page.open("/watch/J1")
+    await page.wait(f"{PLAYER}.hls && {VIDEO}.readyState >= 2 && {PLAYER}.edge > 1.9")
+    data = film(4)
+    values: dict[str, Any] = FILM | {"size_bytes": len(data), "duration_seconds": 4.0}
+    made = Film(key=keys.film("J1", 1, "mp4"), **values)
+    await gateway.context.store.put(made.key, data)
+    await move(gateway, "J1", Phase.ASSEMBLING, Phase.COMPLETED, film=made)
+    await page.wait(f"Boolean({PLAYER}.dataset.film)")
+    assert not await page.run(f"return {PLAYER}.whole")
+    await page.run(PLAY)
+    await page.wait(f"{PLAYER}.whole && !{VIDEO}.paused && {PLAYER}.now > 2.1")
+    await page.wait(f"{VIDEO}.ended && {PLAYER}.now > 3.9")
+
+
+async def test_a_stream_that_ended_with_its_job_goes_on_with_a_retry(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
+    await showing.begin()
+    await showing.convert(0, 1)
+
+    def fail(job: jobs.Job) -> jobs.Job | None:
+        return jobs.fail(job, Failure(code="NO_FRAMES", sentence="s", advice="a"), at=3.0)
+
+    await records.change_job(gateway.context.bus, "J1", fail)
+    await page.open("/jobs/J1")
+    await page.wait(f"{PLAYER}.hls && {VIDEO}.readyState >= 2")
+    await page.run(PLAY)
+    await page.wait(f"{VIDEO}.ended && Math.abs({PLAYER}.now - 2) < 0.1")
+    await operations.retry(gateway.context.bus, "J1")
+    await showing.convert(2)
+    await page.wait(f"{PLAYER}.edge > 3.9 && {PLAYER}.now > 1.8")

@@ -48,7 +48,7 @@ class Group:
     def apply(self, state: Completion) -> Completion:
         """The set after this batch; returns `state` itself when the batch holds nothing new."""
         for part in self.parts:
-            state = state.with_part(part.first, part.count, part.attempt, part.pool, part.spans)
+            state = state.with_part(part.first, part.count, part.attempt, part.pool, part.spans, silent=part.silent)
         if self.total is not None:
             total = self.total
             state = state.with_total(

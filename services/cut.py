@@ -91,6 +91,7 @@ class Cut:
             first=part.first,
             count=len(segments),
             spans=packed(self.head, segments),
+            silent=not self.head.source.audio,
         )
         await self.context.bus.publish(
             subjects.done_plan(job.job_id, job.generation, "part"), done, msg_id=f"part.{plan_id(job)}.{part.first}"

@@ -71,6 +71,7 @@ class Completion(Message):
     sent: Bitmap = 0
     init: str | None = Field(default=None, description="sha256 of the init segment that the first stored fragment has")
     audio: bool = Field(default=False, description="whether sound belongs to this job; known with `total`")
+    silent: bool = Field(default=False, description="known with the first part: the source has no sound")
     audio_ready: int = Field(default=0, description="sound of segments 0 … audio_ready-1 is stored")
     sound: Bitmap = Field(default=0, description="segments from `audio_ready` on whose sound is stored, too")
     resends: int = Field(default=0, description="how often a sent segment was offered again; it salts message ids")
@@ -102,8 +103,11 @@ class Completion(Message):
         return max(start, self.audio_ready) + (rest & -rest).bit_length() - 1
 
     def expects_sound(self, is_active: bool) -> bool:
-        """Whether the stream of a source with sound waits for it; `is_active`: its job goes on, so more may come."""
-        if self.total is not None and not self.audio:
+        """Whether the stream waits for sound; `is_active`: its job goes on, so more may come.
+
+        Nobody has said that there is none: then it may have some.
+        """
+        if self.silent or (self.total is not None and not self.audio):
             return False
         return self.audio_ready > 0 or is_active
 
@@ -179,9 +183,13 @@ class Completion(Message):
             done=self.done | members, sent=self.sent | members, init=self.init if init is None else self.init or init
         )
 
-    def with_part(self, first: int, count: int, attempt: int, pool: str, spans: str = "") -> Completion:
+    def with_part(
+        self, first: int, count: int, attempt: int, pool: str, spans: str = "", *, silent: bool = False
+    ) -> Completion:
         """Open segments for dispatch; a higher attempt first forgets what was sent and not done."""
         base = self.with_attempt(attempt).with_spans({first: spans} if spans else {})
+        if silent and not base.silent:
+            base = base._with(silent=True)
         if count <= 0 or first + count > MAX_SEGMENTS:
             return base
         parts = base.parts if first in base.parts else tuple(sorted((*base.parts, first)))

@@ -160,6 +160,7 @@ class PartDone(Message):
     first: int
     count: int
     spans: str = Field(default="", description="windows that each segment needs, packed; empty: no curve")
+    silent: bool = Field(default=False, description="the source is known to have no sound")
 
 
 class TotalDone(Message):

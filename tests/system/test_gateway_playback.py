@@ -10,9 +10,11 @@ from typing import Any
 from urllib.parse import urljoin
 
 import av
+import pytest
 
 from services.gateway.tokens import DAY, Tokens
 from stereospot import jobs, keys, records
+from stereospot.completion import Completion
 from stereospot.jobs import Phase
 from stereospot.messages import Film
 from tests.support import eventually
@@ -186,6 +188,32 @@ async def test_a_stream_is_announced_when_all_of_its_beginning_is_there(gateway:
     answer = await gateway.client.get(path)
     assert answer.status_code == 200
     assert 'AUDIO="sound"' in answer.text
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_film_without_sound_is_announced_with_its_beginning(gateway: Served, silent: bool) -> None:
+    """Its plan is not whole yet; the first part says what the probe has found."""
+    showing = Showing(gateway.context, "J1", lengths=(2, 2))
+    await showing.begin()
+    await showing.write(Completion(job_id="J1", generation=1).with_part(0, 1, 1, "cpu", silent=silent))
+    await showing.convert(0)
+
+    async def shown() -> dict[str, Any]:
+        return (await gateway.client.get("/api/v1/jobs/J1")).json()
+
+    async def is_done() -> bool:
+        body = await shown()
+        return (body["progress"]["segments"]["done"], body["progress"]["segments"]["total"]) == (1, None)
+
+    await eventually(is_done, what="the first segment")
+    path = (await shown())["playback"]["hls"]
+    assert (path is not None) == silent
+    if path is not None:
+        assert await run_of(gateway, path.replace("master.m3u8", "from/0/video.m3u8")) == ([0], False)
+    await showing.write(showing.state.with_total(2, (0,), 1, "cpu", False))
+    await showing.convert(1)
+    path = await master_of(gateway, "J1")
+    await until_run(gateway, path.replace("master.m3u8", "from/0/video.m3u8"), [0, 1], True)
 
 
 async def test_a_job_whose_sound_never_came_still_plays(gateway: Served) -> None:

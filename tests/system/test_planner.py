@@ -92,6 +92,8 @@ async def test_a_plan_has_exactly_the_films_frames_in_parts_and_the_total_last(t
         assert after.engine["name"] == head.stereo.engine
         sound = await context.bus.last(subjects.WORK, subjects.work("audio", "J1", 1))
         assert (sound is not None) == bool(head.source.audio)
+        parts = [PartDone.model_validate_json(body) for kind, body in await said(context) if kind == "part"]
+        assert {part.silent for part in parts} == {sound is None}
         if sound is not None:
             assert AudioWork.model_validate_json(sound.data).generation == 1
 

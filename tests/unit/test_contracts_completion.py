@@ -76,6 +76,16 @@ def test_a_repeated_message_is_no_change_at_all() -> None:
     assert value.with_audio(1) is value
 
 
+def test_a_source_without_sound_is_waited_for_by_nobody_from_its_first_part_on() -> None:
+    value = empty().with_part(0, 4, 1, "cpu", silent=True)
+    assert not value.expects_sound(is_active=True)
+    assert value.with_part(0, 4, 1, "cpu", silent=True) is value
+    assert value.with_part(4, 4, 1, "cpu").silent, "an older planner says nothing of it"
+    assert empty().with_part(0, 4, 1, "cpu").expects_sound(is_active=True), "it may have some"
+    assert empty().with_total(4, (0,), 1, "cpu", True).expects_sound(is_active=True)
+    assert not empty().with_total(4, (0,), 1, "cpu", False).expects_sound(is_active=True)
+
+
 def test_a_segment_with_another_init_is_offered_again_and_not_counted() -> None:
     value = empty().with_part(0, 3, 1, "cpu").with_sent([0, 1]).with_done(0, "a").with_done(1, "b")
     assert list(completion.bits(value.done)) == [0]

@@ -7,7 +7,6 @@ it leaves the work queue, where it would stay for ever.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
@@ -26,9 +25,6 @@ from stereospot.tries import Tries
 _log = log.get("dead-letters")
 
 crash.declare("dead_letters.buried", "dead_letters.failed", "dead_letters.removed")
-
-READ_SECONDS = 15.0
-"""How long the broker has for one block of letters."""
 
 _QUEUES = frozenset({subjects.WORK, subjects.CONVERT, subjects.DONE, subjects.LIVE})
 """Streams in which a message that nobody may have any more stays until it is removed."""
@@ -142,11 +138,7 @@ async def newest(bus: Bus, limit: int, before: int | None = None) -> list[tuple[
 
 async def between(bus: Bus, begin: int, end: int) -> list[Stored]:
     """What lies from one sequence of the stream to another, which is not read."""
-    found: list[Stored] = []
-    async with asyncio.timeout(READ_SECONDS), bus.tail(subjects.DEAD, start=begin) as messages:
-        while messages.pending and (item := await anext(messages)).sequence < end:
-            found.append(item)
-    return found
+    return await bus.read(subjects.DEAD, start=begin, end=end)
 
 
 async def find(bus: Bus, dead_id: str) -> DeadLetter | None:

@@ -25,8 +25,6 @@ from stereospot.completion import Completion
 from stereospot.jobs import Job
 from stereospot.messages import SegmentEvent
 
-LOG_SECONDS = 10.0
-
 JobId = FromPath[str]
 
 
@@ -118,13 +116,8 @@ async def newest(bus: Bus, job_id: str, generation: int) -> dict[int, SegmentEve
 
 async def history(bus: Bus, job_id: str, generation: int, index: int) -> list[SegmentEvent]:
     """All that is still known of one segment, oldest first."""
-    found: list[SegmentEvent] = []
-    pattern = subjects.event_segment(job_id, generation, index)
-    async with asyncio.timeout(LOG_SECONDS), bus.tail(subjects.EVENT, pattern, start="all") as messages:
-        while messages.pending:
-            if (event := _parsed((await anext(messages)).data)) is not None:
-                found.append(event)
-    return found
+    messages = await bus.read(subjects.EVENT, subjects.event_segment(job_id, generation, index))
+    return [event for item in messages if (event := _parsed(item.data)) is not None]
 
 
 def _parsed(data: bytes) -> SegmentEvent | None:

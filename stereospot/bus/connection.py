@@ -315,6 +315,10 @@ class Bus(Administration):
         """The last message of every subject that matches, in order of sequence; markers of deleted keys included."""
         return await tail.last_per_subject(self, stream, pattern)
 
+    async def read(self, stream: str, pattern: str = ">", *, start: int = 1, end: int | None = None) -> list[Stored]:
+        """What is there now from one sequence to another, which is not read, in order; raises BROKER_UNAVAILABLE."""
+        return await tail.read(self, stream, pattern, start=start, end=end)
+
     def tail(self, stream: str, pattern: str = ">", *, start: tail.Start = "new") -> tail.Tail:
         """Messages in order, for ever: `async with bus.tail(…) as messages: async for message in messages`."""
         return tail.Tail(self, stream, pattern, start)

@@ -20,7 +20,7 @@ from stereospot.bus.pull import Puller, PullError, Received
 if TYPE_CHECKING:
     from stereospot.bus.connection import Bus
 
-__all__ = ["Start", "Stored", "Tail", "last_per_subject"]
+__all__ = ["Start", "Stored", "Tail", "last_per_subject", "read"]
 
 _log = log.get("bus")
 
@@ -62,11 +62,26 @@ async def _delete(bus: Bus, stream: str, name: str) -> None:
 
 async def last_per_subject(bus: Bus, stream: str, pattern: str, *, timeout: float = 15.0) -> list[Stored]:
     """The last message of every subject that matches, in order of sequence; raises BROKER_UNAVAILABLE."""
+    return _newest(await _read(bus, stream, pattern, "last", None, timeout))
+
+
+async def read(
+    bus: Bus, stream: str, pattern: str = ">", *, start: int = 1, end: int | None = None, timeout: float = 15.0
+) -> list[Stored]:
+    """What is there now from one sequence to another, which is not read, in order; raises BROKER_UNAVAILABLE.
+
+    A tail waits for what it was told of; this does not, where that is removed in the meantime.
+    """
+    return await _read(bus, stream, pattern, start, end, timeout)
+
+
+async def _read(bus: Bus, stream: str, pattern: str, start: Start, end: int | None, timeout: float) -> list[Stored]:
+    """One whole reading; begun anew where something was lost on the way, or was removed before it came."""
     deadline = time.monotonic() + timeout
     pause = 0.02
     while True:
         try:
-            found = await _read_once(bus, stream, pattern)
+            found = await _read_once(bus, stream, pattern, start, end)
             if found is not None:
                 return found
             said = "messages were lost on the way"
@@ -82,22 +97,23 @@ async def last_per_subject(bus: Bus, stream: str, pattern: str, *, timeout: floa
         pause = min(pause * 2, 0.5)
 
 
-async def _read_once(bus: Bus, stream: str, pattern: str) -> list[Stored] | None:
-    """One reading through an ephemeral consumer; None when something was lost on the way."""
-    created = await _create(bus, stream, pattern, "last")
+async def _read_once(bus: Bus, stream: str, pattern: str, start: Start, end: int | None) -> list[Stored] | None:
+    """One reading through an ephemeral consumer; None when something that it was told of did not come."""
+    created = await _create(bus, stream, pattern, start)
     name = str(created["name"])
     found: list[Stored] = []
     puller = Puller(bus, stream, name)
     await puller.open()
     try:
         pending = int(created.get("num_pending", 0))
-        while pending:
-            batch = await puller.take(_BATCH)
+        at = start if isinstance(start, int) else 1
+        while pending and (end is None or at < end):
+            batch = await puller.take(_BATCH if end is None else min(_BATCH, end - at))
             found += map(_stored, batch)
             if not batch or batch[-1].delivery.consumer_sequence != len(found):
                 return None
-            pending = batch[-1].delivery.pending
-        return _newest(found)
+            pending, at = batch[-1].delivery.pending, found[-1].sequence + 1
+        return [item for item in found if end is None or item.sequence < end]
     finally:
         await puller.close()
         await _delete(bus, stream, name)

@@ -52,6 +52,29 @@ async def test_all_and_from_a_sequence(bus: Bus) -> None:
         assert await read(tail, 4) == [7, 8, 9, 10]
 
 
+async def test_what_is_there_is_read_from_one_sequence_to_another(bus: Bus) -> None:
+    await send(bus, *range(1, 11))
+    await send(bus, 11, job="b")
+    for number in (3, 7, 8):
+        await bus.remove(subjects.EVENT, number)
+
+    async def numbers(start: int = 1, end: int | None = None) -> list[int]:
+        return [int(item.data) for item in await bus.read(subjects.EVENT, start=start, end=end)]
+
+    assert await numbers() == [1, 2, 4, 5, 6, 9, 10, 11]
+    assert await numbers(start=2, end=9) == [2, 4, 5, 6]
+    assert await numbers(start=7, end=9) == []
+    assert await numbers(start=9, end=400) == [9, 10, 11]
+    assert await numbers(start=12) == []
+    assert [int(item.data) for item in await bus.read(subjects.EVENT, "stereospot.event.*.b.>")] == [11]
+
+
+async def test_a_long_stretch_is_read_in_order(bus: Bus) -> None:
+    await asyncio.gather(*(send(bus, number) for number in range(600)))
+    found = await bus.read(subjects.EVENT, start=10, end=590)
+    assert [item.sequence for item in found] == list(range(10, 590))
+
+
 async def test_a_filter(bus: Bus) -> None:
     await send(bus, 1, job="a")
     await send(bus, 2, job="b")

@@ -93,6 +93,29 @@ async def test_a_page_reads_what_it_shows_and_goes_past_gaps(gateway: Served, mo
     assert (await listed(gateway)) == {"dead_letters": [], "next": None}
 
 
+@pytest.mark.parametrize(("buried", "gone"), [(1, 0), (3, 0), (3, 2)])
+async def test_a_letter_that_goes_while_a_page_is_read_is_not_waited_for(
+    gateway: Served, monkeypatch: pytest.MonkeyPatch, buried: int, gone: int
+) -> None:
+    """It is counted, and dropped by somebody else before it is read."""
+    ids = [await bury(gateway, number, 1_795_000_000.0 + number) for number in range(buried)]
+    bus = gateway.context.bus
+    asked = bus.api
+
+    async def api(path: str, *arguments: Any, **more: Any) -> Any:
+        answer = await asked(path, *arguments, **more)
+        if path.startswith(f"CONSUMER.CREATE.{subjects.DEAD}"):
+            monkeypatch.setattr(bus, "api", asked)
+            await dead_letters.drop(bus, ids[gone])
+        return answer
+
+    monkeypatch.setattr(bus, "api", api)
+    async with asyncio.timeout(5):
+        found = [item["dead_id"] for item in (await listed(gateway))["dead_letters"]]
+    assert bus.api == asked, "it went in the middle"
+    assert found == [item for item in ids[::-1] if item != ids[gone]]
+
+
 async def test_what_is_no_cursor_and_no_limit_is_refused(gateway: Served) -> None:
     for query in ("cursor=nonsense", f"cursor={encode_cursor(math.inf, 'x')}", "limit=0", "limit=201"):
         answer = await gateway.client.get(f"/api/v1/dead-letters?{query}")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
 import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiobotocore.awsrequest import AioAWSResponse
 
 from stereospot import errors
 from stereospot.storage import ObjectStore, multipart, open_store
@@ -138,6 +142,42 @@ async def test_unfinished_uploads_are_swept(s3_server: Seaweed, store: ObjectSto
     assert await store.sweep(3600) == 0
     assert await store.sweep(-60) == 1
     assert await store.sweep(-60) == 0
+
+
+class Answer:
+    """The raw body of an answer that no server gave."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.encode()
+
+    async def read(self) -> bytes:
+        return self._text
+
+
+async def test_what_goes_to_aws_carries_the_sum_of_its_bytes() -> None:
+    """Over TLS, too, where a signature may leave the body out: `when_required` sends no other sum."""
+    sent: list[tuple[str, str, bytes]] = []
+
+    def answer(request: Any, **_: object) -> AioAWSResponse:
+        assert request.url.startswith("https://"), request.url
+        data = request.body.getvalue() if isinstance(request.body, io.BytesIO) else request.body or b""
+        sent.append((request.method, request.headers["X-Amz-Content-SHA256"].decode(), data))
+        body = "<InitiateMultipartUploadResult><UploadId>U1</UploadId></InitiateMultipartUploadResult>"
+        size = str(sum(len(data) for method, _, data in sent if method == "PUT"))
+        headers = {"ETag": '"e"', "Content-Length": size, "Last-Modified": "Sun, 29 Nov 2026 00:00:00 GMT"}
+        return AioAWSResponse(request.url, 200, headers, Answer(body if request.method == "POST" else ""))
+
+    opened = S3Store("tests", access_key="A", secret_key="s")
+    opened._session.events.register("before-send.s3", answer)  # pyright: ignore[reportPrivateUsage]
+    try:
+        for data in (b"film", random.Random(5).randbytes(PARTS)):
+            sent.clear()
+            assert await opened.put(KEY, stream(data)) is True
+            parts = [(sha256, body) for method, sha256, body in sent if method == "PUT"]
+            assert [sha256 for sha256, _ in parts] == [hashlib.sha256(body).hexdigest() for _, body in parts]
+            assert sum(len(body) for _, body in parts) == len(data)
+    finally:
+        await opened.close()
 
 
 async def test_a_missing_bucket_is_made(s3_server: Seaweed, tmp_path: Path) -> None:

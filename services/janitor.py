@@ -230,9 +230,8 @@ class Janitor:
             return
         if job.phase is not Phase.COMPLETED:
             return
-        prefix = keys.generation_prefix(job.job_id, job.generation)
-        for folder in ("segments/", "audio/"):
-            removed = await self._store.delete_prefix(prefix + folder)
+        for prefix_of in (keys.segments_prefix, keys.audio_prefix):
+            removed = await self._store.delete_prefix(prefix_of(job.job_id, job.generation))
             findings.expired["fragments"] = findings.expired.get("fragments", 0) + removed
 
     async def sweep_storage(self) -> Findings:

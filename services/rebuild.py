@@ -108,7 +108,7 @@ async def _compare_film(context: Context, item: Comparison, job: Job) -> None:
 
 async def stored_reports(context: Context, job_id: str, generation: int) -> dict[int, SegmentDone]:
     """The completion of every segment whose fragment and report are stored, and agree."""
-    prefix = f"{keys.generation_prefix(job_id, generation)}segments/"
+    prefix = keys.segments_prefix(job_id, generation)
     sizes: dict[int, int] = {}
     names: list[tuple[int, str]] = []
     async for item in context.store.list(prefix):

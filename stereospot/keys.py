@@ -83,6 +83,11 @@ def init(job_id: str, generation: int, sha256: str) -> str:
     return f"jobs/{job_id}/{generation}/init-{sha256[:16]}.mp4"
 
 
+def segments_prefix(job_id: str, generation: int) -> str:
+    """Fragments, with what was measured on each, and their depth where it is exported."""
+    return f"jobs/{job_id}/{generation}/segments/"
+
+
 def segment(job_id: str, generation: int, index: int) -> str:
     return f"jobs/{job_id}/{generation}/segments/{index:05d}.m4s"
 

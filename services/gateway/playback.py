@@ -24,7 +24,7 @@ from litestar.params import FromPath, FromQuery
 
 from services.gateway import coming
 from services.gateway.problems import problem
-from services.gateway.shortcut import Shortcut
+from services.gateway.shortcut import HEADERS, Shortcut
 from services.gateway.state import Gateway
 from services.gateway.table import Row
 from stereospot import errors, keys
@@ -282,7 +282,7 @@ async def audio(
 
 
 def _playlist(text: bytes) -> Response[bytes]:
-    return Response(text, media_type=hls.MEDIA_TYPE, headers=NO_STORE)
+    return Response(text, headers=HEADERS)
 
 
 def _index(number: int) -> int:

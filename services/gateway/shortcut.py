@@ -21,7 +21,10 @@ from stereospot.completion import Completion
 from stereospot.media.hls import MEDIA_TYPE
 
 KEPT = 512
-HEADERS = ((b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store"))
+HEADERS = {"content-type": MEDIA_TYPE, "cache-control": "no-store"}
+"""Of a playlist, whoever sends it."""
+
+_HEADERS = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Answer:
     good_until: float
 
     async def send(self, send: Send) -> None:
-        headers = [*HEADERS, (b"content-length", str(len(self.body)).encode())]
+        headers = [*_HEADERS, (b"content-length", str(len(self.body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": False})
 

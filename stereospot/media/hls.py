@@ -22,6 +22,9 @@ LAYOUT_DATA_ID = "dev.stereospot.layout"
 
 Kind = Literal["EVENT", "VOD"]
 
+_HEAD = ("#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS")
+"""Where every playlist of ours begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -58,12 +61,10 @@ def media_playlist(
     """
     longest = max((float(entry.seconds) for entry in entries), default=0.0)
     lines = [
-        "#EXTM3U",
-        "#EXT-X-VERSION:7",
+        *_HEAD,
         f"#EXT-X-TARGETDURATION:{max(math.ceil(target_seconds), round(longest), 1)}",
         "#EXT-X-MEDIA-SEQUENCE:0",
         f"#EXT-X-PLAYLIST-TYPE:{kind}",
-        "#EXT-X-INDEPENDENT-SEGMENTS",
         "#EXT-X-START:TIME-OFFSET=0,PRECISE=YES",
     ]
     if init_uri is not None:
@@ -112,12 +113,7 @@ def master_playlist(
 
     codecs: of the pictures and of every sound; peak_bits over pictures and the largest sound.
     """
-    lines = [
-        "#EXTM3U",
-        "#EXT-X-VERSION:7",
-        "#EXT-X-INDEPENDENT-SEGMENTS",
-        f"#EXT-X-SESSION-DATA:DATA-ID={_quoted(LAYOUT_DATA_ID)},VALUE={_quoted(layout)}",
-    ]
+    lines = [*_HEAD, f"#EXT-X-SESSION-DATA:DATA-ID={_quoted(LAYOUT_DATA_ID)},VALUE={_quoted(layout)}"]
     lines += _group("AUDIO", "sound", audio)
     lines += _group("SUBTITLES", "text", subtitles)
     stream = [f"BANDWIDTH={max(1, peak_bits)}"]

@@ -283,3 +283,17 @@ def test_the_source_of_a_sample_names_it() -> None:
     assert samples.sample_id(one, options) == samples.sample_id(one, options)
     assert samples.sample_id(one, options) != samples.sample_id(two, options)
     assert samples.starts(1.0) == (0.0, 0.0, 0.0)
+
+
+async def test_fragments_of_an_old_film_go_and_the_film_stays(gateway: Served) -> None:
+    store, at = gateway.context.store, time.time() - (gateway.context.settings.keep_fragments_days + 1) * 86400
+    old = jobs.Job(job_id="J1", phase=Phase.COMPLETED, created_at=at, updated_at=at, source=SourceRef())
+    await records.create_job(gateway.context.bus, old)
+    gone = [keys.segment("J1", 1, 0), keys.segment_report("J1", 1, 0), keys.audio_init("J1", 1, 0)]
+    gone.append(keys.audio_segment("J1", 1, 0, 0))
+    kept = [keys.plan("J1", 1), keys.subtitles("J1", 1, 0, "vtt"), keys.film("J1", 1, "mkv")]
+    for key in (*gone, *kept):
+        await store.put(key, b"x")
+    findings = await Janitor(gateway.context).sweep()
+    assert findings.expired == {"fragments": len(gone)}
+    assert [item.key async for item in store.list("jobs/J1/")] == sorted(kept)

@@ -57,6 +57,7 @@ def test_segment_keys_round_trip(job: str, generation: int, index: int) -> None:
     key = keys.segment(job, generation, index)
     assert keys.is_key(key) or job.startswith("-")
     assert keys.parse_segment(key) == keys.SegmentKey(job, generation, index)
+    assert key.startswith(keys.segments_prefix(job, generation))
     assert keys.parse_segment(keys.segment_report(job, generation, index)) is None
     assert keys.parse_segment(keys.film(job, generation, "mp4")) is None
     assert keys.parse_film(keys.film(job, generation, "mkv")) == (job, generation, "mkv")

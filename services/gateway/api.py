@@ -201,6 +201,11 @@ async def seek_job(gateway: Given, job_id: JobId, data: JSONBody[Seek]) -> dict[
         if index >= len(found):
             raise errors.error("INVALID_REQUEST", f"The film has {len(found)} segments as far as it is planned.")
         start = found[index].start_seconds
+        if not job.is_active:
+            state = await gateway.index.completion(job.job_id, job.generation)
+            if state is None or not state.is_done(index):
+                # Whoever waits for it would wait for ever.
+                raise errors.error("CONFLICT", f"This part was not converted, and the job is {job.phase}: retry it.")
     await operations.seek(gateway.context.bus, job_id, index)
     base = f"/v/{gateway.token(row)}/{job.generation}"
     return {

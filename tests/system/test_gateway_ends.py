@@ -117,3 +117,15 @@ async def test_what_workers_have_in_hand_may_come_before_the_end(
     assert await run_of(gateway, path) == ([0, 1], False), "this one is not counted yet"
     await gateway.context.bus.remove(subjects.DONE, done)
     await until_run(gateway, path, [0, 1], True)
+
+
+async def test_what_nobody_will_convert_is_not_promised(gateway: Served) -> None:
+    await begun(gateway, 0, 1)
+    seek = "/api/v1/jobs/J1/seek"
+    assert (await gateway.client.post(seek, json={"segment_index": 3})).status_code == 200
+    await end(gateway, Phase.CANCELLED, 3.0)
+    refused = await gateway.client.post(seek, json={"segment_index": 3})
+    assert (refused.status_code, refused.json()["code"]) == (409, "CONFLICT")
+    assert (await gateway.client.post(seek, json={"segment_index": 1})).status_code == 200
+    await operations.retry(gateway.context.bus, "J1")
+    assert (await gateway.client.post(seek, json={"segment_index": 3})).status_code == 200

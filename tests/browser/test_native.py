@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -26,17 +27,28 @@ CURTAIN = "document.querySelector('[data-curtain]')"
 CANNOT = f"{CURTAIN}.checkVisibility() && {CURTAIN}.textContent === 'This browser cannot play the picture.'"
 
 
-@pytest.fixture
-async def telephone(page: Page) -> AsyncGenerator[Page]:
-    """Older browsers have no such player; that is asked of the browser alone, before any script of ours is there."""
+@asynccontextmanager
+async def without_media_source(page: Page) -> AsyncGenerator[None]:
+    """Pages find no media source meanwhile. The test is skipped where the browser has no player of its own.
+
+    That is asked of the browser alone, before any script of ours is there.
+    """
     await page.open("/livez")
     if not await page.run("return document.createElement('video').canPlayType('application/vnd.apple.mpegurl')"):
         pytest.skip("this browser plays no HLS by itself")
     add = "Page.addScriptToEvaluateOnNewDocument"
     script = await page.do(lambda driver: driver.execute_cdp_cmd(add, {"source": TELEPHONE}))
-    yield page
-    remove = "Page.removeScriptToEvaluateOnNewDocument"
-    await page.do(lambda driver: driver.execute_cdp_cmd(remove, {"identifier": script["identifier"]}))
+    try:
+        yield
+    finally:
+        remove = "Page.removeScriptToEvaluateOnNewDocument"
+        await page.do(lambda driver: driver.execute_cdp_cmd(remove, {"identifier": script["identifier"]}))
+
+
+@pytest.fixture
+async def telephone(page: Page) -> AsyncGenerator[Page]:
+    async with without_media_source(page):
+        yield page
 
 
 @pytest.mark.parametrize("sound", [False, True], ids=["silent", "sound"])

@@ -1,17 +1,17 @@
 // The player: plays the run of segments that is there, asks for what is not, and shows the stereo picture several ways.
 // Film time is the source's own; an HLS playlist begins at its anchor, so film time = anchor's start + currentTime.
-import { announce, clock, post } from "./stream.js";
+import { announce, lengthClock, post } from "./stream.js";
 import { build, follow, menu, paint } from "./controls.js";
 import { Glass, isStereo } from "./glass.js";
 import { help, press } from "./keys.js";
 import { nameOf } from "./languages.js";
+import { Line } from "./line.js";
 import { Rest } from "./rest.js";
 import { Text } from "./text.js";
 import { enter, exchange, hasHeadset } from "./xr.js";
 
 const REST_MILLISECONDS = 400;
 const NOTE_MILLISECONDS = 6000;
-const AGAIN_MILLISECONDS = 3000;
 const MODES = [["left", "One eye"], ["raw", "Both eyes"], ["anaglyph", "Anaglyph"], ["wiggle", "Wiggle"]];
 
 class Player extends HTMLElement {
@@ -22,6 +22,7 @@ class Player extends HTMLElement {
     this.anchor = { index: 0, seconds: 0 };
     this.segments = null;
     this.length = Number(this.dataset.duration) || 0;
+    this.line = new Line(this);
     build(this);
     paint(this);
     this.text = new Text(this);
@@ -62,35 +63,31 @@ class Player extends HTMLElement {
   /** Whether this browser plays the finished file as it is; HLS carries the same pictures otherwise. */
   direct() { return this.dataset.container === "mp4" || this.dataset.container === "mov"; }
 
-  /** What played, or is on its way, gives way to the stream at `address`. */
-  turnTo(address) {
+  /** What played, or is on its way, gives way to what is at `address`; `load(at, play)` begins that anew. */
+  turnTo(address, load, play) {
     this.hls?.destroy();
     this.hls = null;
-    clearTimeout(this.again);
     this.video.onerror = null;
     this.address = address;
+    this.line.follow(address, load, play);
   }
 
-  playFilm() {
-    this.turnTo(null);
+  /** The finished film; `again` if it broke off. */
+  playFilm(at = 0, play = false, again = false) {
+    this.turnTo(this.dataset.film, (place, wanted) => this.playFilm(place, wanted, true), play);
     this.whole = true;
-    if (this.video.getAttribute("src") !== this.dataset.film) this.video.src = this.dataset.film;
-    const lost = () => this.trouble({ fatal: true });
-    this.video.onerror = lost;
-    // The page names the file itself: it may have failed before this script.
-    if (this.video.error) lost();
-  }
-
-  filmAt(seconds, play) {
-    this.playFilm();
-    this.video.currentTime = seconds;
+    if (again || this.video.getAttribute("src") !== this.dataset.film) this.video.src = this.dataset.film;
+    this.video.onerror = () => this.line.broke();
+    if (at) this.video.currentTime = at;
     if (play) this.video.play().catch(() => {});
+    // The page names the file itself: it may have failed before this script.
+    if (this.video.error) this.line.broke();
   }
 
   /** A stream ends where its sound broke off; the file has all of both. */
   goOn() {
     const { now } = this;
-    if (!this.whole && this.dataset.film && this.direct() && now < this.length - 1) this.filmAt(now, true);
+    if (!this.whole && this.dataset.film && this.direct() && now < this.length - 1) this.playFilm(now, true);
   }
 
   /** The stream in place of the file, at the same place: it has a choice of sound. */
@@ -100,23 +97,23 @@ class Player extends HTMLElement {
   }
 
   async load(address, anchor, play = false, at = 0) {
-    this.turnTo(address);
+    this.turnTo(address, (place, wanted) => this.load(address, anchor, wanted, place || at), play);
     this.anchor = anchor;
     this.whole = false;
     const Hls = this.dataset.hlsjs ? (await import(this.dataset.hlsjs)).default : null;
     if (this.address !== address) return;
-    const again = () => this.load(address, anchor, !this.video.paused, at);
     if (Hls?.isSupported()) {
       // Work goes on for long: keep asking for a while. The run's beginning is where to start, not its live edge.
       const patient = { default: { maxTimeToFirstByteMs: 10_000, maxLoadTimeMs: 20_000, timeoutRetry: { maxNumRetry: 20, retryDelayMs: 500, maxRetryDelayMs: 4000 }, errorRetry: { maxNumRetry: 200, retryDelayMs: 1000, maxRetryDelayMs: 8000, backoff: "exponential" } } };
       const hls = (this.hls = new Hls({ startPosition: at, backBufferLength: 60, maxBufferLength: 30, manifestLoadPolicy: patient, playlistLoadPolicy: patient, fragLoadPolicy: { default: { ...patient.default, maxLoadTimeMs: 60_000 } } }));
-      hls.on(Hls.Events.ERROR, (_, data) => this.trouble(data, again));
+      hls.on(Hls.Events.ERROR, (_, data) => this.line.heard(data));
       hls.on(Hls.Events.AUDIO_TRACKS_UPDATED, (_, { audioTracks }) => this.sounds(audioTracks));
       hls.loadSource(address);
       hls.attachMedia(this.video);
     } else {
-      this.video.onerror = () => this.lost(address, again);
+      this.video.onerror = () => this.line.broke();
       this.video.src = address;
+      if (at) this.video.currentTime = at;
     }
     if (play) this.video.play().catch(() => {});
   }
@@ -129,32 +126,6 @@ class Player extends HTMLElement {
       this.sound = menu(this, "Sound", null, tracks.map(({ name, lang }, index) => [nameOf(name, lang), index]), (index) => { this.hls.audioTrack = Number(index); });
       this.sound.selectedIndex = Math.max(0, tracks.findIndex((track) => track.default));
     }
-  }
-
-  /** A browser that plays the list itself says of one that is not there what it says of one that it cannot read. */
-  async lost(address, load) {
-    const there = await fetch(address).then((answer) => answer.ok, () => false);
-    if (this.address === address) this.trouble({ fatal: true, details: there ? "" : "manifestLoadError" }, load);
-  }
-
-  trouble(data, load) {
-    if (!data.fatal) return;
-    if (data.type === "mediaError" && !this.recovered) {
-      this.recovered = true;
-      this.hls.recoverMediaError();
-      return;
-    }
-    const early = data.details?.startsWith("manifestLoad");
-    const text = early ? "The picture is not there yet." : "This browser cannot play the picture.";
-    // What is asked for again and again is said once.
-    if (this.curtain.hidden || this.curtain.textContent !== text) this.say(text, true);
-    if (early) this.later(load);
-  }
-
-  /** Load again after a moment: hls.js takes a 404 for the last word. What a seek asks for goes first. */
-  later(load) {
-    clearTimeout(this.again);
-    this.again = setTimeout(() => (this.hidden || this.aim ? this.later(load) : load()), AGAIN_MILLISECONDS);
   }
 
   /** What the page learns of the job: where it can play, how long it is, what is converted. */
@@ -190,7 +161,7 @@ class Player extends HTMLElement {
   /** The folder of this film's addresses. */
   get base() { return (this.dataset.hls ?? this.dataset.film)?.replace(/(master\.m3u8|film)$/, "") ?? null; }
 
-  get now() { return (this.whole ? 0 : this.anchor.seconds) + (this.video.currentTime || 0); }
+  get now() { return (this.whole ? 0 : this.anchor.seconds) + (this.line.place ?? this.video.currentTime ?? 0); }
 
   /** A step on the scrubber: the place moves at once; what must be asked for is asked for once the keys rest. */
   step(seconds) {
@@ -216,35 +187,37 @@ class Player extends HTMLElement {
    * Go to a place of the film, and play on if it played; a part that is not in the run is asked for first, and there
    * before the middle is done.
    */
-  async seekTo(seconds, play = !this.video.paused || Boolean(this.aim?.play)) {
+  async seekTo(seconds, play = this.line.plays || Boolean(this.aim?.play)) {
     const turn = (this.turn = (this.turn ?? 0) + 1);
     if (this.has(seconds)) {
       if (this.aim) this.curtain.hidden = true;
       this.aim = null;
-      this.video.currentTime = seconds - (this.whole ? 0 : this.anchor.seconds);
+      const place = seconds - (this.whole ? 0 : this.anchor.seconds);
+      this.video.currentTime = place;
+      this.line.wants(place, play);
       if (play) this.video.play().catch(() => {});
       return;
     }
     // Browsers offer no choice of a file's sound: where there is one, the runs go on.
     if (this.dataset.film && this.direct() && !this.sound) {
-      this.filmAt(seconds, play);
+      this.playFilm(seconds, play);
       return;
     }
     // On the page that somebody was handed there is nobody to ask: it goes as far as its stream.
     if (!this.closest("ss-job")) {
       if (this.dataset.film) this.video.currentTime = this.edge;
-      else this.note(`Not converted yet. So far the film goes to ${clock(this.edge)}.`);
+      else this.note(`Not converted yet. So far the film goes to ${lengthClock(this.edge)}.`);
       this.tick();
       return;
     }
     this.aim = { seconds, play };
+    const sure = (ask) => this.line.until(ask, () => turn === this.turn, "Converting this part first");
     try {
-      this.say("Converting this part first");
       this.video.pause();
-      const found = await post(`/api/v1/jobs/${this.dataset.job}/seek`, { seconds });
+      const found = await sure(() => post(`/api/v1/jobs/${this.dataset.job}/seek`, { seconds }));
       const anchor = { index: found.segment_index, seconds: found.start_seconds };
       // The server answers when the part is there; a request that waited in vain is repeated.
-      while (turn === this.turn && (await fetch(`${found.hls}?wait=25`)).status !== 200) await new Promise((resolve) => setTimeout(resolve, 500));
+      while (turn === this.turn && (await sure(() => fetch(`${found.hls}?wait=25`))).status !== 200) await new Promise((resolve) => setTimeout(resolve, 500));
       if (turn !== this.turn) return;
       this.begin();
       await this.load(found.hls, anchor, play);
@@ -270,7 +243,6 @@ class Player extends HTMLElement {
 
   reveal() {
     this.curtain.hidden = true;
-    this.recovered = false;
     if (this.glass) this.look(this.view.value, false);
     this.text.load();
   }

@@ -1,11 +1,12 @@
 // One event stream for all tabs of a browser: HTTP/1.1 gives a host six connections, and a player needs some of them.
 // The tab that holds the lock keeps the stream and tells the others; when it closes, the lock goes to the next one.
+const QUIET_MILLISECONDS = 2500;
 const listeners = new Set();
 const watchers = new Set();
 const channel = "BroadcastChannel" in self ? new BroadcastChannel("stereospot") : null;
 let started = false;
 let connected = true;
-let quiet = 0;
+let quiet = 0; // the timer since the connection was lost
 
 /** Call `listener(name, data)` for "job", "deleted", "counts" and "open" (the state may have changed meanwhile: re-read). */
 export function subscribe(listener) {
@@ -38,9 +39,13 @@ function tell(item) {
 
 function receive({ name, data }) {
   if (name === "connection") {
+    if (!data) {
+      quiet ||= setTimeout(() => show(false), QUIET_MILLISECONDS); // every try that fails says so again
+      return;
+    }
     clearTimeout(quiet);
-    if (data) show(true);
-    else quiet = setTimeout(() => show(false), 2500);
+    quiet = 0;
+    show(true);
     return;
   }
   for (const listener of listeners) listener(name, data);
@@ -96,6 +101,13 @@ export function clock(seconds) {
   const two = (value) => String(value).padStart(2, "0");
   return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
+
+/** A film's length, as its card has it: the nearest second, halves up. */
+export const lengthClock = (seconds) => clock(Math.round(seconds));
+
+/** A place in a film of so many seconds: its end reads as its length does. The scrubber stops up to a step before it. */
+export const placeClock = (seconds, length) => (length && seconds > length - PLACE_STEP ? lengthClock(length) : clock(seconds));
+export const PLACE_STEP = 0.05;
 
 /** The seconds of a time in WebVTT, which clock() would write. */
 export const secondsOf = (text) => text.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);

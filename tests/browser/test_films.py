@@ -11,6 +11,7 @@ from stereospot import jobs, records
 from stereospot.jobs import Phase
 from stereospot.messages import Failure
 from tests.browser.conftest import Page
+from tests.browser.watching import PLAYER, VIDEO
 from tests.system.gateway import Served
 from tests.system.showing import Showing
 
@@ -227,3 +228,27 @@ async def test_a_film_is_as_long_on_its_card_as_in_the_player(
     await page.wait(f"document.querySelector('.card .length').textContent === '{said}'")
     await page.open("/jobs/J1")
     await page.wait(f"document.querySelector('[data-length]').textContent === '{said}'")
+
+
+@pytest.mark.parametrize(("seconds", "before", "said"), [(29.999, "0:29", "0:30"), (1.6, "0:01", "0:02")])
+async def test_at_its_end_a_film_has_played_as_long_as_it_is(
+    page: Page, gateway: Served, seconds: float, before: str, said: str
+) -> None:
+    """Its pictures end before that: there is a second of them."""
+    showing = Showing(gateway.context, "J1", lengths=(1,))
+    await showing.begin()
+
+    def last(job: jobs.Job) -> jobs.Job:
+        return job.model_copy(update={"duration_seconds": seconds})
+
+    await records.change_job(gateway.context.bus, "J1", last)
+    await showing.convert(0)
+    await page.open("/jobs/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2 && document.querySelector('[data-length]').textContent === '{said}'")
+    now = "document.querySelector('[data-now]').textContent"
+    told = f"{now}, document.querySelector('.peek span').textContent, {PLAYER}.scrub.getAttribute('aria-valuetext')"
+    for place, shown in ((seconds - 0.1, before), (seconds, said), (0, "0:00")):
+        await page.run(f"{PLAYER}.scrub.value = {place}; {PLAYER}.scrub.dispatchEvent(new Event('input'))")
+        assert await page.run(f"return [{told}]") == [shown] * 3
+    await page.run(f"{PLAYER}.scrub.dispatchEvent(new Event('change')); {VIDEO}.play()")
+    await page.wait(f"{VIDEO}.ended && {now} === '{said}'")

@@ -1,5 +1,5 @@
 // The bar below the picture: its buttons and sliders, the place in the film, and how much of it is converted.
-import { clock } from "./stream.js";
+import { PLACE_STEP, lengthClock, placeClock } from "./stream.js";
 import { ICONS } from "./icons.js";
 import { doneOf } from "./segments.js";
 import { Peek } from "./peek.js";
@@ -15,7 +15,7 @@ export function build(player) {
   bar.setAttribute("role", "group");
   bar.setAttribute("aria-label", "Player");
   bar.innerHTML = `
-    <div class="scrub"><canvas width="1200" height="4" aria-hidden="true"></canvas><input type="range" min="0" max="1" step="0.05" value="0" aria-label="Place in the film"></div>
+    <div class="scrub"><canvas width="1200" height="4" aria-hidden="true"></canvas><input type="range" min="0" max="1" step="${PLACE_STEP}" value="0" aria-label="Place in the film"></div>
     <button type="button" data-do="toggle"></button>
     <span class="place"><span data-now>0:00</span> / <span data-length></span></span>
     <button type="button" data-do="mute"></button>
@@ -88,9 +88,12 @@ export function follow(player) {
 }
 
 function words(player) {
-  const place = clock(Number(player.scrub.value));
+  const length = player.length || player.edge || 0;
+  // Its pictures may end a little before the film does.
+  const over = player.video.ended && !player.scrubbing && !player.aim;
+  const place = placeClock(over ? length : Number(player.scrub.value), length);
   player.bar.querySelector("[data-now]").textContent = place;
-  player.bar.querySelector("[data-length]").textContent = clock(Math.round(player.length || player.edge || 0)); // as on its card
+  player.bar.querySelector("[data-length]").textContent = lengthClock(length);
   player.scrub.setAttribute("aria-valuetext", place);
 }
 

@@ -1,5 +1,5 @@
 // What lies at a place of the scrubber: a small picture and its time, from the storyboard that the server draws.
-import { clock, secondsOf } from "./stream.js";
+import { placeClock, secondsOf } from "./stream.js";
 
 export class Peek {
   /** Over `scrub`, which holds the range `input`; `address()` gives the storyboard's, or null while there is none. */
@@ -34,7 +34,7 @@ export class Peek {
     if (Number(this.input.max) <= 1 && !this.cues) return;
     clearTimeout(this.timer);
     this.box.hidden = false;
-    this.time.textContent = clock(seconds);
+    this.time.textContent = placeClock(seconds, Number(this.input.max));
     this.box.style.left = `clamp(6.5rem, ${(100 * seconds) / Number(this.input.max)}%, calc(100% - 6.5rem))`;
     const cue = (await this.load())?.findLast((item) => item.start <= seconds);
     this.picture.hidden = !cue;

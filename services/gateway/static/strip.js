@@ -1,5 +1,5 @@
 // The strip of a film's segments: what each is at, where the film plays, and what happened to the one that is pointed at.
-import { ask, clock, figure } from "./stream.js";
+import { ask, clock, figure, placeClock } from "./stream.js";
 import { doneOf } from "./segments.js";
 
 const WORDS = { waiting: "waiting", running: "at work", retrying: "trying again", done: "done", failed: "failed" };
@@ -29,6 +29,8 @@ class Strip extends HTMLElement {
 
   show(segments, state) {
     if (this.grid?.children.length !== segments.length) this.build(segments);
+    const last = segments.at(-1);
+    this.length = last.start_seconds + last.duration_seconds;
     const done = doneOf(state);
     const cells = new Map((state?.cells ?? []).map((item) => [item.index, item]));
     segments.forEach((segment, position) => {
@@ -46,7 +48,7 @@ class Strip extends HTMLElement {
   }
 
   words(segment, name, cell) {
-    const span = `${clock(segment.start_seconds)} to ${clock(segment.start_seconds + segment.duration_seconds)}`;
+    const span = `${clock(segment.start_seconds)} to ${placeClock(segment.start_seconds + segment.duration_seconds, this.length)}`;
     const told = name === "done" ? segment : cell;
     const more = [took(told), told?.worker_id ? `on ${told.worker_id}` : "", told?.attempt > 1 ? `attempt ${told.attempt}` : "", told?.error ? told.error.reason : ""].filter(Boolean);
     return [`Segment ${segment.index}, ${span}: ${WORDS[name]}`, ...more].join(", ");

@@ -87,6 +87,7 @@ class Output(BaseModel):
     sha256: str = sometimes()
     frames: Count = sometimes()
     duration_seconds: Seconds = sometimes()
+    language: str = sometimes("of subtitles: the code that the source gives them")
 
 
 class Warned(BaseModel):

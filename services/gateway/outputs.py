@@ -18,7 +18,7 @@ from litestar.response import Stream
 from services.gateway import resources
 from services.gateway.ranges import object_response
 from services.gateway.state import Gateway, Given
-from stereospot import errors
+from stereospot import errors, keys
 from stereospot.jobs import Job
 from stereospot.media import naming
 from stereospot.storage.base import ObjectInfo
@@ -68,8 +68,14 @@ async def listed(gateway: Gateway, job: Job) -> list[dict[str, Any]]:
         items.append(
             {"profile": "depth", "file_name": DEPTH_NAME, "container": "mkv", "size_bytes": depth.size} | length
         )
-    for name, info in (await _sidecars(gateway, job)).items():
-        items.append({"profile": "subtitles", "file_name": name, "container": "ass", "size_bytes": info.size})
+    sidecars = await _sidecars(gateway, job)
+    languages = await _languages(gateway, job) if sidecars else {}
+    for name, info in sidecars.items():
+        language = languages.get(PurePosixPath(info.key).stem)
+        items.append(
+            {"profile": "subtitles", "file_name": name, "container": "ass", "size_bytes": info.size}
+            | ({"language": language} if language else {})
+        )
     base = f"/api/v1/jobs/{job.job_id}/outputs"
     return [item | {"href": f"{base}/{quote(str(item['file_name']), safe='')}"} for item in items]
 
@@ -90,6 +96,14 @@ async def _sidecars(gateway: Gateway, job: Job) -> dict[str, ObjectInfo]:
     found = [info async for info in gateway.context.store.list(prefix) if info.key.endswith(".ass")]
     found.sort(key=lambda info: (len(info.key), info.key))  # track 10 comes after track 9
     return {naming.sidecar_name(job.film.file_name, number): info for number, info in enumerate(found, 1)}
+
+
+async def _languages(gateway: Gateway, job: Job) -> dict[str, str]:
+    """The languages of the film's subtitles by their tracks' numbers, as far as the source names them."""
+    made = keys.parse_film(job.film.key) if job.film is not None else None
+    plan = await gateway.plans.head(job.job_id, made[1]) if made is not None else None
+    tracks = plan.source.subtitles if plan is not None else ()
+    return {str(number): track.language for number, track in enumerate(tracks) if track.language}
 
 
 HANDLERS = (list_outputs, get_output)

@@ -166,6 +166,18 @@ async def test_menus_have_words_pictures_and_one_order(page: Page, gateway: Serv
     ]
 
 
+async def test_a_file_of_subtitles_says_of_what_language_it_is(page: Page, gateway: Served) -> None:
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "ass"), b"[Script Info]\n")
+    await finished(gateway, subtitles=True)
+    await page.open("/jobs/J1")
+    said = "[...document.querySelectorAll('[data-about] dt')].find((name) => name.textContent === 'Subtitles')"
+    for _ in range(2):
+        told = await page.run(f"return {said}.nextElementSibling.textContent")
+        assert told == "Holiday.3D.HSBS.LR.ass, English, 14 B"
+        # The same when the page asks for it again.
+        await page.run("return document.querySelector('ss-job').about()")
+
+
 async def test_names_of_languages(page: Page) -> None:
     """Codes of three letters of both kinds, codes of two, numbers of namesakes, and what is no code."""
     await page.open("/jobs")

@@ -14,6 +14,7 @@ import pytest
 from inference.comfort import Comfort
 from stereospot import jobs, keys, records
 from stereospot.jobs import Job, Phase
+from stereospot.media.model import Plan, SubtitleTrack
 from stereospot.messages import Failure, Film
 from stereospot.options import Layout, Options
 from tests.support import nats_server
@@ -73,9 +74,19 @@ async def test_a_page_without_a_report_has_no_words_of_comfort(gateway: Served) 
 ASS = b"[Script Info]\nScriptType: v4.00+\n"
 
 
+class Polyglot(Showing):
+    """Its source has eleven subtitles; of what language they are is known of the third only."""
+
+    def plan(self) -> Plan:
+        plan = super().plan()
+        track = SubtitleTrack(stream_index=2, codec="subrip")
+        text = tuple(track.model_copy(update={"language": "deu" if number == 2 else None}) for number in range(11))
+        return plan.model_copy(update={"source": plan.source.model_copy(update={"subtitles": text})})
+
+
 async def finished(gateway: Served) -> None:
     """A film with its depth and two text subtitles (tracks 2 and 10) beside it."""
-    await Showing(gateway.context, "J1").begin()
+    await Polyglot(gateway.context, "J1").begin()
     store = gateway.context.store
     film = Film(key=keys.film("J1", 1, "mp4"), **FILM)
     await store.put(film.key, b"f" * FILM["size_bytes"])
@@ -96,6 +107,7 @@ async def test_every_output_is_listed_served_and_on_the_page(gateway: Served) ->
         ("subtitles", f"{stem}.ass"),
         ("subtitles", f"{stem}.2.ass"),
     ]
+    assert [item.get("language", "") for item in listed] == ["", "", "deu", ""]
     page = (await gateway.client.get("/jobs/J1", headers={"Accept": "text/html"})).text
     about = (await gateway.client.get("/jobs/J1/about", headers={"Accept": "text/html"})).text
     for item in listed:
@@ -108,6 +120,8 @@ async def test_every_output_is_listed_served_and_on_the_page(gateway: Served) ->
         assert again.status_code == 304
         assert f'href="{item["href"]}"' in page
         assert f'href="{item["href"]}"' in about
+    for text in (page, about):
+        assert re.findall(r'</a>, <span data-language="(\w+)">(\w+)</span>, \d+ ', text) == [("deu", "deu")]
     first = await gateway.client.get(listed[2]["href"])
     assert first.content.endswith(b"; 2\n"), "in the order of the tracks"
     assert first.headers["content-type"].startswith("text/x-ssa")

@@ -2,6 +2,7 @@
 import { announce, ask, post, subscribe } from "./stream.js";
 import { FINISHED, fragment, update } from "./cards.js";
 import { copy } from "./copy.js";
+import { nameOf } from "./languages.js";
 import { doneOf, stateOf } from "./segments.js";
 
 class Job extends HTMLElement {
@@ -11,7 +12,7 @@ class Job extends HTMLElement {
     this.strip = this.querySelector("ss-strip");
     this.player = this.querySelector("ss-player");
     this.segments = null;
-    this.times();
+    this.local();
     this.state = this.dataset.strip ? JSON.parse(this.dataset.strip) : null;
     this.addEventListener("click", (event) => this.act(event));
     this.addEventListener("seek-segment", (event) => this.player?.seekTo(event.detail.seconds, true));
@@ -63,11 +64,12 @@ class Job extends HTMLElement {
     const place = this.querySelector("[data-about]");
     const fresh = place && (await fragment(`/jobs/${this.id_}/about`));
     if (fresh) place.replaceChildren(fresh);
-    this.times();
+    this.local();
   }
 
-  /** The server writes UTC; people here have a clock of their own, the one that the segments' logs show. */
-  times() {
+  /** The server writes UTC and codes; people here have a clock, which the segments' logs show, and words for languages. */
+  local() {
+    for (const { dataset, firstChild } of this.querySelectorAll("[data-language]")) firstChild.data = nameOf(dataset.language, dataset.language);
     for (const time of this.querySelectorAll(".history time")) {
       const at = new Date(time.dateTime);
       time.textContent = `${at.toLocaleDateString()} ${at.toLocaleTimeString([], { hour12: false })}`;

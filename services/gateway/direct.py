@@ -75,7 +75,8 @@ def _shape(gateway: Gateway, upload: Upload) -> dict[str, Any]:
         "size_bytes": upload.size_bytes,
         "part_bytes": step,
         "part_count": -(-upload.size_bytes // step),
-        # AWS wants sums announced at the beginning and all of them again at the end; its lines are TLS, which has sums.
+        # AWS wants sums announced at the beginning, then one of every part, and all of them again at the end, where the
+        # store's list of parts need not have them (SeaweedFS's has none). Its lines are TLS, which has sums.
         "takes_sums": gateway.context.settings.s3_endpoint is not None,
     }
 

@@ -3,7 +3,9 @@
 Each check compares what is recorded with what is stored or queued, and acts only on a contradiction that no order of
 events in a running system explains: it reads the record, then the queue, then the record once more. Two are safe.
 A ledger keeps what the last sweep saw, so a sweep costs what changed and what is suspect, not what there is.
-Retention is here too, and is counted apart: it mends nothing.
+Retention is here too, and is counted apart: it mends nothing. A film's stream is withdrawn in the record first, which
+the gateways follow; its fragments go a day later, when whoever watched has come to the end. What is left to do follows
+from the record at every moment.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from services import alias, inputs, intake, operations
 from services.context import Context
 from services.ledger import Ledger, Queued
 from services.states import States
-from stereospot import completion, errors, keys, log, records, subjects
+from stereospot import completion, errors, jobs, keys, log, records, subjects
 from stereospot.bus import Conflict
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
@@ -33,6 +35,9 @@ SETTLED_SECONDS = 30.0
 
 STALE_SECONDS = 24 * 3600.0
 """Temporary files and orphaned objects of this age belong to nobody who lives."""
+
+WATCHED_SECONDS = 24 * 3600.0
+"""So long fragments outlive the withdrawal of their stream: twice the longest film that is accepted."""
 
 
 @dataclass(slots=True)
@@ -99,9 +104,7 @@ class Janitor:
             if at > now - STALE_SECONDS:
                 await self._mend_alias(findings, job_id)
             self._ledger.finished.pop(job_id, None)
-        expiry = now - self._context.settings.keep_fragments_days * 86400
-        for job_id in self._ledger.expired(expiry - 2 * 86400, expiry):
-            await self._expire(findings, job_id, now)
+        await self._retire(findings, now)
         self._ledger.forget_finished()
         return findings
 
@@ -217,22 +220,49 @@ class Janitor:
         await alias.write_alias(self._context, job)
         findings.add("alias", job.job_id)
 
-    async def _expire(self, findings: Findings, job_id: str, now: float) -> None:
-        """Fragments of films that were finished long ago, which play from the film then; samples as a whole."""
-        days = self._context.settings.keep_fragments_days
+    async def _retire(self, findings: Findings, now: float) -> None:
+        """Samples and streams whose time is over; what cannot be done now comes again, and stops nothing else."""
+        try:
+            before = now - self._context.settings.keep_fragments_days * 86400
+            for job_id in self._ledger.aged(before):
+                await self._expire(findings, job_id, before, now)
+            before = now - WATCHED_SECONDS
+            for job_id in self._ledger.withdrawn(before):
+                await self._clear(findings, job_id, before)
+        except (errors.StereoSpotError, OSError) as error:
+            _log.warning("what is old is kept for now", action="retry", reason=str(error))
+
+    async def _expire(self, findings: Findings, job_id: str, before: float, now: float) -> None:
+        """Withdraw the stream of a film that was finished long ago: it plays from its file then. Samples go whole."""
         found = await records.get_job(self._bus, job_id)
         job = found[0] if found else None
-        if job is None or job.is_active or job.phase is Phase.DELETED or job.updated_at > now - days * 86400:
+        if job is None or job.is_active or job.phase is Phase.DELETED or job.updated_at > before:
             return  # renewed in the meantime
         if job.options.samples is not None:
             await operations.delete(self._bus, job_id)
             findings.expired["samples"] = findings.expired.get("samples", 0) + 1
             return
-        if job.phase is not Phase.COMPLETED:
+        if jobs.withdraw_stream(job, at=now, before=before) is None:
             return
+        await records.change_job(self._bus, job_id, lambda job: jobs.withdraw_stream(job, at=now, before=before))
+        findings.expired["streams"] = findings.expired.get("streams", 0) + 1
+
+    async def _clear(self, findings: Findings, job_id: str, before: float) -> None:
+        """Remove the fragments of a stream that was withdrawn a while ago, then say that they are gone."""
+        found = await records.get_job(self._bus, job_id)
+        if found is None or not jobs.is_clearable(found[0], before=before):
+            return
+        job = found[0]
         for prefix_of in (keys.segments_prefix, keys.audio_prefix):
             removed = await self._store.delete_prefix(prefix_of(job.job_id, job.generation))
             findings.expired["fragments"] = findings.expired.get("fragments", 0) + removed
+
+        def cleared(found: Job) -> Job | None:
+            if found.generation != job.generation or found.film is None or not jobs.is_clearable(found, before=before):
+                return None
+            return found.model_copy(update={"film": found.film.model_copy(update={"stream_cleared": True})})
+
+        await records.change_job(self._bus, job_id, cleared)
 
     async def sweep_storage(self) -> Findings:
         """Temporary files of dead writers, and objects whose job is gone; both only when they are old."""

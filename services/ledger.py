@@ -1,6 +1,6 @@
 """What the janitor knows of every job, kept from one sweep to the next: a sweep reads only what changed.
 
-    KV_jobs, KV_state ─(from the last sequence seen)─> Ledger ─> suspects, aliases to look at, fragments to expire
+    KV_jobs, KV_state ─(from the last sequence seen)─> Ledger ─> suspects, aliases to look at, streams whose time is up
 
 With 100,000 jobs, nearly all of them finished, a sweep costs what happened since the one before. What is kept is a few
 numbers a job; whoever acts on a suspicion reads the record again.
@@ -25,6 +25,9 @@ _log = log.get("janitor")
 
 BREATH = 256
 """Records that are read before the event loop gets a turn."""
+
+AT_A_TIME = 1000
+"""Streams whose time is over that one sweep sees to: the first one after years may find many, and has more to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,10 @@ class Ledger:
         self.open: dict[str, Open] = {}
         self.finished: dict[str, float] = {}
         """Completed jobs whose alias was not looked at yet, with the time of their end."""
-        self._expiring: list[tuple[float, str, bool]] = []
+        self._aging: list[tuple[float, str]] = []
+        """Samples and films with a stream, by the time when they came to rest."""
+        self._withdrawn: list[tuple[float, str]] = []
+        """Films whose stream is withdrawn and not cleared away, by the time of that."""
         self._states: dict[tuple[str, int], Completion] = {}
         self._triggers: dict[tuple[str, int], tuple[int, int]] = {}
 
@@ -100,8 +106,11 @@ class Ledger:
         sample = job.options.samples is not None
         if job.phase is Phase.COMPLETED:
             self.finished[job_id] = job.updated_at
-        if job.phase is Phase.COMPLETED or sample:
-            heapq.heappush(self._expiring, (job.updated_at, job_id, sample))
+        film = job.film if job.phase is Phase.COMPLETED else None
+        if sample or (film is not None and film.stream_withdrawn_at is None):
+            heapq.heappush(self._aging, (job.updated_at, job_id))
+        elif film is not None and film.stream_withdrawn_at is not None and not film.stream_cleared:
+            heapq.heappush(self._withdrawn, (film.stream_withdrawn_at, job_id))
 
     def _on_state(self, key: str, message: Stored) -> None:
         parsed = subjects.parse_state_key(key)
@@ -117,12 +126,13 @@ class Ledger:
             self._states[place] = completion.decode(message.data)
 
     # ---- what a sweep asks ------------------------------------------------------------------------------
-    def expired(self, after: float, before: float) -> Iterator[str]:
-        """Jobs that came to rest between these times, each once; films from before `after` are forgotten."""
-        while self._expiring and self._expiring[0][0] <= before:
-            at, job_id, sample = heapq.heappop(self._expiring)
-            if at > after or sample:
-                yield job_id
+    def aged(self, before: float) -> Iterator[str]:
+        """Samples, and films with a stream, that came to rest `before`, the oldest first; each once."""
+        return _due(self._aging, before)
+
+    def withdrawn(self, before: float) -> Iterator[str]:
+        """Films whose stream was withdrawn `before` and is not cleared away; each once."""
+        return _due(self._withdrawn, before)
 
     def forget_finished(self) -> None:
         """Drop the sets of jobs that are at rest."""
@@ -151,3 +161,12 @@ class Ledger:
             attempt, sequence = self._triggers.get(place, (0, 0))
             return attempt != state.attempt or sequence <= queued.assembled
         return bool(state.sent & ~state.done & ~queued.sent.get(place, 0) & ~queued.done.get(place, 0))
+
+
+def _due(heap: list[tuple[float, str]], before: float) -> Iterator[str]:
+    """What is due, some at a time; the one in which its reader was broken off comes again."""
+    for _ in range(min(len(heap), AT_A_TIME)):
+        if heap[0][0] > before:
+            return
+        yield heap[0][1]
+        heapq.heappop(heap)

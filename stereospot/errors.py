@@ -134,6 +134,7 @@ _ENTRIES = (
     Entry("PRECONDITION_FAILED", "permanent", 412, "The resource has changed since it was read.", "Read it again and repeat the change."),
     Entry("FORBIDDEN_ORIGIN", "permanent", 403, "The request comes from another site.", "Open StereoSpot under its own address, or list the host in STEREOSPOT_ALLOWED_HOSTS."),
     Entry("KEY_REQUIRED", "permanent", 401, "This address needs a key.", "Open the address that `stereospot up` prints, or send Authorization: Bearer <key>."),
+    Entry("STREAM_EXPIRED", "permanent", 410, "The film's stream is not kept any more.", "Play or download the film itself: its file stays. STEREOSPOT_KEEP_FRAGMENTS_DAYS says how long streams are kept."),
     Entry("RANGE_NOT_SATISFIABLE", "permanent", 416, "The requested range is outside the object.", "Ask for a range within its length."),
     Entry("UPLOAD_INCOMPLETE", "permanent", 400, "The upload ended before all bytes had arrived.", "Upload the file again."),
     Entry("CHECKSUM_MISMATCH", "permanent", 460, "The bytes that arrived are not the bytes that were announced.", "Upload the file again."),

@@ -101,6 +101,11 @@ class Job(Message):
     def is_active(self) -> bool:
         return self.phase in ACTIVE
 
+    @property
+    def has_stream(self) -> bool:
+        """Whether what is converted may be streamed: until its film was there for long, and is played from its file."""
+        return self.film is None or self.film.stream_withdrawn_at is None
+
     def accepts(self, generation: int) -> bool:
         """Whether a result of `generation` still counts."""
         return generation == self.generation and self.phase in COMPUTING
@@ -150,6 +155,19 @@ def retry(job: Job, *, at: float) -> Job:
         raise errors.error("CONFLICT", f"Only a failed or cancelled job can be retried; this one is {job.phase}.")
     entry = Phase.INGESTING if job.source.key is None and job.source.path is None else Phase.PLANNING
     return advance(job, entry, at=at, note="retry", attempt=job.attempt + 1, failure=None)
+
+
+def withdraw_stream(job: Job, *, at: float, before: float) -> Job | None:
+    """The job of a film that came to rest `before`, without its stream; None where there is none to withdraw."""
+    if job.phase is not Phase.COMPLETED or job.film is None or not job.has_stream or job.updated_at > before:
+        return None
+    return job.model_copy(update={"film": job.film.model_copy(update={"stream_withdrawn_at": at})})
+
+
+def is_clearable(job: Job, *, before: float) -> bool:
+    """Whether its fragments may go: the stream was withdrawn `before`, and they are still there."""
+    at = job.film.stream_withdrawn_at if job.phase is Phase.COMPLETED and job.film is not None else None
+    return at is not None and at <= before and job.film is not None and not job.film.stream_cleared
 
 
 def renew(job: Job, *, at: float, note: str, **changes: Any) -> Job:

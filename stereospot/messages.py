@@ -80,6 +80,10 @@ class Film(Message):
     duration_seconds: float
     container: str
     file_name: str = Field(description="the name to save it under; players parse it")
+    stream_withdrawn_at: float | None = Field(
+        default=None, description="since then it is played from its file alone; a day later its fragments go"
+    )
+    stream_cleared: bool = Field(default=False, description="its fragments are gone")
 
 
 # ---- work ------------------------------------------------------------------------------------------------

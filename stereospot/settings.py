@@ -94,7 +94,9 @@ class Settings(BaseSettings):
     )
     ack_wait_seconds: float = Field(default=20.0, description="a worker that is silent for so long loses its segment")
     max_attempts: int = Field(default=4, ge=1, description="tries of one message before it is dead-lettered")
-    keep_fragments_days: float = 7.0
+    keep_fragments_days: float = Field(
+        default=7.0, description="a finished film is streamed for so long (fragments go a day later); samples are kept"
+    )
     sandbox: Literal["auto", "require", "off"] = "auto"
     jail_memory_bytes: int = 4 * 2**30
 

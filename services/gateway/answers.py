@@ -72,7 +72,7 @@ class Playback(BaseModel):
 
     ready: bool
     poster: Path | None
-    hls: Path | None
+    hls: Path | None = Field(description="null again once the stream of a finished film is kept no more")
     film: Path | None
 
 

@@ -192,6 +192,8 @@ async def seek_job(gateway: Given, job_id: JobId, data: JSONBody[Seek]) -> dict[
     index = data.segment_index
     start = None
     if index is not None or data.seconds is not None:
+        if not job.has_stream:
+            raise errors.error("STREAM_EXPIRED")
         found = [item async for item in segments_of(gateway, job)]
         if not found:
             raise errors.error("CONFLICT", "The film is not planned that far yet.")

@@ -127,7 +127,7 @@ _PROBLEMS: dict[tuple[str, str], tuple[str, ...]] = {
     ("post", "/api/v1/jobs"): (*_FILM, "NOT_FOUND", "EMPTY_INPUT", "UNSUPPORTED_CONTAINER", "NOT_AVAILABLE"),
     ("post", "/api/v1/samples"): (*_FILM, "NOT_FOUND"),
     ("post", "/api/v1/jobs/{job_id}/whole"): _FILM,
-    ("post", "/api/v1/jobs/{job_id}/seek"): ("CONFLICT",),
+    ("post", "/api/v1/jobs/{job_id}/seek"): ("CONFLICT", "STREAM_EXPIRED"),
     ("post", "/api/v1/jobs/{job_id}/retry"): ("NOT_AVAILABLE",),
     ("get", "/api/v1/jobs/{job_id}/outputs/{name}"): ("SOURCE_MISSING", "RANGE_NOT_SATISFIABLE"),
     ("put", "/api/v1/uploads"): _STORED,

@@ -110,6 +110,8 @@ class Player:
 
     async def showing(self, token: str, generation: int) -> Showing:
         row = await self.row(token, generation)
+        if not row.job.has_stream:
+            raise errors.error("STREAM_EXPIRED")
         plan = await self.gateway.plans.head(row.job.job_id, generation)
         state = await self.gateway.index.completion(row.job.job_id, generation)
         if plan is None or state is None or state.init is None:

@@ -109,7 +109,7 @@ def has_beginning(job: Job, state: Completion) -> bool:
     Players give up on a playlist that is announced and not there: a source that may have sound is taken for one that
     has.
     """
-    if not state.is_done(0) or state.init is None:
+    if not job.has_stream or not state.is_done(0) or state.init is None:
         return False
     return state.audio_ready > 0 or not state.expects_sound(job.is_active)
 

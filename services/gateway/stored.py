@@ -23,6 +23,16 @@ async def stored(request: Request[Any, Any, Any], gateway: Gateway, key: str) ->
     return await object_response(request, gateway.context.store, info)
 
 
+async def piece(request: Request[Any, Any, Any], gateway: Gateway, row: Row, key: str) -> Response[Any] | Stream:
+    """The same for a piece of a job's stream; raises STREAM_EXPIRED for what was cleared away with it."""
+    try:
+        return await stored(request, gateway, key)
+    except NotYet:
+        if row.job.has_stream:
+            raise
+        raise errors.error("STREAM_EXPIRED") from None
+
+
 @get("/v/{token:str}/{generation:int}/video/{name:str}", include_in_schema=False)
 async def video_object(
     request: Request[Any, Any, Any],
@@ -33,10 +43,11 @@ async def video_object(
     name: FromPath[str],
 ) -> Response[Any] | Stream:
     """A fragment, or the init segment that its playlist names."""
-    job_id = (await player.row(token, generation)).job.job_id
+    row = await player.row(token, generation)
+    job_id = row.job.job_id
     if name.startswith("init-") and name.endswith(".mp4"):
-        return await stored(request, gateway, f"{keys.generation_prefix(job_id, generation)}{name}")
-    return await stored(request, gateway, keys.segment(job_id, generation, number_in(name, ".m4s")))
+        return await piece(request, gateway, row, f"{keys.generation_prefix(job_id, generation)}{name}")
+    return await piece(request, gateway, row, keys.segment(job_id, generation, number_in(name, ".m4s")))
 
 
 @get("/v/{token:str}/{generation:int}/audio/{track:int}/{name:str}", include_in_schema=False)
@@ -49,10 +60,11 @@ async def audio_object(
     track: FromPath[int],
     name: FromPath[str],
 ) -> Response[Any] | Stream:
-    job_id = (await player.row(token, generation)).job.job_id
+    row = await player.row(token, generation)
+    job_id = row.job.job_id
     if name == "init.mp4":
-        return await stored(request, gateway, keys.audio_init(job_id, generation, track))
-    return await stored(request, gateway, keys.audio_segment(job_id, generation, track, number_in(name, ".m4s")))
+        return await piece(request, gateway, row, keys.audio_init(job_id, generation, track))
+    return await piece(request, gateway, row, keys.audio_segment(job_id, generation, track, number_in(name, ".m4s")))
 
 
 @get("/v/{token:str}/{generation:int}/subtitles/{name:str}", include_in_schema=False)

@@ -132,6 +132,8 @@ async def poster_picture(
     found = await poster(gateway, darkroom, row.job)
     if found is None:
         try:
+            if not row.job.has_stream:
+                raise NotYet
             found = await darkroom.poster(await player.showing(token, generation))
         except NotYet:
             return Response(BLANK, media_type="image/svg+xml", headers={"Cache-Control": "no-store"})

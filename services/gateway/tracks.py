@@ -56,9 +56,9 @@ async def _subtitles(gateway: Gateway, job: Job, plan: Plan) -> list[dict[str, A
 
 
 async def _sounds(gateway: Gateway, job: Job, plan: Plan) -> list[str]:
-    """The film's sound tracks, once its stream has all of every one; none when the stream is cleared away."""
+    """The film's sound tracks, once its stream has all of every one; none when the stream is kept no more."""
     audio = plan.source.audio
-    state = await _state(gateway, job) if audio else None
+    state = await _state(gateway, job) if audio and job.has_stream else None
     if state is None or not state.is_complete or state.sound_prefix(0) != state.total:
         return []
     last = keys.audio_segment(job.job_id, job.generation, len(audio) - 1, state.audio_ready - 1)

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from services import operations
 from stereospot import broker, errors, records, subjects
 from stereospot.actor import Actor
 from stereospot.bus import Bus, Delivery, Write
-from stereospot.jobs import Job
+from stereospot.jobs import Job, Phase
 from stereospot.messages import Failure, SourceRef
 from stereospot.outcome import Ack, Outcome, Reject
 from tests.broker.shipped import ROLES, Node, servers, settings_for
@@ -84,13 +85,20 @@ async def test_a_service_fetches_acknowledges_and_buries_what_is_its_own(
     assert len(letters) == 1
 
 
-@pytest.mark.parametrize("role", ["planner", "audio", "analyse", "converter", "assembler", "gateway"])
+@pytest.mark.parametrize("role", ["planner", "audio", "analyse", "converter", "assembler", "janitor", "gateway"])
 async def test_services_that_change_jobs_can(node: list[Node], operator: Bus, role: str) -> None:
     await records.create_job(operator, a_job())
     async with connected(node, role) as bus:
         changed = await records.change_job(bus, "a", lambda job: job.model_copy(update={"title": role}))
         assert changed.title == role
         await bus.publish(subjects.event_job("a", "changed"), b"{}", patience_seconds=1)
+
+
+async def test_the_janitor_deletes_samples_whose_time_is_over(node: list[Node], operator: Bus) -> None:
+    await records.create_job(operator, a_job())
+    async with connected(node, "janitor") as bus:
+        assert (await operations.delete(bus, "a")).phase is Phase.DELETED
+    assert await operator.last(subjects.WORK, subjects.work("delete", "a")) is not None
 
 
 async def test_the_collector_commits_dispatches_and_follows(node: list[Node], operator: Bus) -> None:

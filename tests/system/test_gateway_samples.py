@@ -16,10 +16,10 @@ from services.gateway import formats, samples
 from services.janitor import Janitor
 from stereospot import jobs, keys, records
 from stereospot.jobs import Phase
-from stereospot.messages import SourceRef
+from stereospot.messages import Film, SourceRef
 from stereospot.options import Layout, Options
 from tests.support import eventually, nats_server
-from tests.system.gateway import Served, served
+from tests.system.gateway import FILM, Served, served
 from tests.system.showing import FRAME, RATE, Showing, film
 
 
@@ -286,8 +286,9 @@ def test_the_source_of_a_sample_names_it() -> None:
 
 
 async def test_fragments_of_an_old_film_go_and_the_film_stays(gateway: Served) -> None:
-    store, at = gateway.context.store, time.time() - (gateway.context.settings.keep_fragments_days + 1) * 86400
-    old = jobs.Job(job_id="J1", phase=Phase.COMPLETED, created_at=at, updated_at=at, source=SourceRef())
+    store, at = gateway.context.store, time.time() - 2 * 86400
+    made = Film(key=keys.film("J1", 1, "mkv"), **FILM, stream_withdrawn_at=at)
+    old = jobs.Job(job_id="J1", phase=Phase.COMPLETED, created_at=1.0, updated_at=1.0, source=SourceRef(), film=made)
     await records.create_job(gateway.context.bus, old)
     gone = [keys.segment("J1", 1, 0), keys.segment_report("J1", 1, 0), keys.audio_init("J1", 1, 0)]
     gone.append(keys.audio_segment("J1", 1, 0, 0))

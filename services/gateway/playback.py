@@ -55,8 +55,11 @@ class Showing:
 
     @property
     def has_sound(self) -> bool:
-        """Whether playlists wait for sound: known from the source, settled by what the audio service stored."""
-        return bool(self.plan.source.audio) and self.state.expects_sound(self.row.job.is_active)
+        """Whether playlists wait for sound: known from the source, settled by what is stored when nothing comes any more.
+
+        A film may be done before the first of its sound is cut.
+        """
+        return bool(self.plan.source.audio) and self.state.expects_sound(not self.over)
 
     @property
     def is_whole(self) -> bool:

@@ -107,7 +107,7 @@ def has_beginning(job: Job, state: Completion) -> bool:
     """Whether the stream can be played from its beginning: what `playback.Showing` says, without the plan.
 
     Players give up on a playlist that is announced and not there: a source that may have sound is taken for one that
-    has.
+    has. Whether sound still comes of a job at rest only the broker knows: who asks too early is told to come again.
     """
     if not job.has_stream or not state.is_done(0) or state.init is None:
         return False

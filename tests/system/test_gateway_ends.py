@@ -63,6 +63,39 @@ async def test_a_film_whose_sound_broke_off_ends_with_it_and_is_silent_from_ther
     assert (await gateway.client.get(f"{base}/from/2/audio/0.m3u8")).status_code == 404
 
 
+async def test_a_film_that_is_done_before_its_first_sound_waits_for_it(gateway: Served) -> None:
+    bus = gateway.context.bus
+    showing = Showing(gateway.context, "J1", sound=True)
+    await showing.begin()
+    await showing.convert(*ALL)
+    work = await bus.publish(subjects.work("audio", "J1", 1), AudioWork(job_id="J1", generation=1, attempt=1))
+    await complete(gateway)
+    master = await master_of(gateway, "J1")
+    video = master.replace("master", "from/0/video")
+    for path in (master, video) * 2:
+        answer = await gateway.client.get(path)
+        assert (answer.status_code, answer.headers.get("retry-after")) == (404, "1"), "not as a silent film"
+    await showing.sing(2)
+    await until_run(gateway, video, [0, 1], False)
+    assert 'AUDIO="sound"' in (await gateway.client.get(master)).text
+    await bus.remove(subjects.WORK, work)
+    await until_run(gateway, video, [0, 1], True)
+
+
+async def test_a_film_whose_sound_never_comes_is_silent(gateway: Served) -> None:
+    bus = gateway.context.bus
+    showing = Showing(gateway.context, "J1", sound=True)
+    await showing.begin()
+    await showing.convert(*ALL)
+    work = await bus.publish(subjects.work("audio", "J1", 1), AudioWork(job_id="J1", generation=1, attempt=1))
+    await complete(gateway)
+    master = await master_of(gateway, "J1")
+    assert (await gateway.client.get(master)).status_code == 404
+    await bus.remove(subjects.WORK, work)
+    await until_run(gateway, master.replace("master", "from/0/video"), ALL, True)
+    assert "AUDIO" not in (await gateway.client.get(master)).text
+
+
 async def test_a_film_that_is_whole_ends_whatever_the_queues_hold(gateway: Served) -> None:
     await gateway.context.bus.publish(subjects.work("audio", "J1", 1), AudioWork(job_id="J1", generation=1, attempt=1))
     _, base = await begun(gateway, *ALL, sung=4)

@@ -278,18 +278,25 @@ def cost() -> dict[str, object]:
     return {"milliseconds": times, "model_bytes": size, "load_seconds": float(started.stdout)}
 
 
-def rendered_walks(found: dict[str, Method], atlas: Atlas) -> dict[str, object]:
+WALKS = {
+    "18 rendered clips": ("room", "wall", "plain_ground", "street", "table_top", "stairs") * 3,
+    "16 rendered clips from above": ("traffic", "above") * 8,
+}
+"""Scene kinds of the rendered clips; the second set says what exact depth scores where the car clip's camera stands."""
+
+
+def rendered_walks(found: dict[str, Method], atlas: Atlas, title: str) -> dict[str, object]:
     frames: list[Pictures] = []
     masks: list[NDArray[np.bool_]] = []
     truth: list[Reliefs] = []
-    for number, kind in enumerate(("room", "wall", "plain_ground", "street", "table_top", "stairs") * 3):
+    for number, kind in enumerate(WALKS[title]):
         for frame, mask in walk(np.random.default_rng(SEED + number), atlas, kind, 9):
             frames.append(frame.rgb)
             truth.append(frame.inverse.astype(np.float32))
             masks.append(mask)
     pictures = np.stack(frames)
     reliefs = {name: run(pictures) for name, run in found.items()}
-    return moving_objects({"truth": np.stack(truth)} | reliefs, masks, "18 rendered clips")
+    return moving_objects({"truth": np.stack(truth)} | reliefs, masks, title)
 
 
 def stereo() -> dict[str, object]:
@@ -316,7 +323,8 @@ def main(arguments: list[str] | None = None) -> int:
     found, atlas = methods(given.prototype), make_atlas(SEED, 160)
     figures: dict[str, object] = {"machine": machine()}
     figures.update(synthetic(found, atlas, given.scenes))
-    figures.update(rendered_walks(found, atlas))
+    for title in WALKS:
+        figures.update(rendered_walks(found, atlas, title))
     for path in given.media if given.media is not None else [MEDIA / "car-detection.mp4"]:
         if not path.exists():
             print(f"\n{path.name}: not there, left out")

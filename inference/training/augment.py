@@ -63,7 +63,7 @@ def colour(rgb: Tensor, pairs: int, g: torch.Generator) -> Tensor:
 
     rgb = (rgb * draw(0.65, 1.35) + draw(-0.12, 0.12)) * draw(0.88, 1.12, 3)
     # Within a clip: exposure flicker, and now and then a camera that opens or closes because something came.
-    drift = torch.where(draw(0, 1) < 0.3, 0.15, 0.02)
+    drift = torch.where(draw(0, 1) < 0.3, 0.25, 0.02)
     rgb = rgb * (1 + drift * torch.randn((n, 1, 1, 1), generator=g))
     rgb = rgb.clamp(0, 1) ** draw(0.7, 1.4)
     grey = rgb.mean(1, keepdim=True)

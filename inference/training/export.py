@@ -15,6 +15,7 @@ relief that was kept there.
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import sys
@@ -177,11 +178,12 @@ def main(arguments: list[str] | None = None) -> int:
     pictures = calibration_pictures(given.calibration)
     if given.start:
         rgb = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-        start = ReliefNet()
+        start = copy.deepcopy(network)  # what an earlier file lacks is not blended
         weights.load_onnx(start, given.start)
-        start.card = network.card  # earlier files lack it
         weights.calibrate(start, rgb)
+        weights.cool(start, rgb)  # as it was when the run began
         network = weights.blend(network, start, given.share, rgb)
+    spreads = weights.spreads(network, torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
     with tempfile.TemporaryDirectory() as folder:
         exact, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         write_float(network, exact)
@@ -195,6 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     card = {
         "name": "relief", "version": "1", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
         "width": WIDTH, "height": HEIGHT, "precision": given.precision, "parameters": parameters(network),
+        "attention_spreads": [round(value, 1) for value in spreads],
         "int8_difference": {"mean": round(mean, 5), "p99": round(high, 5)},
         "training": {"steps": state["step"], "progress": round(state["progress"], 4), **state["plan"]},
         "blend": {"start": given.start.name, "share": given.share} if given.start else None,

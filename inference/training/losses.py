@@ -17,7 +17,7 @@ RANGE_FLOOR = 0.35
 """A frame whose inverse depths span less than this share of the nearest is not stretched further."""
 
 CARD_WEIGHT = 4.0
-STANDING_WEIGHT = 2.0
+STANDING_WEIGHT = 3.0
 """How much more the direct error counts where something stands clearly before what is around it."""
 _NO_CONTRAST = 0.05
 _COARSE, _AROUND = 4, 9
@@ -181,5 +181,5 @@ def total(
     off = ratio(relief, inverse, valid)
     is_card = F.binary_cross_entropy_with_logits(card, flat)
     loss = 0.7 * aligned + 2 * direct + edge_weight * gradient + 1.5 * change + 2 * ranked + 0.7 * off
-    loss = loss + 0.1 * likelihood + 0.3 * is_card
+    loss = loss + 0.1 * likelihood + 0.6 * is_card
     return Parts(loss, aligned, direct, gradient, change, likelihood, ranked, off, is_card)

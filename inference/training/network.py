@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 HEIGHT, WIDTH = 112, 192
 CHANNELS = (16, 32, 56, 104)
-TOKEN_BLOCKS = 3
+TOKEN_BLOCKS = 4
+CARD_CHANNELS = (24, 32, 48)
 
 
 def double(x: Tensor) -> Tensor:
@@ -122,8 +123,8 @@ class TokenBlock(nn.Module):
         batch, count, width = tokens.shape
         parts = self.query_key_value(self.norm_attention(tokens)).chunk(3, -1)
         query, key, value = (part.view(batch, count, self.heads, width // self.heads).transpose(1, 2) for part in parts)
-        weights = (query * (width // self.heads) ** -0.5 @ key.transpose(-1, -2)).softmax(-1)
-        tokens = tokens + self.project((weights @ value).transpose(1, 2).reshape(batch, count, width))
+        scores = query * (width // self.heads) ** -0.5 @ key.transpose(-1, -2)
+        tokens = tokens + self.project((scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, count, width))
         return tokens + self.perceptron(self.norm_perceptron(tokens))
 
 
@@ -152,8 +153,13 @@ class ReliefNet(nn.Module):
         self.spread = nn.Sequential(nn.Conv2d(64, 16, 3, 1, 1), nn.ReLU(), Exact(16, 1, 1))
         nn.init.zeros_(self.spread[2].weight)
         nn.init.constant_(self.spread[2].bias, -2.0)
+        a, b, c = CARD_CHANNELS
+        self.letters = nn.Sequential(conv(c0, a, 3, 2), conv(a, b, 3, 2), conv(b, c, 3, 2))
         self.card = nn.Linear(c3, 1)
+        self.written = nn.Linear(c, 1)
         nn.init.zeros_(self.card.weight)
+        nn.init.zeros_(self.written.weight)
+        nn.init.zeros_(self.written.bias)
         nn.init.constant_(self.card.bias, -2.0)
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,7 +181,7 @@ class ReliefNet(nn.Module):
         for block in self.tokens:
             tokens = block(tokens)
         tokens = self.norm(tokens)
-        card = self.card(tokens.mean(1))
+        card = self.card(tokens.mean(1)) + self.written(self.letters(x0).mean((2, 3)))
         x3 = x3 + tokens.transpose(1, 2).reshape(x3.shape)
         x2 = self.up2[1](self.up2[0](x3, x2))
         x1 = self.up1[1](self.up1[0](x2, x1))

@@ -20,13 +20,14 @@ import math
 import os
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, multiprocessing
 
 from inference.training import augment, losses, metrics, weights
 from inference.training.network import HEIGHT, WIDTH, ReliefNet, parameters
@@ -59,14 +60,16 @@ class Plan:
     edge_weight: float = 0.3
     edges_from: float = 0.0
     """Share of the schedule after which the edge term fades in (0.08 from scratch)."""
-    reuse: float = 8.0
+    reuse: float = 10.0
     """Most times a sample is drawn on average: beyond it the trainer waits for the renderers."""
-    least_reuse: float = 4.0
+    least_reuse: float = 6.0
     """Fewest times: below it the renderers wait, and leave their cores to the trainer."""
     first_frames: int = 4000
     """What is rendered before the renderers are held back."""
     renderers: int = 1
     threads: int = 1
+    processes: int = 1
+    """Trainers that share each step, one batch each: two threads of one trainer are hardly faster than one."""
     textures: int = 320
     validation: int = 96
     report_seconds: float = 60.0
@@ -90,8 +93,9 @@ def half_precision(device: torch.device) -> bool:
 class Trainer:
     """One run: the network, its average, the optimiser, the clock."""
 
-    def __init__(self, plan: Plan, out: Path) -> None:
-        self.plan, self.out = plan, out
+    def __init__(self, plan: Plan, out: Path, rank: int = 0) -> None:
+        """rank: of `plan.processes`; all but the first are silent and hand their gradients over."""
+        self.plan, self.out, self.rank = plan, out, rank
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(plan.seed)
         torch.set_num_threads(plan.threads)
@@ -106,10 +110,10 @@ class Trainer:
             lr=plan.learning_rate, betas=(0.9, 0.99),
         )  # fmt: skip
         self.step, self.progress, self.started_at = 0, 0.0, 0.0
-        self.since_start = 0
-        self.generator = torch.Generator().manual_seed(plan.seed)
-        self.rng = np.random.default_rng(plan.seed)
-        self.stopping = False
+        self.since_start, self.clock = 0, 0.0
+        self.generator = torch.Generator().manual_seed(plan.seed + 7 * rank)
+        self.rng = np.random.default_rng(plan.seed + 7 * rank)
+        self.asked_to_stop = self.stopping = False
 
     def initialise(self, path: Path, pool: Pool) -> None:
         """Start from an exported model, or from the average of another run's checkpoint."""
@@ -117,6 +121,7 @@ class Trainer:
             count = weights.load_onnx(self.network, path)
             rgb, _, _ = pool.draw(np.random.default_rng(0), 192, 1)
             weights.calibrate(self.network, self._pictures(rgb))
+            self.log(action="cooled", spreads=weights.cool(self.network, self._pictures(rgb)))
         else:
             state = torch.load(path, weights_only=True)["average"]
             missing = self.network.load_state_dict(state, strict=False).missing_keys  # parts that the run did not have
@@ -143,15 +148,20 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.generator.set_state(state["generator"])
+        if self.rank == 0:
+            self.generator.set_state(state["generator"])
+        else:
+            self.generator.manual_seed(self.plan.seed + 7 * self.rank + state["step"])
         self.step, self.progress = state["step"], state["progress"]
         self.plan = replace(self.plan, edges_from=state["plan"]["edges_from"])
-        self.started_at = self.progress
-        self.rng = np.random.default_rng(self.plan.seed + self.step)
+        self.started_at = self.clock = self.progress
+        self.rng = np.random.default_rng(self.plan.seed + self.step + 7 * self.rank)
         self.log(action="resumed", step=self.step, progress=round(self.progress, 4))
         return True
 
     def log(self, **fields: object) -> None:
+        if self.rank:
+            return
         line = json.dumps(fields)
         print(line, flush=True)
         with open(self.out / "log.jsonl", "a") as file:
@@ -182,12 +192,39 @@ class Trainer:
         parts = losses.total(relief, spread, card.float(), inverse, flow, CLIPS, plan.edge_weight * fade)
         self.optimiser.zero_grad(set_to_none=True)
         parts.total.backward()
+        self._together()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         self.since_start += 1
         self._average(min(KEPT, (1 + self.step) / (10 + self.step)))
         return parts
+
+    @torch.no_grad()
+    def agree(self) -> None:
+        """All processes begin with the first one's network: each was calibrated on pictures of its own."""
+        if self.plan.processes > 1:
+            for value in (*self.network.state_dict().values(), *self.average.state_dict().values()):
+                distributed.broadcast(value, 0)
+
+    @torch.no_grad()
+    def _together(self) -> None:
+        """The mean of all processes' gradients, and the first one's clock and wish to stop, in one exchange.
+
+        What all learn at once they also obey at once: none waits for another that has left.
+        """
+        if self.plan.processes == 1:
+            self.progress, self.stopping = self.clock, self.asked_to_stop
+            return
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        told = torch.tensor([self.clock, float(self.asked_to_stop)]) * (self.rank == 0)
+        flat = torch.cat([*(g.flatten() for g in gradients), told.to(self.device)])
+        distributed.all_reduce(flat)
+        at = 0
+        for gradient in gradients:
+            gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient) / self.plan.processes)
+            at += gradient.numel()
+        self.progress, self.stopping = float(flat[-2]), bool(flat[-1] > 0)
 
     @torch.no_grad()
     def _average(self, keep: float) -> None:
@@ -215,10 +252,14 @@ class Trainer:
     def run(self, pool: Pool, stream: Stream) -> None:
         plan = self.plan
         atlas, rng = make_atlas(VALIDATION_SEED, min(160, plan.textures)), np.random.default_rng(VALIDATION_SEED)
-        sets = {
-            "held_out": [still(rng, atlas, held_out=True) for _ in range(plan.validation)],
-            "seen_kinds": [still(rng, atlas) for _ in range(plan.validation)],
-        }
+        sets = (
+            {}
+            if self.rank
+            else {
+                "held_out": [still(rng, atlas, held_out=True) for _ in range(plan.validation)],
+                "seen_kinds": [still(rng, atlas) for _ in range(plan.validation)],
+            }
+        )
         self.log(action="scored", step=self.step, **self.scores(sets))
         names = ("aligned", "direct", "edges", "steadiness", "spread", "order", "ratio", "card")
         totals, steps = np.zeros(len(names)), 0
@@ -234,22 +275,26 @@ class Trainer:
             now = time.monotonic()
             worked += min(now - last, LONGEST_STEP_SECONDS)
             last = now
-            self.progress = self.started_at + (1 - self.started_at) * min(1.0, worked / (plan.minutes * 60))
+            self.clock = self.started_at + (1 - self.started_at) * min(1.0, worked / (plan.minutes * 60))
             totals += [float(getattr(parts, name).detach()) for name in names]
             steps += 1
             if now - reported > plan.report_seconds:
                 self.log(
                     action="trained", step=self.step, progress=round(self.progress, 4), minutes=round(worked / 60, 2),
-                    frames=pool.frames, rate=round(steps * (STILLS + 2 * CLIPS) / (now - reported), 1),
+                    frames=pool.frames, rate=round(plan.processes * steps * (STILLS + 2 * CLIPS) / (now - reported), 1),
                     **dict(zip(names, np.round(totals / steps, 4).tolist(), strict=True)),
                 )  # fmt: skip
                 totals[:], steps, reported = 0, 0, now
+            if self.rank:
+                continue
             if now - saved > 120:
                 self.save()
                 saved = now
             if now - scored > plan.score_seconds:
                 self.log(action="scored", step=self.step, progress=round(self.progress, 4), **self.scores(sets))
                 scored = last = time.monotonic()
+        if self.rank:
+            return
         self.save()
         self.log(action="stopped" if self.stopping else "finished", step=self.step, **self.scores(sets))
 
@@ -263,23 +308,42 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=Plan.__dataclass_fields__["learning_rate"].default)
     parser.add_argument("--small-until", type=float, default=Plan.__dataclass_fields__["small_until"].default)
-    parser.add_argument("--renderers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
-    parser.add_argument("--threads", type=int, default=1, help="threads of the trainer")
+    parser.add_argument("--processes", type=int, default=1, help="trainers that share each step, each with renderers")
+    parser.add_argument("--renderers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="of each trainer")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each trainer")
     parser.add_argument("--textures", type=int, default=320)
     parser.add_argument("--validation", type=int, default=96, help="pictures in each scoring set")
     given = parser.parse_args(arguments)
     from_scratch = given.init is None
     plan = Plan(
         minutes=given.minutes, seed=given.seed, learning_rate=given.learning_rate, small_until=given.small_until,
-        renderers=given.renderers, threads=given.threads, textures=given.textures, validation=given.validation,
-        edges_from=0.08 if from_scratch else 0.0,
+        renderers=given.renderers, threads=given.threads, processes=given.processes, textures=given.textures,
+        validation=given.validation, edges_from=0.08 if from_scratch else 0.0,
     )  # fmt: skip
-    trainer = Trainer(plan, given.out)
+    given.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:  # where the processes of one run meet
+        context = multiprocessing.get_context("spawn")
+        meeting = Path(folder) / "meeting"
+        others = [context.Process(target=_work, args=(plan, given, rank, meeting)) for rank in range(1, plan.processes)]
+        for other in others:
+            other.start()
+        _work(plan, given, 0, meeting)
+        for other in others:
+            other.join()
+    return 0
+
+
+def _work(plan: Plan, given: argparse.Namespace, rank: int, meeting: Path) -> None:
+    """One trainer with its renderers."""
+    if plan.processes > 1:
+        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=plan.processes)
+    trainer = Trainer(plan, given.out, rank)
     resumed = given.resume and trainer.resume()
-    pool, stream = Pool(), Stream(plan.seed + 17 * trainer.step, plan.renderers, textures=plan.textures)
+    seed = plan.seed + 17 * trainer.step + 100_003 * rank
+    pool, stream = Pool(), Stream(seed, plan.renderers, textures=plan.textures)
 
     def stop(_signal: int, _frame: object) -> None:
-        trainer.stopping = True
+        trainer.asked_to_stop = True
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -291,14 +355,16 @@ def main(arguments: list[str] | None = None) -> int:
             pids=[os.getpid(), *(p.pid for p in stream.processes)],
         )
         least = min(480, 24 + int(400 * given.minutes))
-        while len(pool.stills) < least and not trainer.stopping:
+        while len(pool.stills) < least and not trainer.asked_to_stop:
             pool.fill(stream, 5.0)
         if given.init and not resumed:
             trainer.initialise(given.init, pool)
+        trainer.agree()
         trainer.run(pool, stream)
     finally:
         stream.close()
-    return 0
+        if plan.processes > 1:
+            distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

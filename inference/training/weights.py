@@ -11,6 +11,7 @@ the file does, and normalises again.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from inference.training.network import CHANNELS, Join, ReliefNet, double
+from inference.training.network import CHANNELS, Join, ReliefNet, TokenBlock, double
 
 # Names in the first prototype's file, and what the same parts are called here.
 _PROTOTYPE = {
@@ -69,7 +70,7 @@ def _matrices(model: onnx.ModelProto, found: dict[str, NDArray]) -> list[NDArray
 def load_onnx(network: ReliefNet, path: Path) -> int:
     """Fill the network from an exported file (ours or the prototype's); returns parameters set.
 
-    Parts that the file lacks keep their initial values, under which they change nothing.
+    Parts that the file lacks keep the values they have: those of a new network change nothing.
     """
     model = onnx.load(str(path))
     found = _initialisers(model)
@@ -89,6 +90,8 @@ def load_onnx(network: ReliefNet, path: Path) -> int:
             value.copy_(torch.from_numpy(np.array(named[name], np.float32)))
             count += value.numel()
     for prefix, _, norm in _folds(network):
+        if f"{prefix}.0.weight" not in named:
+            continue
         norm.weight.data.fill_(1)
         norm.running_mean.zero_()
         norm.running_var.fill_(1 - norm.eps)
@@ -139,6 +142,49 @@ def calibrate(network: ReliefNet, rgb: Tensor) -> None:
         norm.bias.copy_(offset + old_gain * mean)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
+
+
+SHARPEST = 12.0
+"""Spread of attention's scores (mean over places of the greatest less the least) that still lets it learn."""
+
+
+@torch.no_grad()
+def spreads(network: ReliefNet, rgb: Tensor) -> list[float]:
+    """How far apart the scores are that each token block gives to the places it looks at."""
+    seen: list[Tensor] = []
+
+    def record(block: TokenBlock) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            query, key, _ = (x.unflatten(-1, (block.heads, -1)).transpose(1, 2) for x in output.chunk(3, -1))
+            scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+            seen.append((scores.amax(-1) - scores.amin(-1)).mean())
+
+        return hook
+
+    blocks = [module for module in network.tokens if isinstance(module, TokenBlock)]
+    hooks = [block.query_key_value.register_forward_hook(record(block)) for block in blocks]
+    network.eval()
+    network(rgb)
+    for hook in hooks:
+        hook.remove()
+    return [float(value) for value in seen]
+
+
+@torch.no_grad()
+def cool(network: ReliefNet, rgb: Tensor) -> list[float]:
+    """Scale scores down that are too far apart; returns what their spread was.
+
+    Where softmax has one answer, no gradient comes through it: the block has stopped to learn where to look, and in a
+    file its denormal weights cost a CPU a tenth of the whole network's time. The first two blocks of the weights before
+    the eighth run had spreads of hundreds, and made next to nothing of what they looked at.
+    """
+    found = spreads(network, rgb)
+    for block, spread in zip(network.tokens, found, strict=True):
+        assert isinstance(block, TokenBlock)
+        layer, factor = block.query_key_value, min(1.0, SHARPEST / spread)
+        layer.weight[: layer.in_features] *= factor
+        layer.bias[: layer.in_features] *= factor
+    return found
 
 
 @torch.no_grad()

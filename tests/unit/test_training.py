@@ -155,6 +155,25 @@ def test_the_folded_network_computes_the_same(tmp_path: Path) -> None:
                 assert torch.allclose(found, wanted, atol=1e-4)
 
 
+def test_attention_with_one_answer_is_cooled() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    pytest.importorskip("onnx", reason="weights are read with onnx")
+    from inference.training import weights
+    from inference.training.network import ReliefNet
+
+    torch.manual_seed(3)
+    network = ReliefNet()
+    width = network.tokens[0].query_key_value.in_features
+    with torch.no_grad():
+        network.tokens[0].query_key_value.weight[:width] *= 400
+    pictures = torch.rand(4, 3, render.HEIGHT, render.WIDTH)
+    gentle = network.tokens[1].query_key_value.weight.clone()
+    hot = weights.cool(network, pictures)
+    assert hot[0] > 2 * weights.SHARPEST
+    assert weights.spreads(network, pictures)[0] == pytest.approx(weights.SHARPEST, rel=0.01)
+    assert torch.equal(network.tokens[1].query_key_value.weight, gentle)
+
+
 def test_scores() -> None:
     inverse = np.linspace(0.2, 1, 112 * 192, dtype=np.float32).reshape(112, 192)
     perfect = metrics.score(inverse * 3 + 1, inverse, np.random.default_rng(0))
@@ -167,7 +186,7 @@ def test_scores() -> None:
 
 
 def test_a_smoke_run_trains_resumes_and_exports(tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
     pytest.importorskip("onnx", reason="export needs onnx")
     from inference.training import export, train
 
@@ -177,6 +196,11 @@ def test_a_smoke_run_trains_resumes_and_exports(tmp_path: Path) -> None:
     actions = [json.loads(line)["action"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert actions.count("finished") == 2
     assert "resumed" in actions
+    assert train.main(["--minutes", "0.03", "--resume", "--processes", "2", *common]) == 0  # sharing each step
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["progress"] == 1
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["action"] for line in lines].count("finished") == 3  # one of the two speaks
     model = tmp_path / "relief.onnx"
     assert (
         export.main(["--checkpoint", str(tmp_path / "checkpoint.pt"), "--out", str(model), "--calibration", "6"]) == 0

@@ -6,6 +6,7 @@ import { Glass, isStereo } from "./glass.js";
 import { help, press } from "./keys.js";
 import { nameOf } from "./languages.js";
 import { Line } from "./line.js";
+import { outlive } from "./outlive.js";
 import { Rest } from "./rest.js";
 import { Text } from "./text.js";
 import { enter, exchange, hasHeadset } from "./xr.js";
@@ -137,6 +138,7 @@ class Player extends HTMLElement {
       if (job.playback.film) {
         this.dataset.film = job.playback.film;
         this.dataset.container = job.outputs[0].container;
+        if (!job.playback.hls) outlive(this);
       }
       if (job.playback.poster && !this.video.poster && !this.begun) this.video.poster = job.playback.poster;
       if (job.playback.hls && !this.dataset.hls) {

@@ -1,0 +1,71 @@
+"""A film whose stream is kept no more: the page plays its file where the browser can, and else offers it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from stereospot import jobs, keys, records
+from stereospot.jobs import Phase
+from stereospot.messages import Film
+from tests.browser.conftest import Page
+from tests.browser.watching import PLAYER, VIDEO, shown
+from tests.system.gateway import FILM, Served
+from tests.system.showing import Showing, film
+
+pytestmark = pytest.mark.browser
+
+CURTAIN = "document.querySelector('[data-curtain]')"
+ADDRESS = f"({PLAYER}.address ?? '')"
+
+
+async def finish(gateway: Served, container: str, data: bytes) -> None:
+    values: dict[str, Any] = FILM | {"container": container, "size_bytes": len(data), "duration_seconds": 4.0}
+    made = Film(key=keys.film("J1", 1, container), **values)
+    await gateway.context.store.put(made.key, data)
+
+    def done(job: jobs.Job) -> jobs.Job:
+        job = jobs.advance(job, Phase.ASSEMBLING, at=3.0)
+        return jobs.advance(job, Phase.COMPLETED, at=3.0, film=made)
+
+    await records.change_job(gateway.context.bus, "J1", done)
+
+
+async def withdraw(gateway: Served) -> None:
+    now = time.time()
+    job = await records.change_job(gateway.context.bus, "J1", lambda job: jobs.withdraw_stream(job, at=now, before=now))
+    assert not job.has_stream
+
+
+async def test_the_file_goes_on_at_the_same_place(page: Page, gateway: Served) -> None:
+    await shown(page, gateway)
+    await page.run(f"{PLAYER}.begin(); {VIDEO}.currentTime = 2.5")
+    await page.wait(f"!{VIDEO}.seeking")
+    await finish(gateway, "mp4", film(4))
+    await page.wait(f"{PLAYER}.dataset.film")
+    assert await page.run(f"return {ADDRESS}.endsWith('master.m3u8')"), "it plays on as it did"
+    await withdraw(gateway)
+    await page.wait(f"{ADDRESS}.endsWith('/film') && {VIDEO}.readyState >= 2 && !{VIDEO}.seeking")
+    found = await page.run(f"return [{PLAYER}.now, {VIDEO}.paused, {CURTAIN}.hidden, {PLAYER}.dataset.hls ?? null]")
+    assert found == [pytest.approx(2.5, abs=0.1), True, True, None]
+
+
+@pytest.mark.parametrize("path", ["/jobs/J1", "/watch/J1"])
+async def test_a_film_that_no_browser_plays_is_offered(page: Page, gateway: Served, path: str) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
+    await showing.begin()
+    await showing.convert(0, 1, 2)
+    await finish(gateway, "mkv", b"no browser plays this")
+    await withdraw(gateway)
+    await page.open(path)
+    await page.wait(f"{VIDEO}.error && {PLAYER}.segments")
+    words, address = await page.run(f"return [{CURTAIN}.textContent, {CURTAIN}.querySelector('a').href]")
+    assert "not kept any more" in words
+    assert "/film?download=1" in address
+    assert await page.run(
+        f"return !{CURTAIN}.hidden && {CURTAIN}.querySelector('a').getBoundingClientRect().height > 0"
+    )
+    await page.run(f"{PLAYER}.toggle()")
+    assert await page.run(f"return Boolean({CURTAIN}.querySelector('a')) && !{CURTAIN}.hidden"), "it stays"

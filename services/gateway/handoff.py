@@ -5,7 +5,7 @@
     /v/<token>/playlist.m3u                 the newest finished films; this token is of no job
 
 Neither sends headers or cookies, so nothing here may lead to what needs a key. The film is named as its file is: most
-players know the layout by that alone.
+players know the layout by that alone. What was handed holds when the film is made anew, in another generation.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ async def watch(
     generation: FromPath[int],
 ) -> Response[str]:
     """The player alone; it asks for nothing that is not under this token, so it needs no key."""
-    row = await player.row(token, generation)
+    row = await player.handed(token, generation)
     item = resources.resource(gateway, row)
     if row.job.film is None:
         # To go where nothing is converted yet takes the API: until then the film ends where its stream does.
@@ -124,7 +124,7 @@ async def playlist_of_one(
     token: FromPath[str],
     generation: FromPath[int],
 ) -> Response[str]:
-    row = await player.row(token, generation)
+    row = await player.handed(token, generation)
     if path_of(gateway, row) is None:
         raise NotYet
     return playlist(request, gateway, [row], f"{row.job.job_id}.m3u")

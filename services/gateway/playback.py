@@ -105,10 +105,17 @@ class Player:
 
     async def row(self, token: str, generation: int) -> Row:
         """The job of a token, if it still has this generation; else NOT_FOUND, whatever the reason."""
+        row = await self.handed(token, generation)
+        if row.job.generation != generation:
+            raise _nothing()
+        return row
+
+    async def handed(self, token: str, generation: int) -> Row:
+        """The same for an address that is opened for the film, not for one try at it: it may be of an earlier try."""
         job_id = self.gateway.tokens.check(token)
         row = await self.gateway.index.row(job_id) if job_id is not None else None
-        if row is None or row.job.phase is Phase.DELETED or row.job.generation != generation:
-            raise errors.error("NOT_FOUND", "There is nothing to play under this address.")
+        if row is None or row.job.phase is Phase.DELETED or row.job.generation < generation:
+            raise _nothing()
         return row
 
     async def showing(self, token: str, generation: int) -> Showing:
@@ -195,6 +202,10 @@ class Player:
             known = boxes.codec_string(init)
             _keep(self._codecs, key, known)
         return known
+
+
+def _nothing() -> errors.StereoSpotError:
+    return errors.error("NOT_FOUND", "There is nothing to play under this address.")
 
 
 def _text(shown: Showing, segments: Sequence[Segment], track: int | None, over: bool) -> str:

@@ -104,11 +104,23 @@ class Showing:
         job = Job(job_id=self.job_id, title="Holiday", created_at=1.0, updated_at=1.0, source=source)
         for phase in (Phase.PLANNING, Phase.CONVERTING):
             job = jobs.advance(job, phase, at=2.0)
-        job = job.model_copy(
-            update={"segments": self.total, "frames": sum(self.lengths) * RATE,
-                    "duration_seconds": float(sum(self.lengths)), "generation": self.generation}
-        )  # fmt: skip
-        await records.create_job(bus, job)
+        await records.create_job(bus, job.model_copy(update=self._numbers() | {"generation": self.generation}))
+        await self._lay()
+
+    async def begin_anew(self) -> None:
+        """The same of a job that is being planned in this generation, after another one."""
+
+        def convert(job: Job) -> Job:
+            return jobs.advance(job, Phase.CONVERTING, at=4.0, **self._numbers())
+
+        await records.change_job(self.context.bus, self.job_id, convert)
+        await self._lay()
+
+    def _numbers(self) -> dict[str, Any]:
+        seconds = sum(self.lengths)
+        return {"segments": self.total, "frames": seconds * RATE, "duration_seconds": float(seconds)}
+
+    async def _lay(self) -> None:
         await plans.write_head(self.context.store, self.plan())
         await plans.write_part(self.context.store, self.job_id, self.generation, self.segments())
         total = PlanTotal(

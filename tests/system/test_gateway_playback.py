@@ -12,6 +12,7 @@ from urllib.parse import urljoin
 import av
 import pytest
 
+from services import operations
 from services.gateway.tokens import DAY, Tokens
 from stereospot import jobs, keys, records
 from stereospot.completion import Completion
@@ -353,3 +354,33 @@ async def test_a_player_that_goes_away_leaves_nothing_open(gateway: Served) -> N
 
     await eventually(lambda: not is_open(), what="every descriptor closed")
     assert (await gateway.client.head(path)).status_code == 200
+
+
+async def test_what_was_handed_holds_in_another_generation(gateway: Served) -> None:
+    """Its pictures do not: they are of one try at the film."""
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    await showing.convert(0)
+    folder = (await master_of(gateway, "J1")).removesuffix("master.m3u8")
+    assert await operations.replan(gateway.context.bus, "J1", 1, "The frames were counted anew.")
+
+    async def waits() -> bool:
+        return (await gateway.client.get(f"{folder}watch")).headers.get("refresh") is not None
+
+    await eventually(waits, what="a page that looks again")
+    assert (await gateway.client.get(f"{folder}playlist.m3u")).headers["retry-after"] == "1"
+    again = Showing(gateway.context, "J1", generation=2)
+    await again.begin_anew()
+    await again.convert(0)
+    anew = await master_of(gateway, "J1")
+    assert anew == folder.replace("/1/", "/2/") + "master.m3u8"
+    assert f'data-hls="{anew}"' in (await gateway.client.get(f"{folder}watch")).text
+    assert (await gateway.client.get(f"{folder}playlist.m3u")).text.endswith(f"{anew}\n")
+    for path in (
+        f"{folder}master.m3u8",
+        f"{folder}film",
+        f"{folder}video/00000.m4s",
+        folder.replace("/1/", "/3/") + "watch",
+    ):
+        answer = await gateway.client.get(path)
+        assert (answer.status_code, answer.headers.get("retry-after")) == (404, None), path

@@ -82,7 +82,7 @@ export function follow(player) {
   say(player.bar.querySelector("[data-do=mute]"), ...(silent ? ["silent", "Sound on"] : ["loud", "Mute"]));
   const length = player.length || player.edge;
   player.scrub.max = length || 1;
-  if (!player.scrubbing) player.scrub.value = player.aim?.seconds ?? player.now;
+  if (!player.scrubbing) player.scrub.value = (player.aim ?? player.left)?.seconds ?? player.now;
   player.bar.querySelector(".loud").value = player.video.muted ? 0 : player.video.volume;
   words(player);
 }

@@ -122,3 +122,18 @@ export class Glass {
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
 }
+
+/** What draws one eye, or both as one picture, over `video`; null where there is no WebGL. */
+export function lens(video, layout) {
+  const canvas = document.createElement("canvas");
+  canvas.className = "glass";
+  canvas.hidden = true;
+  canvas.setAttribute("aria-hidden", "true");
+  video.after(canvas);
+  try {
+    return new Glass(video, canvas, layout);
+  } catch {
+    canvas.remove();
+    return null;
+  }
+}

@@ -12,9 +12,11 @@ class Job extends HTMLElement {
     this.strip = this.querySelector("ss-strip");
     this.player = this.querySelector("ss-player");
     this.segments = null;
+    this.generation = Number(this.player?.dataset.generation);
     this.local();
     this.state = this.dataset.strip ? JSON.parse(this.dataset.strip) : null;
     this.addEventListener("click", (event) => this.act(event));
+    this.addEventListener("gone", () => this.refresh());
     this.addEventListener("seek-segment", (event) => this.player?.seekTo(event.detail.seconds, true));
     this.release = subscribe((name, data) => {
       if (name === "job" && data.job_id === this.id_) this.receive(data);
@@ -36,6 +38,8 @@ class Job extends HTMLElement {
   }
 
   receive(job) {
+    if (job.generation < this.generation) return; // it was on its way
+    if (job.generation > this.generation) this.renew(job);
     update(this, job);
     if (job.strip) this.state = job.strip;
     const total = job.progress.segments.total;
@@ -60,6 +64,16 @@ class Job extends HTMLElement {
     this.wasReady = job.playback.ready;
   }
 
+  /** The film is planned anew: nothing holds of what was known of its segments. */
+  renew(job) {
+    this.generation = job.generation;
+    this.segments = this.state = this.developed = null;
+    this.strip?.clear();
+    const section = this.querySelector("[data-strip-section]");
+    if (section) section.hidden = true;
+    this.about();
+  }
+
   async about() {
     const place = this.querySelector("[data-about]");
     const fresh = place && (await fragment(`/jobs/${this.id_}/about`));
@@ -80,7 +94,8 @@ class Job extends HTMLElement {
     if (this.loading) return;
     this.loading = true;
     try {
-      const { segments } = await ask(`/api/v1/jobs/${this.id_}/segments`);
+      const { segments, generation } = await ask(`/api/v1/jobs/${this.id_}/segments`);
+      if (generation !== this.generation) throw new Error("of another generation");
       this.segments = segments.length ? segments : null;
       if (!this.state && this.segments) this.state = stateOf(segments);
       this.show();

@@ -27,7 +27,7 @@ export class Line {
     clearTimeout(this.timer);
     clearTimeout(this.standing);
     if (address !== this.address) this.failed = null;
-    Object.assign(this, { address, load, playing, broken: null, away: false, place: null });
+    Object.assign(this, { address, load, playing, broken: null, away: false, gone: false, place: null });
     this.turn = (this.turn ?? 0) + 1;
   }
 
@@ -45,7 +45,7 @@ export class Line {
       return;
     }
     const code = data.response?.code;
-    const early = data.details.startsWith("manifestLoad");
+    const early = data.details.startsWith("manifestLoad") && data.networkDetails?.getResponseHeader("Retry-After");
     this.broken = hls.levels.length ? () => hls.startLoad() : () => this.anew();
     if (code === 0 || code >= 500 || data.details.endsWith("TimeOut")) this.lose();
     else if (early) this.early(() => this.anew()); // it takes a 404 for the last word
@@ -117,9 +117,22 @@ export class Line {
     this.away = false;
     if (away) this.hush();
     if (answer.ok) this.goOn(away, last);
-    else if (!answer.headers.has("Retry-After")) this.tell(GONE);
+    else if (!answer.headers.has("Retry-After")) this.end();
     else if (this.broken) this.early(() => this.ask());
     else this.stands();
+  }
+
+  /** There is nothing under this address any more: whoever knows the job may know another one. */
+  end() {
+    this.gone = true;
+    this.tell(GONE);
+    this.player.dispatchEvent(new CustomEvent("gone", { bubbles: true }));
+  }
+
+  /** Whether there is nothing any more where it looks, and what is asked for now lies elsewhere. */
+  isGone({ hls, film }) {
+    const folder = (hls ?? film)?.replace(/[^/]*$/, "");
+    return this.gone && Boolean(folder) && !this.address.startsWith(folder);
   }
 
   goOn(away, last) {

@@ -25,6 +25,8 @@ export class Peek {
     input.addEventListener("blur", () => { this.box.hidden = true; });
   }
 
+  forget() { this.asked = this.cues = null; }
+
   at(x) {
     const { left, width } = this.scrub.getBoundingClientRect();
     this.show(Math.min(1, Math.max(0, (x - left) / width)) * Number(this.input.max));

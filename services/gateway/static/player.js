@@ -1,8 +1,9 @@
 // The player: plays the run of segments that is there, asks for what is not, and shows the stereo picture several ways.
 // Film time is the source's own; an HLS playlist begins at its anchor, so film time = anchor's start + currentTime.
-import { announce, lengthClock, post } from "./stream.js";
+import { FINISHED } from "./cards.js";
+import { announce, clock, lengthClock, post } from "./stream.js";
 import { build, follow, menu, paint } from "./controls.js";
-import { Glass, isStereo } from "./glass.js";
+import { isStereo, lens } from "./glass.js";
 import { help, press } from "./keys.js";
 import { nameOf } from "./languages.js";
 import { Line } from "./line.js";
@@ -23,6 +24,7 @@ class Player extends HTMLElement {
     this.anchor = { index: 0, seconds: 0 };
     this.segments = null;
     this.length = Number(this.dataset.duration) || 0;
+    this.generation = Number(this.dataset.generation);
     this.line = new Line(this);
     build(this);
     paint(this);
@@ -47,6 +49,8 @@ class Player extends HTMLElement {
     document.addEventListener("keydown", this.press);
     document.addEventListener("themechange", () => paint(this));
     this.addEventListener("fullscreenchange", () => paint(this));
+    // Whoever was handed this page has nobody to ask but the page itself, which leads to the film as it is now.
+    this.addEventListener("gone", () => { if (!this.closest("ss-job")) location.reload(); });
     if (this.dataset.film && this.direct()) this.playFilm();
     else if (this.dataset.hls) this.load(this.dataset.hls, this.anchor);
     // The page names the file itself: its first picture may have been there before this script.
@@ -131,6 +135,7 @@ class Player extends HTMLElement {
 
   /** What the page learns of the job: where it can play, how long it is, what is converted. */
   know(job, segments, state) {
+    if (job && (job.generation > this.generation || this.line.isGone(job.playback))) this.leave(job);
     if (segments) this.segments = segments;
     if (state) this.state = state;
     if (job) {
@@ -141,10 +146,8 @@ class Player extends HTMLElement {
         if (!job.playback.hls) outlive(this);
       }
       if (job.playback.poster && !this.video.poster && !this.begun) this.video.poster = job.playback.poster;
-      if (job.playback.hls && !this.dataset.hls) {
-        this.dataset.hls = job.playback.hls;
-        this.load(job.playback.hls, this.anchor);
-      }
+      if (job.playback.hls) this.dataset.hls = job.playback.hls; // another day, another token
+      if (!this.address) this.find(job);
       this.hidden = !job.playback.ready && ["failed", "cancelled"].includes(job.phase);
     }
     if (job && job.attempt !== this.attempt) {
@@ -156,8 +159,46 @@ class Player extends HTMLElement {
     }
     if (job?.playback.ready) this.text.load();
     if (this.segments && !this.length) this.length = this.segments.reduce((sum, item) => sum + item.duration_seconds, 0);
+    this.comeBack();
     paint(this);
     this.tick();
+  }
+
+  /** What plays is history: the film is made anew, or it has another address. Whoever watched goes on where they were. */
+  leave(job) {
+    if (this.begun) this.left ??= { seconds: this.now, play: this.line.plays };
+    const anew = job.generation > this.generation;
+    this.generation = job.generation;
+    this.turn = (this.turn ?? 0) + 1; // nobody waits for what was sought there
+    this.turnTo(null);
+    this.video.removeAttribute("src");
+    this.video.load();
+    this.classList.remove("waiting-for-data");
+    Object.assign(this, { aim: null, whole: false, anchor: { index: 0, seconds: 0 } });
+    for (const name of ["hls", "film", "container"]) delete this.dataset[name];
+    this.peek.forget();
+    this.text.forget();
+    if (!anew) return;
+    Object.assign(this, { segments: null, state: null, length: 0 });
+    this.video.removeAttribute("poster");
+    this.say(`The film is made anew. It plays from ${this.left ? clock(this.left.seconds) : "the first converted second"} on as soon as that is there.`);
+  }
+
+  /** What there is to play; whoever was somewhere waits for that place. */
+  find({ phase, playback }) {
+    const { seconds, play } = this.left ?? {};
+    const there = this.dataset.film && this.direct();
+    if (!there && (!playback.hls || (this.left && !FINISHED.has(phase)))) return;
+    this.left = null;
+    if (there) this.playFilm(seconds, play);
+    else this.load(playback.hls, this.anchor, play, seconds);
+  }
+
+  /** To where somebody was, as soon as the plan goes so far. */
+  comeBack() {
+    const end = this.segments?.at(-1);
+    if (!this.left || !end || end.start_seconds + end.duration_seconds <= this.left.seconds) return;
+    this.seekTo(this.left.seconds, this.left.play);
   }
 
   /** The folder of this film's addresses. */
@@ -191,6 +232,7 @@ class Player extends HTMLElement {
    */
   async seekTo(seconds, play = this.line.plays || Boolean(this.aim?.play)) {
     const turn = (this.turn = (this.turn ?? 0) + 1);
+    this.left = null;
     if (this.has(seconds)) {
       if (this.aim) this.curtain.hidden = true;
       this.aim = null;
@@ -254,7 +296,7 @@ class Player extends HTMLElement {
   looks() {
     const { layout } = this.dataset;
     const swap = this.bar.querySelector("[data-do=swap]");
-    if (isStereo(layout)) this.glass = this.lens(layout);
+    if (isStereo(layout)) this.glass = lens(this.video, layout);
     if (!this.glass) {
       swap.remove();
       return;
@@ -267,21 +309,6 @@ class Player extends HTMLElement {
     try { kept = localStorage.getItem("view"); } catch { /* then the default */ }
     this.view.value = modes.some(([value]) => value === kept) ? kept : "left";
     this.look(this.view.value, false);
-  }
-
-  /** What draws one eye, or both as one picture; null where there is no WebGL. */
-  lens(layout) {
-    const canvas = document.createElement("canvas");
-    canvas.className = "glass";
-    canvas.hidden = true;
-    canvas.setAttribute("aria-hidden", "true");
-    this.video.after(canvas);
-    try {
-      return new Glass(this.video, canvas, layout);
-    } catch {
-      canvas.remove();
-      return null;
-    }
   }
 
   begin() {

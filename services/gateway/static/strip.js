@@ -27,6 +27,11 @@ class Strip extends HTMLElement {
   /** As long as all cells fit into one row they are as wide as their segments are long, as on the scrubber above. */
   arrange() { this.grid?.classList.toggle("timed", this.grid.children.length * LEAST_PIXELS <= this.clientWidth); }
 
+  clear() {
+    this.grid = null;
+    this.replaceChildren();
+  }
+
   show(segments, state) {
     if (this.grid?.children.length !== segments.length) this.build(segments);
     const last = segments.at(-1);

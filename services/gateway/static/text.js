@@ -29,6 +29,13 @@ export class Text {
     this.later = setTimeout(() => { this.due = Infinity; this.ask(); }, wait);
   }
 
+  /** What there is has another address from now on, and may be more. */
+  forget() {
+    this.leave();
+    this.over = false;
+    this.next = 0;
+  }
+
   leave() {
     clearTimeout(this.later);
     this.due = Infinity;
@@ -37,6 +44,7 @@ export class Text {
   async ask() {
     const { player } = this;
     const { base } = player;
+    if (!base) return;
     this.next = performance.now() + AGAIN_MILLISECONDS;
     const answer = await fetch(`${base}tracks.json`).catch(() => null);
     if (!player.isConnected) return;
@@ -46,7 +54,7 @@ export class Text {
     this.over = !more;
     if (this.over) this.leave();
     if (sounds.length > 1) player.stream();
-    if (subtitles.length) this.offer(subtitles.map((item) => [nameOf(item.name, item.language), base + item.uri]));
+    if (subtitles.length) this.offer(subtitles.map((item) => [nameOf(item.name, item.language), item.uri]));
     if (chapters.length && !this.chaptered) {
       this.chaptered = true;
       const entries = chapters.map((item, index) => [`${clock(item.start_seconds)} ${item.title || `Chapter ${index + 1}`}`, item.start_seconds]);
@@ -61,13 +69,13 @@ export class Text {
   offer(entries) {
     if (this.found) {
       const there = new Set(Array.from(this.found.options, (option) => option.value));
-      entries.forEach(([name, address], index) => {
-        if (!there.has(address)) this.found.add(new Option(name, address), this.found.options[index + 1] ?? null);
+      entries.forEach(([name, uri], index) => {
+        if (!there.has(uri)) this.found.add(new Option(name, uri), this.found.options[index + 1] ?? null);
       });
       return;
     }
-    this.found = menu(this.player, "Subtitles", "No subtitles", entries, async (address) => {
-      this.cues = address ? cuesOf(await (await fetch(address)).text()) : [];
+    this.found = menu(this.player, "Subtitles", "No subtitles", entries, async (uri) => {
+      this.cues = uri ? cuesOf(await (await fetch(this.player.base + uri)).text()) : [];
       this.speak();
     });
   }

@@ -106,7 +106,7 @@ async def test_from_the_drop_zone_to_the_film(driver: webdriver.Chrome, tmp_path
             await page.wait("location.pathname.startsWith('/jobs/')")
             await page.wait("document.querySelector('ss-strip')")
             await page.run(REMEMBER)
-            assert await page.wait(f"{CELLS}[0] === 'running' && {CELLS}.length") == 5
+            await page.wait(f"{CELLS}[0] === 'running' && {CELLS}.length === 5")
             assert await page.run(f"return {READY}") == 0
             await house.allow(2)
             await page.wait(f"{READY} === 2 && {CELLS}[2] === 'running' && {VIDEO}.readyState >= 2")

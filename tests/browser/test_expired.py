@@ -11,7 +11,7 @@ from stereospot import jobs, keys, records
 from stereospot.jobs import Phase
 from stereospot.messages import Film
 from tests.browser.conftest import Page
-from tests.browser.watching import PLAYER, VIDEO, shown
+from tests.browser.watching import PLAYER, VIDEO, Bilingual, shown
 from tests.system.gateway import FILM, Served
 from tests.system.showing import Showing, film
 
@@ -50,6 +50,31 @@ async def test_the_file_goes_on_at_the_same_place(page: Page, gateway: Served) -
     await page.wait(f"{ADDRESS}.endsWith('/film') && {VIDEO}.readyState >= 2 && !{VIDEO}.seeking")
     found = await page.run(f"return [{PLAYER}.now, {VIDEO}.paused, {CURTAIN}.hidden, {PLAYER}.dataset.hls ?? null]")
     assert found == [pytest.approx(2.5, abs=0.1), True, True, None]
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+async def test_who_chose_a_sound_keeps_the_stream_until_it_is_gone(page: Page, gateway: Served, container: str) -> None:
+    showing = Bilingual(gateway.context, "J1", lengths=(1, 1, 2), sound=True)
+    await showing.begin()
+    await showing.sing(3)
+    await showing.convert(0, 1, 2)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2 && document.querySelectorAll('[aria-label=Sound] option').length === 2")
+    await page.run(f"{PLAYER}.begin(); {VIDEO}.currentTime = 2.5")
+    await page.wait(f"!{VIDEO}.seeking")
+    await finish(gateway, container, film(4))
+    await page.wait(f"{PLAYER}.dataset.film")
+    await withdraw(gateway)
+    await page.wait(f"!{PLAYER}.dataset.hls")
+    assert await page.run(f"return {ADDRESS}.endsWith('master.m3u8') && Boolean({PLAYER}.sound)")
+    await page.run(f"{PLAYER}.line.ask()")  # as when it waits for a fragment in vain
+    await page.wait("!document.querySelector('[aria-label=Sound]')")
+    if container == "mp4":
+        await page.wait(f"{ADDRESS}.endsWith('/film') && {VIDEO}.readyState >= 2 && !{VIDEO}.seeking")
+        assert await page.run(f"return {PLAYER}.now") == pytest.approx(2.5, abs=0.1)
+    else:
+        await page.wait(f"!{CURTAIN}.hidden && {CURTAIN}.textContent.includes('not kept any more')")
+    assert all("410" in line for line in await page.complaints())
 
 
 @pytest.mark.parametrize("path", ["/jobs/J1", "/watch/J1"])

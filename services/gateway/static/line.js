@@ -129,10 +129,10 @@ export class Line {
     this.player.dispatchEvent(new CustomEvent("gone", { bubbles: true }));
   }
 
-  /** Whether there is nothing any more where it looks, and what is asked for now lies elsewhere. */
+  /** Whether there is nothing any more where it looks, and what is asked for now lies elsewhere, or is the file. */
   isGone({ hls, film }) {
     const folder = (hls ?? film)?.replace(/[^/]*$/, "");
-    return this.gone && Boolean(folder) && !this.address.startsWith(folder);
+    return this.gone && Boolean(folder) && (!this.address.startsWith(folder) || (!hls && this.address.endsWith(".m3u8")));
   }
 
   goOn(away, last) {

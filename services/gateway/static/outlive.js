@@ -3,6 +3,10 @@
 
 /** The stream of the player's film is not announced any more, if it ever was. */
 export function outlive(player) {
+  if (!player.hls && player.sound) {
+    player.sound.closest("label").remove();
+    player.sound = null;
+  }
   if (!player.dataset.hls) return;
   delete player.dataset.hls;
   // A file has no choice of sound: whoever has one hears the film to its end.

@@ -218,14 +218,19 @@ if (!title.querySelector(".fine")) {{
   note.textContent = "A note that takes more than a line. ".repeat(6);
   title.append(note);
 }}
-const texts = [...title.querySelectorAll("h1, .figures, .fine")].map((item) => {{
-  const {{ x, y, right, bottom }} = item.getBoundingClientRect();
+const curtain = document.querySelector("[data-curtain]");
+{PLAYER}.say("Why there is no picture.");
+const within = document.createRange();
+const texts = [...title.querySelectorAll("h1, .figures, .fine"), curtain].map((item) => {{
+  within.selectNodeContents(item);
+  const {{ x, y, right, bottom }} = (item === curtain ? within : item).getBoundingClientRect();
   return {{ color: getComputedStyle(item).color.match(/\\d+/g).map(Number), box: [x, y, right, bottom] }};
 }});
 for (const item of title.querySelectorAll("*")) item.style.visibility = "hidden";
+curtain.style.color = "transparent";
 return texts;
 """
-"""What is to be read at the upper edge, its colour, and where: it is hidden then, what lies behind it is white."""
+"""What is to be read at the upper edge and in the middle, its colour, and where: it is hidden then, what lies behind it is white."""
 
 
 def luminance(color: Sequence[float]) -> float:
@@ -244,7 +249,7 @@ async def test_what_lies_over_a_bright_picture_can_be_read(
     await page.wait(f"{VIDEO}.readyState >= 2")
     await sized(*size)
     texts = await page.run(OVER_WHITE)
-    assert len(texts) == 3
+    assert len(texts) == 4
     picture = Image.open(io.BytesIO(await page.do(lambda driver: driver.get_screenshot_as_png()))).convert("RGB")
     for text in texts:
         left, top, right, bottom = (round(value) for value in text["box"])

@@ -73,6 +73,22 @@ async def test_a_film_in_the_making_goes_on_with_its_server(street: Street) -> N
         await page.leave()
 
 
+async def test_a_stream_that_cannot_even_begin_does_so_with_its_server(street: Street) -> None:
+    page = street.page
+    async with street.open() as first:
+        showing = Showing(first.context, "J1", lengths=(1, 1, 2, 4))
+        await showing.begin()
+        await showing.convert(0, 1, 2)
+        await page.open("/watch/J1")
+        await page.wait(f"{VIDEO}.readyState >= 2")
+    # Here hls.js gives up at once.
+    await page.run(f"return {PLAYER}.load({PLAYER}.dataset.hls, {PLAYER}.anchor, true, 1)")
+    await page.wait(LOST)
+    async with street.open():
+        await page.wait(f"{PLAYER}.now > 1.3 && !{VIDEO}.paused && !{CURTAIN}.checkVisibility()")
+        await page.leave()
+
+
 async def test_what_is_sought_meanwhile_comes_with_the_server(street: Street) -> None:
     """The rest of the film is there, and not in the browser."""
     page = street.page

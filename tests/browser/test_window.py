@@ -230,7 +230,7 @@ for (const item of title.querySelectorAll("*")) item.style.visibility = "hidden"
 curtain.style.color = "transparent";
 return texts;
 """
-"""What is to be read at the upper edge and in the middle, its colour, and where: it is hidden then, what lies behind it is white."""
+"""What is to be read at the upper edge and in the middle, its colour, and where. Hidden then, before all white."""
 
 
 def luminance(color: Sequence[float]) -> float:

@@ -55,7 +55,7 @@ class Showing:
 
     @property
     def has_sound(self) -> bool:
-        """Whether playlists wait for sound: known from the source, settled by what is stored when nothing comes any more.
+        """Whether playlists wait for sound: the source says so, and what is stored once nothing comes any more.
 
         A film may be done before the first of its sound is cut.
         """

@@ -214,8 +214,7 @@ class Janitor:
         present = await self._store.head(keys.film_alias(job.job_id))
         if present is not None and present.size == job.film.size_bytes:
             return
-        if await self._store.head(job.film.key) is None:
-            _log.error("film missing", action="mend", job_id=job.job_id, key=job.film.key)
+        if not await self._has_film(job, "mend"):
             return
         await alias.write_alias(self._context, job)
         findings.add("alias", job.job_id)
@@ -242,7 +241,7 @@ class Janitor:
             await operations.delete(self._bus, job_id)
             findings.expired["samples"] = findings.expired.get("samples", 0) + 1
             return
-        if jobs.withdraw_stream(job, at=now, before=before) is None:
+        if jobs.withdraw_stream(job, at=now, before=before) is None or not await self._has_film(job, "keep"):
             return
         await records.change_job(self._bus, job_id, lambda job: jobs.withdraw_stream(job, at=now, before=before))
         findings.expired["streams"] = findings.expired.get("streams", 0) + 1
@@ -253,6 +252,8 @@ class Janitor:
         if found is None or not jobs.is_clearable(found[0], before=before):
             return
         job = found[0]
+        if not await self._has_film(job, "keep"):
+            return
         for prefix_of in (keys.segments_prefix, keys.audio_prefix):
             removed = await self._store.delete_prefix(prefix_of(job.job_id, job.generation))
             findings.expired["fragments"] = findings.expired.get("fragments", 0) + removed
@@ -263,6 +264,16 @@ class Janitor:
             return found.model_copy(update={"film": found.film.model_copy(update={"stream_cleared": True})})
 
         await records.change_job(self._bus, job_id, cleared)
+
+    async def _has_film(self, job: Job, action: str) -> bool:
+        """Whether the film's file is there, whole: where it is not, its fragments are all that there is of it."""
+        assert job.film is not None
+        present = await self._store.head(job.film.key)
+        if present is not None and present.size == job.film.size_bytes:
+            return True
+        size = present.size if present else None
+        _log.error("film missing", action=action, job_id=job.job_id, key=job.film.key, size_bytes=size)
+        return False
 
     async def sweep_storage(self) -> Findings:
         """Temporary files of dead writers, and objects whose job is gone; both only when they are old."""

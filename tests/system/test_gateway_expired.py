@@ -26,7 +26,7 @@ async def finished(gateway: Served, *, container: str = "mkv", days: float = 0.0
     await showing.begin()
     await showing.sing(4)
     await showing.convert(0, 1, 2, 3)
-    values: dict[str, Any] = FILM | {"container": container, "file_name": f"Holiday.{container}"}
+    values: dict[str, Any] = FILM | {"container": container, "file_name": f"Holiday.{container}", "size_bytes": 4}
     film = Film(key=keys.film("J1", 1, container), **values)
     await gateway.context.store.put(film.key, b"film")
     at = time.time() - (gateway.context.settings.keep_fragments_days + days) * DAY
@@ -161,6 +161,32 @@ async def test_a_fault_of_the_store_is_met_again_at_the_next_sweep(
     assert await pieces(gateway) == []
 
 
+@pytest.mark.parametrize("left", [None, b"fil"], ids=["gone", "cut short"])
+async def test_the_fragments_of_a_film_whose_file_is_lost_are_kept(
+    gateway: Served, monkeypatch: pytest.MonkeyPatch, left: bytes | None
+) -> None:
+    """They are all that there is of it."""
+    await finished(gateway, days=1)
+    store, key = gateway.context.store, keys.film("J1", 1, "mkv")
+
+    async def lose() -> None:
+        await store.delete(key)
+        if left is not None:
+            await store.put(key, left)
+
+    await lose()
+    assert (await Janitor(gateway.context).sweep()).expired == {}
+    assert (await playback(gateway))["hls"] is not None, "it can still be watched"
+
+    await store.put(key, b"film")
+    assert (await Janitor(gateway.context).sweep()).expired == {"streams": 1}
+    await lose()
+    monkeypatch.setattr(module, "WATCHED_SECONDS", -1.0)
+    kept = await pieces(gateway)
+    assert (await Janitor(gateway.context).sweep()).expired == {}
+    assert await pieces(gateway) == kept
+
+
 def broken_after(gateway: Served, count: int) -> Any:
     """`delete_prefix`, of a store that goes away after so many calls."""
     remove = gateway.context.store.delete_prefix
@@ -197,6 +223,7 @@ async def test_the_oldest_are_seen_to_first_and_not_all_at_once(
     for number in range(5):
         at = 10.0 + number
         film = Film(key=keys.film(f"J{number}", 1, "mp4"), **FILM)
+        await gateway.context.store.put(film.key, bytes(film.size_bytes))
         job = Job(
             job_id=f"J{number}", phase=Phase.COMPLETED, created_at=at, updated_at=at, source=SourceRef(), film=film
         )

@@ -287,7 +287,8 @@ def test_the_source_of_a_sample_names_it() -> None:
 
 async def test_fragments_of_an_old_film_go_and_the_film_stays(gateway: Served) -> None:
     store, at = gateway.context.store, time.time() - 2 * 86400
-    made = Film(key=keys.film("J1", 1, "mkv"), **FILM, stream_withdrawn_at=at)
+    values: dict[str, Any] = FILM | {"size_bytes": 1, "stream_withdrawn_at": at}
+    made = Film(key=keys.film("J1", 1, "mkv"), **values)
     old = jobs.Job(job_id="J1", phase=Phase.COMPLETED, created_at=1.0, updated_at=1.0, source=SourceRef(), film=made)
     await records.create_job(gateway.context.bus, old)
     gone = [keys.segment("J1", 1, 0), keys.segment_report("J1", 1, 0), keys.audio_init("J1", 1, 0)]

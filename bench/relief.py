@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib import resources
+from itertools import cycle
 from pathlib import Path
 
 import av
@@ -107,15 +108,14 @@ def synthetic(found: dict[str, Method], atlas: Atlas, count: int) -> dict[str, o
         kinds = [k for k in scenes.names(held_out=held_out) if not k.endswith("_card")]
         frames = [still(rng, atlas, kinds[i % len(kinds)]) for i in range(count)]
         print(f"\n{title}: {count} rendered scenes    L1 inv   AbsRel   delta1   pair order")
+        orders: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for name, run in found.items():
             scores = _scores(run, frames)
+            for frame, score in zip(frames, scores, strict=True):
+                orders[frame.kind][name].append(score.order)
             mean = metrics.mean(scores)
             result[f"{title}/{name}"] = mean._asdict()
             print(f"  {name:28s} {mean.error:8.4f} {mean.abs_rel:8.4f} {mean.delta1:8.4f} {mean.order:8.4f}")
-        orders: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for name, run in found.items():
-            for frame, score in zip(frames, _scores(run, frames), strict=True):
-                orders[frame.kind][name].append(score.order)
         for kind, by_name in orders.items():
             row = "  ".join(f"{name} {np.nanmean(values):.3f}" for name, values in by_name.items())
             print(f"    order, {kind:14s} {row}")
@@ -246,16 +246,17 @@ def cards(found: dict[str, Method], atlas: Atlas, count: int = 60) -> dict[str, 
     return result
 
 
-def cost() -> dict[str, object]:
+def cost(atlas: Atlas) -> dict[str, object]:
     """Milliseconds of one core a frame, bytes of the model, seconds to import and load."""
     engine = depth.load("relief")
-    rgb = np.random.default_rng(0).integers(0, 255, (1, HEIGHT, WIDTH, 3), np.uint8)
+    rng = np.random.default_rng(SEED)
+    pictures = cycle([still(rng, atlas).rgb[None] for _ in range(20)])  # attention's time depends on what is seen
     planes = tuple(np.full(size, 128, np.uint8) for size in ((1080, 1920), (540, 960), (540, 960)))
     preparer = prepare.Preparer(1920, 1080, "yuv420p", Colour(), Bars(), WIDTH, HEIGHT)
     times: dict[str, float] = {}
 
     def network() -> object:
-        return engine.infer(rgb)
+        return engine.infer(next(pictures))
 
     def small() -> object:
         return preparer.prepare(planes)
@@ -337,7 +338,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures.update(cards(found, atlas))
     figures.update(stereo())
     print("\ncost, one core:")
-    figures["cost"] = cost()
+    figures["cost"] = cost(atlas)
     if given.json:
         given.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0

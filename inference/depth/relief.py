@@ -69,19 +69,12 @@ class ReliefEngine:
         """
         return np.concatenate([self._relief(rgb[index : index + 1]) for index in range(len(rgb))])
 
-    def trust(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """How much of the network's relief was kept, 0 to 1, for blocks of 8 x 8 pixels: [n, height / 8, width / 8]."""
-        return np.concatenate([self._run("trust", rgb[index : index + 1]) for index in range(len(rgb))])
-
     def _relief(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         kept = np.float32(1.0 - writing(frame[0]))
         if kept <= 0:
             return np.full(frame.shape[:3], MIDDLE, np.float32)
-        found = self._run("relief", frame)
+        found = cast(NDArray[np.float32], self._session.run(["relief"], {"rgb": np.ascontiguousarray(frame)})[0])
         return found if kept >= 1 else MIDDLE + kept * (found - MIDDLE)
-
-    def _run(self, output: str, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return cast(NDArray[np.float32], self._session.run([output], {"rgb": np.ascontiguousarray(frame)})[0])
 
     def close(self) -> None:
         """Let the session's memory go."""

@@ -176,14 +176,12 @@ def main(arguments: list[str] | None = None) -> int:
     network.load_state_dict(state["average"])
     network.eval()
     pictures = calibration_pictures(given.calibration)
+    rgb = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     if given.start:
-        rgb = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-        start = copy.deepcopy(network)  # what an earlier file lacks is not blended
-        weights.load_onnx(start, given.start)
-        weights.calibrate(start, rgb)
+        start = copy.deepcopy(network)
+        names = weights.load_onnx(start, given.start)
         weights.cool(start, rgb)  # as it was when the run began
-        network = weights.blend(network, start, given.share, rgb)
-    spreads = weights.spreads(network, torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
+        network = weights.blend(network, start, given.share, rgb, names)
     with tempfile.TemporaryDirectory() as folder:
         exact, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         write_float(network, exact)
@@ -197,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
     card = {
         "name": "relief", "version": "1", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
         "width": WIDTH, "height": HEIGHT, "precision": given.precision, "parameters": parameters(network),
-        "attention_spreads": [round(value, 1) for value in spreads],
+        "attention_score_ranges": [round(value, 1) for value in weights.score_ranges(network, rgb)],
         "int8_difference": {"mean": round(mean, 5), "p99": round(high, 5)},
         "training": {"steps": state["step"], "progress": round(state["progress"], 4), **state["plan"]},
         "blend": {"start": given.start.name, "share": given.share} if given.start else None,

@@ -46,7 +46,7 @@ def target(inverse: Tensor, pairs: int = 0) -> tuple[Tensor, Tensor]:
         first, second = seen[-2 * pairs : -pairs], seen[-pairs:]
         both = torch.cat([first, second], 1)
         seen = torch.cat([torch.cat([seen[: -2 * pairs]] * 2, 1), both, both])
-    bounds = torch.nanquantile(seen, torch.tensor([0.02, 0.98]), dim=1)
+    bounds = torch.nanquantile(seen, seen.new_tensor([0.02, 0.98]), dim=1)
     far, near = bounds[0][:, None, None], bounds[1][:, None, None]
     scale = torch.maximum(near - far, RANGE_FLOOR * near.clamp_min(1e-3))
     relief = (inverse - far) / scale + 0.5 * (1 - (near - far) / scale)

@@ -129,7 +129,11 @@ class TokenBlock(nn.Module):
 
 
 class ReliefNet(nn.Module):
-    """0.64 M parameters, 0.40 GFLOP a frame."""
+    """0.64 M parameters, 0.40 GFLOP a frame.
+
+    `letters` looks for writing beside the trunk, for the card's sake alone: what tells a title on a pattern from a
+    patterned wall is lost in the trunk by its second stage.
+    """
 
     coordinates: Tensor
 

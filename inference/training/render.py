@@ -5,7 +5,7 @@ the bench calls them for its held-out sets. The same generator state gives the
 same sample.
 
 Truth is inverse depth, 1 near and 0 at infinity, on a scale of its own per
-clip (`targets.py` turns it into the network's 0..1); -1 marks letterbox bars.
+clip (`losses.target` turns it into the network's 0..1); -1 marks letterbox bars.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ many have arrived by a given step depends on the machine.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
+import signal
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,15 +28,18 @@ CHUNKS_PER_ATLAS = 160
 """Then the process paints new textures."""
 
 
-def _render(seed: int, textures: int, nice: int, out: multiprocessing.Queue) -> None:
-    """A render process: chunks of stills and clips, for ever."""
+def _render(seed: int, textures: int, out: multiprocessing.Queue) -> None:
+    """A render process: chunks of stills and clips, until its trainer ends it or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; the trainer still needs what is on its way
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # trainers that ignore it hand that down
+    out.cancel_join_thread()  # what nobody takes any more would keep this process for ever
     from inference.training import render
     from inference.training.textures import make_atlas
 
-    os.nice(nice)
-    parent, rng, chunk = os.getppid(), np.random.default_rng(seed), 0
+    parent, rng, chunk = multiprocessing.parent_process(), np.random.default_rng(seed), 0
+    assert parent is not None
     atlas = make_atlas(seed, textures)
-    while os.getppid() == parent:
+    while parent.is_alive():
         chunk += 1
         if chunk % CHUNKS_PER_ATLAS == 0:
             atlas = make_atlas(seed + 7919 * chunk, textures)
@@ -46,7 +49,7 @@ def _render(seed: int, textures: int, nice: int, out: multiprocessing.Queue) -> 
             render.clip(rng, atlas, str(rng.choice(STEADY_KINDS)) if rng.random() < 0.5 else None)
             for _ in range(CHUNK_CLIPS)
         ]
-        while os.getppid() == parent:
+        while parent.is_alive():
             try:
                 out.put((stills, clips), timeout=5)
                 break
@@ -57,11 +60,11 @@ def _render(seed: int, textures: int, nice: int, out: multiprocessing.Queue) -> 
 class Stream:
     """Render processes and the bounded queue they write to."""
 
-    def __init__(self, seed: int, processes: int, *, textures: int = 320, nice: int = 0) -> None:
+    def __init__(self, seed: int, processes: int, *, textures: int = 320) -> None:
         context = multiprocessing.get_context("spawn")
         self._queue = context.Queue(maxsize=4 * processes)
         self.processes = [
-            context.Process(target=_render, args=(seed + 1000 * i, textures, nice, self._queue), daemon=True)
+            context.Process(target=_render, args=(seed + 1000 * i, textures, self._queue), daemon=True)
             for i in range(processes)
         ]
         for process in self.processes:

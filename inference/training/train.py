@@ -8,12 +8,13 @@ held-out scene kinds, and saved. `export.py` makes the shipped file of it.
 The clock that drives the schedule counts working time: a process that was
 stopped or starved for a while carries on where it was. A checkpoint is
 written every few minutes and on SIGTERM or Ctrl-C; the same command with
-`--resume` continues, `--minutes` being what is to be added.
+`--resume` continues a run that did not finish, in so many `--minutes`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import math
@@ -22,7 +23,10 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +35,7 @@ from torch import Tensor, distributed, multiprocessing
 
 from inference.training import augment, losses, metrics, weights
 from inference.training.network import HEIGHT, WIDTH, ReliefNet, parameters
-from inference.training.render import still
+from inference.training.render import Frame, still
 from inference.training.stream import Pool, Stream
 from inference.training.textures import make_atlas
 
@@ -44,6 +48,8 @@ KEPT = 0.9992
 VALIDATION_SEED = 9_000_001
 LONGEST_STEP_SECONDS = 10.0
 """A step that seems to take longer was interrupted; the rest is not counted."""
+LONGEST_PAUSE = timedelta(days=2)
+"""So long trainers wait for one that is stopped; one that has died is noticed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +124,15 @@ class Trainer:
     def initialise(self, path: Path, pool: Pool) -> None:
         """Start from an exported model, or from the average of another run's checkpoint."""
         if path.suffix == ".onnx":
-            count = weights.load_onnx(self.network, path)
-            rgb, _, _ = pool.draw(np.random.default_rng(0), 192, 1)
-            weights.calibrate(self.network, self._pictures(rgb))
-            self.log(action="cooled", spreads=weights.cool(self.network, self._pictures(rgb)))
+            filled = weights.load_onnx(self.network, path)
+            rgb = self._pictures(pool.draw(np.random.default_rng(0), 192, 1)[0])
+            self.log(action="cooled", score_ranges=weights.cool(self.network, rgb))
+            weights.calibrate(self.network, rgb)
         else:
-            state = torch.load(path, weights_only=True)["average"]
-            missing = self.network.load_state_dict(state, strict=False).missing_keys  # parts that the run did not have
-            count = parameters(self.network) - sum(self.network.get_parameter(name).numel() for name in missing)
+            filled = torch.load(path, weights_only=True, map_location="cpu")["average"]
+            self.network.load_state_dict(filled, strict=False)  # parts that the run did not have stay new
         self.average.load_state_dict(self.network.state_dict())
+        count = sum(value.numel() for name, value in self.network.named_parameters() if name in filled)
         self.log(action="initialised", source=path.name, parameters=count, of=parameters(self.network))
 
     def save(self, name: str = "checkpoint.pt") -> None:
@@ -144,7 +150,7 @@ class Trainer:
         path = self.out / "checkpoint.pt"
         if not path.exists():
             return False
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -192,7 +198,7 @@ class Trainer:
         parts = losses.total(relief, spread, card.float(), inverse, flow, CLIPS, plan.edge_weight * fade)
         self.optimiser.zero_grad(set_to_none=True)
         parts.total.backward()
-        self._together()
+        self._share()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
@@ -208,8 +214,8 @@ class Trainer:
                 distributed.broadcast(value, 0)
 
     @torch.no_grad()
-    def _together(self) -> None:
-        """The mean of all processes' gradients, and the first one's clock and wish to stop, in one exchange.
+    def _share(self) -> None:
+        """Take the mean of all processes' gradients, and the first one's clock and wish to stop, in one exchange.
 
         What all learn at once they also obey at once: none waits for another that has left.
         """
@@ -226,6 +232,20 @@ class Trainer:
             at += gradient.numel()
         self.progress, self.stopping = float(flat[-2]), bool(flat[-1] > 0)
 
+    def should_stop(self) -> bool:
+        """Whether the first process was asked to stop; all ask at once."""
+        told = torch.tensor([float(self.asked_to_stop and self.rank == 0)])
+        if self.plan.processes > 1:
+            distributed.all_reduce(told)
+        return bool(told > 0)
+
+    def gathered(self, pids: list[int]) -> list[int]:
+        """The process ids of all trainers and their renderers."""
+        everyone: list[list[int]] = [pids] * self.plan.processes
+        if self.plan.processes > 1:
+            distributed.all_gather_object(everyone, pids)
+        return [pid for one in everyone for pid in one]
+
     @torch.no_grad()
     def _average(self, keep: float) -> None:
         for mine, new in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
@@ -235,7 +255,7 @@ class Trainer:
                 mine.copy_(new)
 
     @torch.inference_mode()
-    def scores(self, sets: dict[str, list]) -> dict[str, list[float]]:
+    def scores(self, sets: dict[str, list[Frame]]) -> dict[str, list[float]]:
         out = {}
         for name, frames in sets.items():
             results = []
@@ -251,23 +271,23 @@ class Trainer:
 
     def run(self, pool: Pool, stream: Stream) -> None:
         plan = self.plan
-        atlas, rng = make_atlas(VALIDATION_SEED, min(160, plan.textures)), np.random.default_rng(VALIDATION_SEED)
-        sets = (
-            {}
-            if self.rank
-            else {
-                "held_out": [still(rng, atlas, held_out=True) for _ in range(plan.validation)],
-                "seen_kinds": [still(rng, atlas) for _ in range(plan.validation)],
-            }
-        )
+        sets: dict[str, list[Frame]] = {}
+        if self.rank == 0:
+            atlas, rng = make_atlas(VALIDATION_SEED, min(160, plan.textures)), np.random.default_rng(VALIDATION_SEED)
+            sets["held_out"] = [still(rng, atlas, held_out=True) for _ in range(plan.validation)]
+            sets["seen_kinds"] = [still(rng, atlas) for _ in range(plan.validation)]
         self.log(action="scored", step=self.step, **self.scores(sets))
         names = ("aligned", "direct", "edges", "steadiness", "spread", "order", "ratio", "card")
         totals, steps = np.zeros(len(names)), 0
         reported = scored = saved = last = time.monotonic()
-        worked = 0.0
+        worked, parent = 0.0, multiprocessing.parent_process()
         while self.progress < 1 and not self.stopping:
             drawn = self.since_start * (STILLS + 2 * CLIPS)
-            if drawn > plan.reuse * pool.frames:
+            if parent is not None and not parent.is_alive():
+                self.asked_to_stop = True
+            if self.asked_to_stop:
+                pass  # the renderers may have been told, too
+            elif drawn > plan.reuse * pool.frames:
                 pool.fill(stream, 5.0)
             elif pool.frames < plan.first_frames or drawn > plan.least_reuse * pool.frames:
                 pool.fill(stream)
@@ -309,34 +329,64 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--learning-rate", type=float, default=Plan.__dataclass_fields__["learning_rate"].default)
     parser.add_argument("--small-until", type=float, default=Plan.__dataclass_fields__["small_until"].default)
     parser.add_argument("--processes", type=int, default=1, help="trainers that share each step, each with renderers")
-    parser.add_argument("--renderers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="of each trainer")
+    parser.add_argument("--renderers", type=int, help="of each trainer (default: one for each core that is left)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each trainer")
     parser.add_argument("--textures", type=int, default=320)
     parser.add_argument("--validation", type=int, default=96, help="pictures in each scoring set")
     given = parser.parse_args(arguments)
     from_scratch = given.init is None
+    renderers = given.renderers or max(1, (os.cpu_count() or 2) // given.processes - 1)
     plan = Plan(
         minutes=given.minutes, seed=given.seed, learning_rate=given.learning_rate, small_until=given.small_until,
-        renderers=given.renderers, threads=given.threads, processes=given.processes, textures=given.textures,
+        renderers=renderers, threads=given.threads, processes=given.processes, textures=given.textures,
         validation=given.validation, edges_from=0.08 if from_scratch else 0.0,
     )  # fmt: skip
     given.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:  # where the processes of one run meet
-        context = multiprocessing.get_context("spawn")
+    return _work(plan, given) if plan.processes == 1 else _supervise(plan, given)
+
+
+def _supervise(plan: Plan, given: argparse.Namespace) -> int:
+    """Several trainers as children; where one fails the others, who wait for it, are ended."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:  # where they meet
         meeting = Path(folder) / "meeting"
-        others = [context.Process(target=_work, args=(plan, given, rank, meeting)) for rank in range(1, plan.processes)]
-        for other in others:
-            other.start()
-        _work(plan, given, 0, meeting)
-        for other in others:
-            other.join()
-    return 0
+        trainers = [context.Process(target=_child, args=(plan, given, rank, meeting)) for rank in range(plan.processes)]
+
+        def stop(_signal: int, _frame: object) -> None:
+            if trainers[0].is_alive():
+                trainers[0].terminate()  # which tells the others at the end of its step
+
+        with _handling(stop):
+            try:
+                for trainer in trainers:
+                    trainer.start()
+                left = {trainer.sentinel: trainer for trainer in trainers}
+                while left and not any(trainer.exitcode for trainer in trainers):
+                    for sentinel in connection.wait(list(left)):
+                        left.pop(sentinel).join()
+            finally:
+                for trainer in trainers:
+                    if trainer.is_alive():
+                        trainer.kill()
+                    trainer.join()
+        return int(any(trainer.exitcode for trainer in trainers))
 
 
-def _work(plan: Plan, given: argparse.Namespace, rank: int, meeting: Path) -> None:
+def _child(plan: Plan, given: argparse.Namespace, rank: int, meeting: Path) -> None:
+    if rank:  # the first one's wish is all that counts
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=plan.processes, timeout=LONGEST_PAUSE
+    )
+    try:
+        sys.exit(_work(plan, given, rank))
+    finally:
+        distributed.destroy_process_group()
+
+
+def _work(plan: Plan, given: argparse.Namespace, rank: int = 0) -> int:
     """One trainer with its renderers."""
-    if plan.processes > 1:
-        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=plan.processes)
     trainer = Trainer(plan, given.out, rank)
     resumed = given.resume and trainer.resume()
     seed = plan.seed + 17 * trainer.step + 100_003 * rank
@@ -345,26 +395,34 @@ def _work(plan: Plan, given: argparse.Namespace, rank: int, meeting: Path) -> No
     def stop(_signal: int, _frame: object) -> None:
         trainer.asked_to_stop = True
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    with _handling(stop) if rank == 0 else contextlib.nullcontext():
+        try:
+            pids = trainer.gathered([os.getpid(), *(p.pid or 0 for p in stream.processes)])
+            trainer.log(action="started", plan=asdict(trainer.plan), parameters=parameters(trainer.network), pids=pids)
+            least = min(480, 24 + int(400 * given.minutes))
+            while len(pool.stills) < least and not trainer.asked_to_stop:
+                pool.fill(stream, 5.0)
+            if trainer.should_stop():
+                trainer.log(action="stopped", step=trainer.step)
+                return 0
+            if given.init and not resumed:
+                trainer.initialise(given.init, pool)
+            trainer.agree()
+            trainer.run(pool, stream)
+        finally:
+            stream.close()
+    return 0
+
+
+@contextlib.contextmanager
+def _handling(stop: Callable[[int, object], None]) -> Iterator[None]:
+    """SIGTERM and Ctrl-C lead to `stop`, and back to what they led to."""
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        trainer.log(
-            action="started",
-            plan=asdict(trainer.plan),
-            parameters=parameters(trainer.network),
-            pids=[os.getpid(), *(p.pid for p in stream.processes)],
-        )
-        least = min(480, 24 + int(400 * given.minutes))
-        while len(pool.stills) < least and not trainer.asked_to_stop:
-            pool.fill(stream, 5.0)
-        if given.init and not resumed:
-            trainer.initialise(given.init, pool)
-        trainer.agree()
-        trainer.run(pool, stream)
+        yield
     finally:
-        stream.close()
-        if plan.processes > 1:
-            distributed.destroy_process_group()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

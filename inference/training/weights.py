@@ -1,11 +1,11 @@
 """Weights in and out: start from an exported model, fold batch norm for export.
 
-Place in the flow: `train.py --init model.onnx` calls `load_onnx` and then
-`calibrate`; `export.py` calls `folded`. A model file holds convolutions whose
-batch norm has been folded into weight and bias; to train on, each batch norm
-is given back the mean and variance that its input has on rendered pictures,
-and a gain and offset that undo them, so that the network computes exactly what
-the file does, and normalises again.
+Place in the flow: `train.py --init model.onnx` calls `load_onnx`, `cool` and
+`calibrate`; `export.py` calls `blend` and `folded`. A model file holds
+convolutions whose batch norm has been folded into weight and bias; to train on,
+each batch norm is given back the mean and variance that its input has on
+rendered pictures, and a gain and offset that undo them, so that the network
+computes exactly what it did, and normalises again.
 """
 
 from __future__ import annotations
@@ -54,21 +54,25 @@ def _own_name(name: str) -> str:
     return ".".join(_PROTOTYPE.get(part, part) for part in name.removeprefix("network.").split("."))
 
 
-def _matrices(model: onnx.ModelProto, found: dict[str, NDArray]) -> list[NDArray]:
-    """The constant matrices of the linear layers in the order the graph uses them."""
+def _matrices(model: onnx.ModelProto, found: dict[str, NDArray]) -> dict[str, NDArray]:
+    """The matrices of linear layers, which have no name of their own, by the name of the bias that is added to each."""
     through = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
-    out = []
+    added = {name: node for node in model.graph.node if node.op_type == "Add" for name in node.input}
+    out: dict[str, NDArray] = {}
     for node in model.graph.node:
         if node.op_type not in ("MatMul", "Gemm"):
             continue
         name = through.get(node.input[1], node.input[1]).removesuffix("_quantized")  # the float it stands for
-        if name in found:
-            out.append(found[name])
+        adder = added.get(node.output[0])
+        terms = node.input[2:] if node.op_type == "Gemm" else adder.input if adder else ()
+        biases = [_own_name(term) for term in terms if term in found]
+        if name in found and biases and _own_name(name) != biases[0].removesuffix(".bias") + ".weight":
+            out[biases[0]] = found[name]
     return out
 
 
-def load_onnx(network: ReliefNet, path: Path) -> int:
-    """Fill the network from an exported file (ours or the prototype's); returns parameters set.
+def load_onnx(network: ReliefNet, path: Path) -> set[str]:
+    """Fill the network from an exported file (ours or the prototype's); returns the names in its state that it set.
 
     Parts that the file lacks keep the values they have: those of a new network change nothing.
     """
@@ -81,14 +85,13 @@ def load_onnx(network: ReliefNet, path: Path) -> int:
             named[f"{up}.0.bias"] = named[f"{up}.skip.bias"]
     for part in ("relief.weight", "relief.bias"):
         named[part] = named[part][:4]
-    linear = [m for block in network.tokens for m in _linears(block)]
-    for module, matrix in zip(linear, _matrices(model, found), strict=False):
-        named[_name_of(network, module) + ".weight"] = matrix.T
-    state, count = network.state_dict(), 0
+    for bias, matrix in _matrices(model, found).items():
+        named[bias.removesuffix(".bias") + ".weight"] = matrix.T
+    state, filled = network.state_dict(), set[str]()
     for name, value in state.items():
         if name in named and tuple(named[name].shape) == tuple(value.shape):
             value.copy_(torch.from_numpy(np.array(named[name], np.float32)))
-            count += value.numel()
+            filled.add(name)
     for prefix, _, norm in _folds(network):
         if f"{prefix}.0.weight" not in named:
             continue
@@ -98,16 +101,8 @@ def load_onnx(network: ReliefNet, path: Path) -> int:
         bias = named.get(f"{prefix}.0.bias")
         if bias is not None and tuple(bias.shape) == tuple(norm.bias.shape):
             norm.bias.data.copy_(torch.from_numpy(np.array(bias, np.float32)))
-            count += norm.bias.numel()
-    return count
-
-
-def _linears(block: nn.Module) -> list[nn.Linear]:
-    return [m for m in block.modules() if isinstance(m, nn.Linear)]
-
-
-def _name_of(network: nn.Module, wanted: nn.Module) -> str:
-    return next(name for name, module in network.named_modules() if module is wanted)
+        filled |= {f"{prefix}.1.{part}" for part in ("weight", "bias", "running_mean", "running_var")}
+    return filled
 
 
 def _folds(network: nn.Module) -> list[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
@@ -145,12 +140,16 @@ def calibrate(network: ReliefNet, rgb: Tensor) -> None:
 
 
 SHARPEST = 12.0
-"""Spread of attention's scores (mean over places of the greatest less the least) that still lets it learn."""
+"""Range of attention's scores (mean over places of the greatest less the least) that still lets it learn."""
+
+
+def _token_blocks(network: ReliefNet) -> list[TokenBlock]:
+    return [module for module in network.tokens if isinstance(module, TokenBlock)]
 
 
 @torch.no_grad()
-def spreads(network: ReliefNet, rgb: Tensor) -> list[float]:
-    """How far apart the scores are that each token block gives to the places it looks at."""
+def score_ranges(network: ReliefNet, rgb: Tensor) -> list[float]:
+    """How far apart the scores are that each token block gives to the places it looks at. rgb: [n, 3, h, w] in 0..1."""
     seen: list[Tensor] = []
 
     def record(block: TokenBlock) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -161,8 +160,7 @@ def spreads(network: ReliefNet, rgb: Tensor) -> list[float]:
 
         return hook
 
-    blocks = [module for module in network.tokens if isinstance(module, TokenBlock)]
-    hooks = [block.query_key_value.register_forward_hook(record(block)) for block in blocks]
+    hooks = [block.query_key_value.register_forward_hook(record(block)) for block in _token_blocks(network)]
     network.eval()
     network(rgb)
     for hook in hooks:
@@ -172,41 +170,42 @@ def spreads(network: ReliefNet, rgb: Tensor) -> list[float]:
 
 @torch.no_grad()
 def cool(network: ReliefNet, rgb: Tensor) -> list[float]:
-    """Scale scores down that are too far apart; returns what their spread was.
+    """Scale scores down that are too far apart; returns the range that each block's had.
 
     Where softmax has one answer, no gradient comes through it: the block has stopped to learn where to look, and in a
-    file its denormal weights cost a CPU a tenth of the whole network's time. The first two blocks of the weights before
-    the eighth run had spreads of hundreds, and made next to nothing of what they looked at.
+    file its denormal weights cost a CPU a tenth of the whole network's time. In the weights before the sixth run the
+    first two blocks' scores lay 119 and 87 apart, and next to nothing was made of what they looked at.
     """
-    found = spreads(network, rgb)
-    for block, spread in zip(network.tokens, found, strict=True):
-        assert isinstance(block, TokenBlock)
-        layer, factor = block.query_key_value, min(1.0, SHARPEST / spread)
+    found: list[float] = []
+    for number, block in enumerate(_token_blocks(network)):
+        found.append(score_ranges(network, rgb)[number])  # anew: what a block before it sees has changed
+        layer, factor = block.query_key_value, min(1.0, SHARPEST / found[-1])
         layer.weight[: layer.in_features] *= factor
         layer.bias[: layer.in_features] *= factor
     return found
 
 
 @torch.no_grad()
-def blend(network: ReliefNet, start: ReliefNet, share: float, rgb: Tensor) -> ReliefNet:
+def blend(network: ReliefNet, start: ReliefNet, share: float, rgb: Tensor, names: set[str]) -> ReliefNet:
     """A network `share` of the way from `network` back to `start`, the one that it was trained on from.
 
     A short run forgets some of what its start knew; the straight line between both is better than either end
-    (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). Both must be calibrated on like pictures;
-    the statistics of the blend are taken anew from `rgb` [n, 3, h, w].
+    (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). Only what `names` lists of the state is blended:
+    a start may lack parts. Both ends are brought to the statistics of `rgb` [n, 3, h, w], so that their gains mean the
+    same; those of the blend are taken anew.
     """
-    mine, old = network.state_dict(), start.state_dict()
-    out = copy.deepcopy(network)
-    out.load_state_dict(
-        {k: v * (1 - share) + old[k] * share if v.dtype.is_floating_point else v for k, v in mine.items()}
-    )
+    out, other = copy.deepcopy(network), copy.deepcopy(start)
+    for one in (out, other):
+        calibrate(one, rgb)
+    old = other.state_dict()
+    for name, value in out.state_dict().items():
+        if name in names and value.dtype.is_floating_point:
+            value.lerp_(old[name], share)
     norms = [norm for _, _, norm in _folds(out)]
     for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
+        norm.momentum = 1.0  # this one batch is all that counts
     out.train()
-    for first in range(0, len(rgb), 32):
-        out(rgb[first : first + 32])
+    out(rgb)
     for norm in norms:
         norm.momentum = 0.1
     return out.eval()

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +17,9 @@ pytest.importorskip("PIL", reason="the scene renderer draws with Pillow")
 
 from inference.training import metrics, render, scenes
 from inference.training.textures import Atlas, make_atlas
+
+if TYPE_CHECKING:
+    from inference.training.network import ReliefNet
 
 
 @pytest.fixture(scope="module")
@@ -134,25 +142,59 @@ def test_a_flatter_answer_is_not_a_steadier_one() -> None:
     assert half > 0.8 * full
 
 
-def test_the_folded_network_computes_the_same(tmp_path: Path) -> None:
+def stirred(seed: int) -> ReliefNet:
+    """A network none of whose parts is without effect or like another, with statistics in every batch norm."""
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    from inference.training import weights
+    from inference.training.network import ReliefNet
+
+    torch.manual_seed(seed)
+    network = ReliefNet()
+    with torch.no_grad():
+        for value in network.parameters():
+            value += 0.02 * torch.randn(value.shape)
+    weights.calibrate(network, torch.rand(4, 3, render.HEIGHT, render.WIDTH))
+    return network.eval()
+
+
+def test_a_network_survives_being_folded_exported_and_read_back(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
     pytest.importorskip("onnx", reason="export needs onnx")
     from inference.training import export, weights
     from inference.training.network import ReliefNet
 
-    torch.manual_seed(3)
-    network = ReliefNet()
+    network, again, small = stirred(3), ReliefNet().eval(), ReliefNet().eval()
     pictures = torch.rand(4, 3, render.HEIGHT, render.WIDTH)
-    weights.calibrate(network, pictures)  # batch norms with statistics of their own
-    torch.nn.init.normal_(network.tokens[0].project.weight, std=0.1)
-    again = ReliefNet()
     export.write_float(network, tmp_path / "float.onnx")
-    weights.load_onnx(again, tmp_path / "float.onnx")
+    filled = weights.load_onnx(again, tmp_path / "float.onnx")
+    assert {name for name, _ in network.named_parameters()} <= filled
+    export.write_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", export.calibration_pictures(4))
+    assert weights.load_onnx(small, tmp_path / "int8.onnx") == filled
     with torch.inference_mode():
         expected = network(pictures)
-        for made in (weights.folded(network), again.eval()):
+        for made in (weights.folded(network), again):
             for found, wanted in zip(made(pictures), expected, strict=True):
-                assert torch.allclose(found, wanted, atol=1e-4)
+                assert torch.allclose(found, wanted, atol=1e-3)
+        for found, wanted in zip(small(pictures), expected, strict=True):
+            assert (found - wanted).abs().mean() < 0.1 * wanted.abs().mean()
+
+
+def test_a_blend_lies_between_its_ends_and_leaves_alone_what_the_start_lacks() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    pytest.importorskip("onnx", reason="weights are read with onnx")
+    from inference.training import weights
+
+    network, start = stirred(3), stirred(4)
+    pictures = torch.rand(8, 3, render.HEIGHT, render.WIDTH)
+    names = {name for name in network.state_dict() if not name.startswith(("letters", "written"))}
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    none, whole = (weights.blend(network, start, share, pictures, names) for share in (0.0, 1.0))
+    with torch.inference_mode():
+        assert torch.allclose(none(pictures)[0], network(pictures)[0], atol=1e-3)
+        assert torch.allclose(whole(pictures)[0], start(pictures)[0], atol=1e-3)
+        assert not torch.allclose(network(pictures)[0], start(pictures)[0], atol=0.05)
+    assert torch.equal(whole.written.weight, network.written.weight)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_attention_with_one_answer_is_cooled() -> None:
@@ -170,7 +212,7 @@ def test_attention_with_one_answer_is_cooled() -> None:
     gentle = network.tokens[1].query_key_value.weight.clone()
     hot = weights.cool(network, pictures)
     assert hot[0] > 2 * weights.SHARPEST
-    assert weights.spreads(network, pictures)[0] == pytest.approx(weights.SHARPEST, rel=0.01)
+    assert weights.score_ranges(network, pictures)[0] == pytest.approx(weights.SHARPEST, rel=0.01)
     assert torch.equal(network.tokens[1].query_key_value.weight, gentle)
 
 
@@ -185,26 +227,117 @@ def test_scores() -> None:
     assert upside_down.error > 0.1
 
 
+def share_unequal_gradients(rank: int, folder: str) -> None:
+    """One of two trainers that share a step; all that must agree is written down."""
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    from inference.training import train
+
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    trainer = train.Trainer(train.Plan(minutes=1, processes=2), Path(folder), rank)
+    trainer.clock, trainer.asked_to_stop = (0.25, True) if rank == 0 else (0.75, False)
+    values = list(trainer.network.parameters())
+    for index, value in enumerate(values):
+        value.grad = torch.full_like(value, float(index + 10 * rank))
+    trainer._share()  # pyright: ignore[reportPrivateUsage]
+    grads = [value.grad for value in values]
+    assert all(g is not None and bool((g == index + 5).all()) for index, g in enumerate(grads))
+    assert (trainer.progress, trainer.stopping, trainer.should_stop()) == (0.25, True, True)
+    assert trainer.gathered([rank, 7]) == [0, 7, 1, 7]
+    distributed.destroy_process_group()
+
+
+def test_trainers_share_their_gradients_and_obey_the_first(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    torch.multiprocessing.spawn(share_unequal_gradients, args=(str(tmp_path),), nprocs=2)
+
+
+COMMON = ("--textures", "32", "--validation", "2", "--renderers", "1")
+
+
+def spoken(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 def test_a_smoke_run_trains_resumes_and_exports(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
     pytest.importorskip("onnx", reason="export needs onnx")
     from inference.training import export, train
 
-    common = ["--out", str(tmp_path), "--textures", "32", "--validation", "2", "--renderers", "1"]
-    assert train.main(["--minutes", "0.02", *common]) == 0
-    assert train.main(["--minutes", "0.02", "--resume", *common]) == 0
-    actions = [json.loads(line)["action"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert actions.count("finished") == 2
-    assert "resumed" in actions
-    assert train.main(["--minutes", "0.03", "--resume", "--processes", "2", *common]) == 0  # sharing each step
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert state["progress"] == 1
-    lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["action"] for line in lines].count("finished") == 3  # one of the two speaks
+    common, checkpoint = ["--out", str(tmp_path), *COMMON], tmp_path / "checkpoint.pt"
+    steps = [0]
+    for more in ((), ("--resume",), ("--resume", "--processes", "2")):  # the last sharing each step
+        if more:  # as if stopped half-way
+            torch.save(torch.load(checkpoint, weights_only=True) | {"progress": 0.5}, checkpoint)
+        assert train.main(["--minutes", "0.02", *common, *more]) == 0
+        state = torch.load(checkpoint, weights_only=True)
+        assert state["progress"] == 1
+        assert state["step"] > steps[-1]
+        steps.append(state["step"])
+    actions = [line["action"] for line in spoken(tmp_path)]
+    assert (actions.count("finished"), actions.count("resumed")) == (3, 2), "one of two trainers speaks"
+    assert len(spoken(tmp_path)[[i for i, a in enumerate(actions) if a == "started"][-1]]["pids"]) == 4
     model = tmp_path / "relief.onnx"
-    assert (
-        export.main(["--checkpoint", str(tmp_path / "checkpoint.pt"), "--out", str(model), "--calibration", "6"]) == 0
-    )
+    assert export.main(["--checkpoint", str(checkpoint), "--out", str(model), "--calibration", "6"]) == 0
     card = json.loads(model.with_suffix(".json").read_text())
     assert card["bytes"] == model.stat().st_size
     assert b"site-packages" not in model.read_bytes()
+    assert train.main(["--minutes", "0.01", "--init", str(model), "--out", str(tmp_path / "on"), *COMMON]) == 0
+    begun = next(line for line in spoken(tmp_path / "on") if line["action"] == "initialised")
+    assert begun["parameters"] > 0.95 * begun["of"]  # equal vectors of a new network are one in the file
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_is_stopped_leaves_a_checkpoint_and_nobody_behind(tmp_path: Path, processes: int) -> None:
+    pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    pytest.importorskip("onnx", reason="weights are read with onnx")
+    command = [sys.executable, "-m", "inference.training.train", "--minutes", "0.3", "--out", str(tmp_path), *COMMON]
+    with subprocess.Popen([*command, "--processes", str(processes)], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        started = json.loads(run.stdout.readline())
+        assert started["action"] == "started"
+        assert json.loads(run.stdout.readline())["action"] == "scored"  # in the first step soon
+        run.terminate()
+        last = json.loads(run.stdout.read().splitlines()[-1])
+        assert last["action"] == "stopped"
+    assert run.returncode == 0
+    assert (tmp_path / "checkpoint.pt").exists()
+    assert not [pid for pid in started["pids"] if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)])
+def test_a_run_that_is_stopped_before_it_began_ends(tmp_path: Path, signals: tuple[signal.Signals, ...]) -> None:
+    pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    pytest.importorskip("onnx", reason="weights are read with onnx")
+    command = [sys.executable, "-m", "inference.training.train", "--minutes", "60", "--out", str(tmp_path), *COMMON]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert json.loads(run.stdout.readline())["action"] == "started"
+        for number in signals:
+            run.send_signal(number)
+        assert json.loads(run.stdout.read())["action"] == "stopped"
+        assert run.stderr is not None
+        assert "Traceback" not in run.stderr.read()
+    assert run.returncode == 0
+
+
+def test_where_one_trainer_fails_all_end(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    pytest.importorskip("onnx", reason="weights are read with onnx")
+    command = [sys.executable, "-m", "inference.training.train", "--minutes", "60", "--out", str(tmp_path), *COMMON]
+    with subprocess.Popen([*command, "--processes", "2"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        assert run.stdout is not None
+        pids = json.loads(run.stdout.readline())["pids"]
+        os.kill(pids[2], signal.SIGKILL)  # the second trainer
+        run.stdout.read()
+    assert run.returncode == 1
+
+
+@pytest.mark.gpu
+def test_a_step_is_trained_on_a_gpu(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    from inference.training import train
+
+    assert train.main(["--minutes", "0.02", "--out", str(tmp_path), *COMMON]) == 0

@@ -38,6 +38,10 @@ bench *args:
 gpu-check *args:
     uv run --extra gpu python -m bench.gpu_check "$@"
 
+# what trains it is tested with torch, which the application does not need
+test-training *args:
+    uv run --with torch --with onnx pytest tests/unit/test_training.py "$@"
+
 # train the depth network (hours; resumes), see docs/relief.md
 train-relief *args:
     uv run --with torch --with onnx python -m inference.training.train --init inference/depth/relief.onnx "$@"

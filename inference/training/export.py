@@ -161,6 +161,10 @@ def difference(a: Path, b: Path, pictures: NDArray[np.uint8]) -> tuple[float, fl
     return float(error.mean()), float(np.percentile(error, 99))
 
 
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Export the relief network to ONNX.")
     parser.add_argument("--checkpoint", type=Path, required=True)
@@ -168,8 +172,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precision", choices=("int8", "float"), default="int8")
     parser.add_argument("--also", type=Path, help="keep the other precision here")
     parser.add_argument("--calibration", type=int, default=192, help="rendered pictures to set the 8-bit ranges by")
-    parser.add_argument("--start", type=Path, help="the .onnx that the run started from, to blend with (see --share)")
-    parser.add_argument("--share", type=float, default=0.4, help="how far back towards --start to go, 0 to 1")
+    parser.add_argument(
+        "--blend", nargs=2, action="append", default=[], metavar=("ONNX", "SHARE"),
+        help="an earlier model and its share of the blend, 0 to 1; may be given again, the run has the rest",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     state = torch.load(given.checkpoint, weights_only=True, map_location="cpu")
     network = ReliefNet()
@@ -177,11 +183,14 @@ def main(arguments: list[str] | None = None) -> int:
     network.eval()
     pictures = calibration_pictures(given.calibration)
     rgb = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-    if given.start:
-        start = copy.deepcopy(network)
-        names = weights.load_onnx(start, given.start)
+    blended = [(Path(name), float(share)) for name, share in given.blend]
+    whole, own = 1 - sum(share for _, share in blended), copy.deepcopy(network)
+    for path, share in blended:
+        start = copy.deepcopy(own)  # what an earlier file lacks stays the run's
+        names = weights.load_onnx(start, path)
         weights.cool(start, rgb)  # as it was when the run began
-        network = weights.blend(network, start, given.share, rgb, names)
+        whole += share
+        network = weights.blend(network, start, share / whole, rgb, names)
     with tempfile.TemporaryDirectory() as folder:
         exact, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         write_float(network, exact)
@@ -193,12 +202,12 @@ def main(arguments: list[str] | None = None) -> int:
         if given.also:
             given.also.write_bytes(other.read_bytes())
     card = {
-        "name": "relief", "version": "1", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
+        "name": "relief", "version": "1", "sha256": _digest(given.out), "bytes": len(data),
         "width": WIDTH, "height": HEIGHT, "precision": given.precision, "parameters": parameters(network),
         "attention_score_ranges": [round(value, 1) for value in weights.score_ranges(network, rgb)],
         "int8_difference": {"mean": round(mean, 5), "p99": round(high, 5)},
         "training": {"steps": state["step"], "progress": round(state["progress"], 4), **state["plan"]},
-        "blend": {"start": given.start.name, "share": given.share} if given.start else None,
+        "blend": [{"sha256": _digest(path), "share": share} for path, share in blended],
     }  # fmt: skip
     given.out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
     print(json.dumps(card))

@@ -124,6 +124,23 @@ def test_captions_and_blank_frames_are_flat(engine: depth.DepthEngine) -> None:
         assert high - low <= 0.1, f"range {high - low:.3f}, mean level {card.mean():.0f}"
 
 
+def test_title_cards_on_colours_and_patterns_are_mostly_flat(engine: depth.DepthEngine) -> None:
+    """Those that only the network's own look for letters can tell from scenes."""
+    pytest.importorskip("PIL", reason="the scene renderer draws with Pillow")
+    from inference.training import render
+    from inference.training.textures import make_atlas
+
+    rng, atlas = np.random.default_rng(5), make_atlas(1, 32)
+    cards = [render.still(rng, atlas, "title_card").rgb for _ in range(24)]
+    coloured = np.stack([card for card in cards if relief.writing(card) == 0])
+    assert len(coloured) > 20
+    low, high = np.percentile(engine.infer(coloured), (2, 98), axis=(1, 2))
+    assert np.mean(high - low <= 0.1) > 0.6
+    scenes = np.stack([render.still(rng, atlas, kind).rgb for kind in ("room", "wall", "forest", "table_top") * 3])
+    low, high = np.percentile(engine.infer(scenes), (2, 98), axis=(1, 2))
+    assert np.min(high - low) > 0.2
+
+
 def test_the_ground_stays_when_something_enters(engine: depth.DepthEngine) -> None:
     empty, with_box = engine.infer(np.stack([land(), land((50, 86, 84, 112))]))
     assert with_box[55:84, 88:108].mean() > with_box[55:84, 40:70].mean() + 0.03

@@ -18,6 +18,11 @@ PLAY = f"{VIDEO}.muted = true; {VIDEO}.play()"
 CELLS = "[...document.querySelectorAll('ss-strip button')].map((cell) => cell.className.split(' ')[0])"
 
 
+async def only_of_the_old_film(page: Page) -> bool:
+    """Whether the browser complains of nothing but a piece of the old generation that it was about to fetch."""
+    return all("/1/" in line and "404" in line for line in await page.complaints())
+
+
 async def replan(gateway: Served, *, tried: bool = False) -> None:
     """What a worker does that finds other frames than were planned; the old generation ends at once."""
     bus = gateway.context.bus
@@ -51,6 +56,7 @@ async def test_what_plays_goes_on_where_it_was(page: Page, gateway: Served, trie
     assert await page.run(f"return [self.same, {PLAYER}.dataset.hls.split('/')[3], {CELLS}.join()]") == [
         True, "2", "done,done",
     ]  # fmt: skip
+    assert await only_of_the_old_film(page)
 
 
 async def test_a_page_on_which_nobody_watches_shows_the_new_film(page: Page, gateway: Served) -> None:
@@ -62,6 +68,7 @@ async def test_a_page_on_which_nobody_watches_shows_the_new_film(page: Page, gat
     await again.convert(0)
     await page.wait(f"{VIDEO}.readyState >= 2 && {PLAYER}.edge === 2 && !{CURTAIN}.checkVisibility()")
     assert await page.run(f"return [{PLAYER}.now, {VIDEO}.paused, {VIDEO}.poster.includes('/2/')]") == [0, True, True]
+    assert await only_of_the_old_film(page)
 
 
 async def test_what_was_handed_leads_to_the_film_as_it_is_now(page: Page, gateway: Served) -> None:

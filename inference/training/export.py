@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     pictures = calibration_pictures(given.calibration)
     rgb = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     blended = [(Path(name), float(share)) for name, share in given.blend]
-    whole, own = 1 - sum(share for _, share in blended), copy.deepcopy(network)
+    whole, own = 1 - sum(share for _, share in blended), network
     for path, share in blended:
         start = copy.deepcopy(own)  # what an earlier file lacks stays the run's
         names = weights.load_onnx(start, path)

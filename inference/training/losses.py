@@ -1,6 +1,6 @@
 """From inverse depth to the network's target, and how far the network is from it.
 
-Place in the flow: `train.py` calls `target` on each augmented batch (a crop has
+Place in the flow: `trainer.py` calls `target` on each augmented batch (a crop has
 percentiles of its own) and `total`. Both are pure functions of tensors.
 """
 

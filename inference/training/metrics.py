@@ -1,6 +1,6 @@
 """How good a relief map is, against rendered truth.
 
-Place in the flow: `train.py` prints them while it trains, `bench/relief.py`
+Place in the flow: `trainer.py` prints them while it trains, `bench/relief.py`
 tabulates them. numpy only.
 """
 

@@ -1,6 +1,6 @@
 """The network: a small convolutional U-Net with token blocks at its bottom.
 
-Place in the flow: trained by `train.py`, written to ONNX by `export.py`, run
+Place in the flow: trained by `trainer.py`, written to ONNX by `export.py`, run
 by `inference/depth/relief.py` without torch.
 
 It sees a 192 x 112 picture and two coordinate planes (where a pixel is in the

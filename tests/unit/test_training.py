@@ -17,6 +17,7 @@ pytest.importorskip("PIL", reason="the scene renderer draws with Pillow")
 
 from inference.training import metrics, render, scenes
 from inference.training.textures import Atlas, make_atlas
+from tests.unit.devices import torch_on
 
 if TYPE_CHECKING:
     from inference.training.network import ReliefNet
@@ -230,11 +231,11 @@ def test_scores() -> None:
 def share_unequal_gradients(rank: int, folder: str) -> None:
     """One of two trainers that share a step; all that must agree is written down."""
     torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
-    from inference.training import train
+    from inference.training.trainer import Plan, Trainer
 
     distributed = torch.distributed
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    trainer = train.Trainer(train.Plan(minutes=1, processes=2), Path(folder), rank)
+    trainer = Trainer(Plan(minutes=1, processes=2), Path(folder), rank)
     trainer.clock, trainer.asked_to_stop = (0.25, True) if rank == 0 else (0.75, False)
     values = list(trainer.network.parameters())
     for index, value in enumerate(values):
@@ -335,9 +336,7 @@ def test_where_one_trainer_fails_all_end(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 def test_a_step_is_trained_on_a_gpu(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
+    torch_on("cuda")
     from inference.training import train
 
     assert train.main(["--minutes", "0.02", "--out", str(tmp_path), *COMMON]) == 0

@@ -55,17 +55,20 @@ def geometry(
 
 
 def colour(rgb: Tensor, pairs: int, g: torch.Generator) -> Tensor:
-    """Exposure, tint, gamma, saturation, swapped channels, noise."""
+    """Uneven light, exposure, tint, gamma, saturation, swapped channels, noise."""
     n = rgb.shape[0]
 
     def draw(low: float, high: float, channels: int = 1) -> Tensor:
         return _shared(_uniform(g, low, high, n, channels, 1, 1), pairs)
 
+    # Lamps and shadows fall where they like: bright is not near, dark is not far.
+    lamps = _shared(torch.randn((n, 1, 3, 5), generator=g), pairs) * (draw(0, 1) < 0.25) * draw(0.1, 0.7)
+    rgb = rgb * F.interpolate(lamps, rgb.shape[-2:], mode="bicubic", align_corners=True).exp()
     rgb = (rgb * draw(0.65, 1.35) + draw(-0.12, 0.12)) * draw(0.88, 1.12, 3)
     # Within a clip: exposure flicker, and now and then a camera that opens or closes because something came.
     drift = torch.where(draw(0, 1) < 0.3, 0.25, 0.02)
     rgb = rgb * (1 + drift * torch.randn((n, 1, 1, 1), generator=g))
-    rgb = rgb.clamp(0, 1) ** draw(0.7, 1.4)
+    rgb = rgb.clamp(0, 1) ** torch.where(draw(0, 1) < 0.12, draw(1.4, 2.2), draw(0.7, 1.4))  # some low-key
     grey = rgb.mean(1, keepdim=True)
     rgb = grey + (rgb - grey) * draw(0, 1.9)
     swap = draw(0, 1) < 0.15

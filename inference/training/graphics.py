@@ -29,7 +29,7 @@ def caption_card(w: World) -> None:
     w.overlay = "card"
 
 
-@kind(2.0)
+@kind(2.4)
 def title_card(w: World) -> None:
     """Shapes and letters on a pattern or a gradient."""
     rng = w.rng

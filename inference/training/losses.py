@@ -17,11 +17,11 @@ RANGE_FLOOR = 0.35
 """A frame whose inverse depths span less than this share of the nearest is not stretched further."""
 
 CARD_WEIGHT = 4.0
-STANDING_WEIGHT = 3.0
+STANDING_WEIGHT = 4.0
 """How much more the direct error counts where something stands clearly before what is around it."""
 _NO_CONTRAST = 0.05
 _COARSE, _AROUND = 4, 9
-_STANDS_FROM, _STANDS_OUT = 0.06, 0.2
+_STANDS_FROM, _STANDS_OUT = 0.04, 0.15
 """Relief above its surroundings (9 x 9 blocks of 4 x 4 pixels) from which, and at which, a place stands out."""
 _FAR = 0.03
 """Inverse depth, as a share of the nearest, beyond which ratios say nothing; the bench's limit, too."""
@@ -169,7 +169,7 @@ def total(
     shown = torch.where(valid > 0, truth, 0.5)
     flat = ((shown.amax((1, 2)) - shown.amin((1, 2))) < 0.02).float()
     weight = 1 + CARD_WEIGHT * flat[:, None, None] + STANDING_WEIGHT * standing(truth, valid)
-    direct = (F.smooth_l1_loss(relief, truth, reduction="none", beta=0.3) * valid * weight).sum() / count
+    direct = (F.smooth_l1_loss(relief, truth, reduction="none", beta=0.1) * valid * weight).sum() / count
     gradient = edges(aligned_error, valid)
     change = steadiness(relief, truth, flow, pairs) if pairs else relief.new_zeros(())
     # Laplace likelihood of the direct error; it trains the spread head only.
@@ -180,6 +180,6 @@ def total(
     ranked = order(relief, inverse, valid)
     off = ratio(relief, inverse, valid)
     is_card = F.binary_cross_entropy_with_logits(card, flat)
-    loss = 0.7 * aligned + 2 * direct + edge_weight * gradient + 1.5 * change + 2 * ranked + 0.7 * off
+    loss = 0.7 * aligned + 1.2 * direct + edge_weight * gradient + 2 * change + 2 * ranked + 0.7 * off
     loss = loss + 0.1 * likelihood + 0.6 * is_card
     return Parts(loss, aligned, direct, gradient, change, likelihood, ranked, off, is_card)

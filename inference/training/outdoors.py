@@ -160,7 +160,7 @@ def plain_ground(w: World) -> None:
             thing_box(w, at, rng.uniform(0.1, 0.6))
 
 
-@kind(1.5)
+@kind(2.2)
 def traffic(w: World) -> None:
     """A road from a bridge or a mast, through any lens: vehicles, large in the picture, on a ground that stays."""
     rng = w.rng
@@ -188,7 +188,7 @@ def traffic(w: World) -> None:
             props.animal(w, at, rng.uniform(0.4, 1.2), rng.uniform(0, 6.3))
 
 
-@kind(1.0)
+@kind(1.5)
 def above(w: World) -> None:
     """From a roof, a drone, a desk lamp: straight or steeply down."""
     rng = w.rng

@@ -23,7 +23,7 @@ from inference.training.render import HEIGHT, WIDTH, Clip, Frame
 
 CHUNK_STILLS, CHUNK_CLIPS = 16, 8
 """A chunk is what a process sends at once; the same mix as a batch of the trainer."""
-STEADY_KINDS = ("plain_ground", "traffic", "traffic", "above", "room", "wall", "table_top")
+STEADY_KINDS = ("plain_ground", "traffic", "traffic", "traffic", "above", "above", "room", "wall", "table_top")
 CHUNKS_PER_ATLAS = 160
 """Then the process paints new textures."""
 

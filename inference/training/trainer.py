@@ -51,7 +51,7 @@ class Plan:
     weight_decay: float = 0.02
     small_until: float = 0.0
     """Share of the schedule at the small size (0.4 from scratch)."""
-    edge_weight: float = 0.3
+    edge_weight: float = 0.4
     edges_from: float = 0.0
     """Share of the schedule after which the edge term fades in (0.08 from scratch)."""
     reuse: float = 10.0

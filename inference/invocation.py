@@ -125,8 +125,9 @@ class Films:
             try:
                 batches = list(planning.scan(opened, info, limits=self.limits, stop=stop))
             except planning.Untrusted as reason:
-                head = planning.synthesised(head, str(reason))
-                batches = list(planning.decode_scan(opened, info, limits=self.limits, stop=stop))
+                head = planning.synthesised(head, reason)
+                repaired = head.decode.repaired
+                batches = list(planning.decode_scan(opened, info, limits=self.limits, stop=stop, repaired=repaired))
             cutter = planning.Cutter(info, options.segment_seconds)
             segments = [segment for batch in batches for segment in cutter.feed(batch)]
             rest, total = cutter.finish()

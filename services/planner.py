@@ -149,9 +149,10 @@ class Planner:
                     if cut is not None and cut.parts:
                         await operations.replan(self._bus, job.job_id, job.generation, str(error))
                         return None
-                    head = planning.synthesised(head or await self._head(job, info, source, stop), str(error))
+                    head = planning.synthesised(head or await self._head(job, info, source, stop), error)
                     await plans.write_head(self._store, head)
-            async with aclosing(self._scan(planning.decode_scan, source, info, stop)) as scan:
+            repaired = head.decode.repaired
+            async with aclosing(self._scan(planning.decode_scan, source, info, stop, repaired=repaired)) as scan:
                 depth = await self._depth_times(job, head, stop)
                 return head, await Cut(self._context, job, head, depth=depth).run(scan)
         finally:

@@ -10,8 +10,8 @@ The rules, each of which some kind of file needs:
 * The beginning is a fresh open without a seek: what edit lists hide and what codecs number from 1 needs no rule there.
 * A range that starts where the last one ended goes on with the open decoder. Frames decoded too far are kept, and the
   last few before, so that padding costs nothing.
-* A damaged film, or one without times, is never sought in: every decoder starts at its beginning and skips forward,
-  so that what a decoder makes up for what is missing is the same everywhere.
+* A damaged film, or one without good times, is never sought in: every decoder starts at its beginning and skips
+  forward, so that what a decoder makes up for what is missing is the same everywhere.
 * Interlaced frames pass one deinterlacer that sees one frame on either side of each, at every range alike.
 """
 
@@ -33,6 +33,7 @@ from av.video.stream import VideoStream
 from stereospot.jail import SourceFile
 from stereospot.jail.cell import SourceUnavailable
 from stereospot.media import opener
+from stereospot.media.times import Times
 
 BACK_SECONDS = (0, 1, 3, 9, 27, 81)
 KEPT_BEFORE = 16
@@ -81,6 +82,13 @@ def raw_frames(container: InputContainer, stream: VideoStream) -> Generator[Vide
 def decode(packet: Any) -> list[VideoFrame]:
     """The frames of one packet, or of the flush."""
     return packet.decode()
+
+
+def times(request: dict[str, Any], stream: VideoStream) -> Times:
+    """What tells the times of frames where the request says that their own are no list."""
+    time_base = Fraction(stream.time_base or Fraction(1, 90_000))
+    step = Fraction(request["frame_seconds"]) / time_base
+    return Times(request["first_pts"], step, time_base, repaired=request["repaired"])
 
 
 class RangeDecoder:
@@ -224,6 +232,8 @@ class RangeDecoder:
         self._history.clear()
         self._from_beginning = from_beginning
         self._next_start = None
+        if self._synthesised:
+            frames = self._told(frames)
         if self._interlaced != "no":
             frames = self._deinterlaced(frames, drop_first=not from_beginning)
         self._flow = self._numbered(frames)
@@ -264,14 +274,15 @@ class RangeDecoder:
                 raise
             yield from flushed(self._stream.codec_context)
 
+    def _told(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        """Frames from the first on, with the times that the film is planned with."""
+        rule = times(self._request, self._stream)
+        for frame in frames:
+            frame.pts = rule.next(frame.pts)
+            yield frame
+
     def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[Decoded]:
-        """Frames with strictly increasing PTS: their own, or their number where those are synthesised."""
-        if self._synthesised:
-            step = Fraction(self._request["frame_seconds"]) / self._time_base
-            for number, frame in enumerate(frames):
-                self._alive()
-                yield Decoded(self._request["first_pts"] + int(number * step), frame)
-            return
+        """Frames with strictly increasing PTS; one that is not later than the last is left out."""
         last: int | None = None
         for frame in frames:
             self._alive()
@@ -285,10 +296,8 @@ class RangeDecoder:
         After a seek the first frame has no neighbour before it and is dropped; at the true beginning it stays.
         """
         graph: Deinterlacer | None = None
-        for number, frame in enumerate(frames):
-            if self._synthesised:
-                frame.pts = number  # the filter wants times; they are given anew behind it
-            elif frame.pts is None:
+        for frame in frames:
+            if frame.pts is None:
                 continue
             if graph is None or not graph.fits(frame):
                 if graph is not None:

@@ -27,6 +27,8 @@ FIRST_SECONDS = 5.0
 """A busy machine must not make a good film fail the probe's time limit: fewer frames vote then."""
 PACKETS_TRIED = 2_000
 """Packets without one decoded frame after which there is none."""
+FASTEST = 480
+"""Frames a second; an average above it is looked at twice."""
 TEXT = 1_000
 BITMAP_SUBTITLES = ("dvd_subtitle", "dvdsub", "hdmv_pgs_subtitle", "pgssub", "dvb_subtitle", "dvbsub", "xsub")
 INDEXED = "mov,mp4"
@@ -260,8 +262,20 @@ def _side_data(frame: VideoFrame, kind: SideDataType) -> Any:
 
 
 def _rate(stream: VideoStream) -> tuple[Fraction, bool]:
-    for candidate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        rate = _fraction(candidate)
+    """The frame rate, and whether the file states one.
+
+    An average of a frame a tick of a fine clock comes of a time stamp that repeats: the guess is better then.
+    """
+    average, guessed = _fraction(stream.average_rate), _fraction(stream.guessed_rate)
+    if (
+        average
+        and guessed
+        and guessed < average
+        and average > FASTEST
+        and average * Fraction(stream.time_base or 1) >= 1
+    ):
+        average = guessed
+    for rate in (average, guessed, _fraction(stream.base_rate)):
         if rate is not None and Fraction(1, 1000) <= rate <= 1000:
             return rate, True
     return Fraction(25), False

@@ -145,7 +145,10 @@ class DecodeSpec(Model):
     interlaced: Literal["no", "top", "bottom"] = "no"
     synthesised: bool = Field(
         default=False,
-        description="PTS are frame numbers from the start of the stream, since the source's own are wrong",
+        description="PTS are told by decoding from the start of the stream, since the source's own are wrong",
+    )
+    repaired: bool = Field(
+        default=False, description="synthesised only: the source's own PTS where they are good, not frame numbers"
     )
     sequential: bool = Field(
         default=False, description="decode from the first frame on and never seek: a damaged film comes out the same"
@@ -153,9 +156,11 @@ class DecodeSpec(Model):
     frame_ticks: int = Field(default=1, description="synthesised only: duration of one frame in ticks of the time base")
     frame_seconds: Rational | None = Field(
         default=None,
-        description="synthesised only: exact duration of a frame; frame i lies at first_pts + floor(i x this / base)",
+        description="synthesised only: exact duration of a frame, by which frames without a PTS are counted (`times`)",
     )
-    first_pts: int = Field(default=0, description="synthesised only: PTS of frame 0, so that the sound stays in step")
+    first_pts: int = Field(
+        default=0, description="synthesised only: PTS of frame 0, if it has none, so that the sound stays in step"
+    )
 
 
 class EncodeSpec(Model):

@@ -21,7 +21,14 @@ FROM_FRAMES = "the frames were taken from a decode pass: the packets do not tell
 
 
 class Untrusted(Exception):
-    """Neither packets nor frames have times to plan by; only counting the frames is left. The text says why."""
+    """Neither packets nor frames have times to plan by; `decode_scan` finds some. The text says why.
+
+    repairable: most frames have good times of their own; else only counting them is left.
+    """
+
+    def __init__(self, reason: str, *, repairable: bool = False) -> None:
+        super().__init__(reason)
+        self.repairable = repairable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +58,8 @@ def scan(
     An mp4 or mov is planned from its index; others stream through once. `from_frames` goes to the decode pass at once:
     for a film whose packets promised other frames than a range decoded to.
 
-    Raises Untrusted when the decoded frames themselves have no increasing times: `decode_scan` counts them then. Other
-    errors are those of the probe, and DECODE_STALLED.
+    Raises Untrusted when the decoded frames themselves have no increasing times: `decode_scan` repairs or counts them
+    then. Other errors are those of the probe, and DECODE_STALLED.
     """
     seen = array("q")
     if not from_frames:
@@ -69,17 +76,22 @@ def scan(
         if batch.pts[:known] != seen[done : done + known].tolist() or (
             batch.final and done + len(batch.pts) < len(seen)
         ):
-            raise Untrusted("the decoded frames are not those of the packets before")
+            raise Untrusted("the decoded frames are not those of the packets before", repairable=True)
         done += len(batch.pts)
         warnings = (*batch.warnings, FROM_FRAMES) if batch.final else ()
         yield FrameBatch(batch.pts[known:], batch.keys[known:], batch.final, batch.end_pts, warnings)
 
 
 def decode_scan(
-    source: Source, info: SourceInfo, *, limits: Limits | None = None, stop: threading.Event | None = None
+    source: Source,
+    info: SourceInfo,
+    *,
+    limits: Limits | None = None,
+    stop: threading.Event | None = None,
+    repaired: bool = False,
 ) -> Iterator[FrameBatch]:
-    """The film's frames counted by decoding all of it, each at its number times the frame duration."""
-    yield from _run(source, info, "synthesised", limits, stop)
+    """The film's frames by decoding all of it: each at its number times the frame duration, or at its repaired time."""
+    yield from _run(source, info, "synthesised", limits, stop, repaired=repaired)
 
 
 def frame_seconds(info: SourceInfo) -> Fraction:
@@ -93,7 +105,13 @@ def frame_ticks(info: SourceInfo) -> int:
 
 
 def _run(
-    source: Source, info: SourceInfo, mode: str, limits: Limits | None, stop: threading.Event | None
+    source: Source,
+    info: SourceInfo,
+    mode: str,
+    limits: Limits | None,
+    stop: threading.Event | None,
+    *,
+    repaired: bool = False,
 ) -> Iterator[FrameBatch]:
     limits = limits or Limits()
     request = {
@@ -110,6 +128,7 @@ def _run(
         "thread_count": 2,
         "interlaced": "no",
         "synthesised": False,
+        "repaired": repaired,
         "sequential": False,
     }
     last: int | None = None
@@ -118,7 +137,7 @@ def _run(
     with Jail("stereospot.media.scanning:child", request, sources=[source], limits=limits.jail(), stop=stop) as jail:
         for message in jail.messages():
             if isinstance(reason := message.body.get("distrusted"), str):
-                raise Untrusted(reason[:300])
+                raise Untrusted(reason[:300], repairable=message.body.get("repairable") is True)
             batch = _checked(message, last)
             count += len(batch.pts)
             if final or count > MAX_FRAMES:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import time
 from array import array
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeGuard
 
 import av
 import av.error
+from av import VideoFrame
 from av.container import Flags, InputContainer
 from av.video.stream import VideoStream
 
@@ -39,8 +41,18 @@ FIRST_FRAMES, BATCH_FRAMES = 48, 4_096
 BATCH_SECONDS = 0.1
 
 
+LOOKED_AT_FRAMES = 500
+"""How many frames from the first that lacks a good time on tell whether the film's times are worth repairing."""
+FEW = Fraction(1, 8)
+"""More frames than this without a good time, and it is their order that is wrong, as in an AVI with B-frames."""
+
+
 class Distrusted(Exception):
-    """The packets, or the frames' own times, are no list of frames to go by."""
+    """The packets, or the frames' own times, are no list of frames to go by; repairable: most of the times are good."""
+
+    def __init__(self, reason: str, *, repairable: bool = False) -> None:
+        super().__init__(reason)
+        self.repairable = repairable
 
 
 def child(cell: Cell, request: dict[str, Any]) -> None:
@@ -51,9 +63,10 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
             if request["mode"] == "packets":
                 _Packets(cell, request, container, stream).run()
             else:
-                _frames(cell, request, container, stream)
+                opener.prepare(stream, request, request["thread_type"], request["thread_count"])
+                (_timed if request["mode"] == "frames" else _told)(cell, request, container, stream)
     except Distrusted as reason:
-        cell.send({"distrusted": str(reason)})
+        cell.send({"distrusted": str(reason), "repairable": reason.repairable})
     except av.error.FFmpegError as failure:
         if isinstance(failure, (SourceUnavailable, MemoryError)):
             raise
@@ -318,29 +331,60 @@ def is_hidden(codec: str, indexed: bool, packet: Any) -> bool:
     return not first >> (shift - 2) & 1
 
 
-def _frames(cell: Cell, request: dict[str, Any], container: InputContainer, stream: VideoStream) -> None:
-    """The list from a decode pass: the frames' own times, or their numbers where the request says so."""
-    opener.prepare(stream, request, request["thread_type"], request["thread_count"])
+def _timed(cell: Cell, request: dict[str, Any], container: InputContainer, stream: VideoStream) -> None:
+    """The list from a decode pass, by the frames' own times."""
     batches = _Batches(cell)
-    synthesised = request["mode"] == "synthesised"
-    time_base = Fraction(stream.time_base or Fraction(1, 90_000))
-    step = Fraction(request["frame_seconds"]) / time_base
-    first: int = request["first_pts"]
+    frames = decoding.raw_frames(container, stream)
+    count = 0
+    last: int | None = None
+    duration = 0
+    for frame in frames:
+        if not _is_later(frame.pts, last):
+            reason = "has no presentation time" if frame.pts is None else "is not later than the one before it"
+            repairable = _are_few(frames, count, last, frame.pts, batches)
+            raise Distrusted(f"frame {count} {reason}", repairable=repairable)
+        last = frame.pts
+        batches.add(last, frame.key_frame)
+        duration = frame.duration or 0
+        count += 1
+    _end(cell, request, container, batches, count, duration if duration > 0 else request["frame_ticks"])
+
+
+def _is_later(pts: int | None, last: int | None) -> TypeGuard[int]:
+    return pts is not None and (last is None or pts > last)
+
+
+def _are_few(frames: Iterator[VideoFrame], count: int, last: int | None, pts: int | None, batches: _Batches) -> bool:
+    """Whether few of the film's frames lack a good time: of the `count` before this one and some behind it."""
+    bad = 1
+    count += 1
+    for frame in itertools.islice(frames, LOOKED_AT_FRAMES):
+        last = pts if pts is not None else last
+        pts = frame.pts
+        bad += not _is_later(pts, last)
+        count += 1
+        batches.alive()
+    return bad <= FEW * count
+
+
+def _told(cell: Cell, request: dict[str, Any], container: InputContainer, stream: VideoStream) -> None:
+    """The list from a decode pass, by the rule of `Times`."""
+    batches = _Batches(cell)
+    times = decoding.times(request, stream)
     count = 0
     duration = 0
     for frame in decoding.raw_frames(container, stream):
-        if synthesised:
-            batches.add(first + int(count * step), frame.key_frame)
-        elif frame.pts is None:
-            raise Distrusted(f"frame {count} has no presentation time")
-        else:
-            batches.add(frame.pts, frame.key_frame)
-        duration = frame.duration or 0
+        own = request["repaired"] and frame.pts is not None
+        batches.add(times.next(frame.pts), frame.key_frame)
+        duration = (frame.duration or 0) if own else 0
         count += 1
+    _end(cell, request, container, batches, count, duration if duration > 0 else times.next(None) - (batches.last or 0))
+
+
+def _end(
+    cell: Cell, request: dict[str, Any], container: InputContainer, batches: _Batches, count: int, duration: int
+) -> None:
     if batches.last is None:
         raise no_frames(cell, 1, 0)
-    end = batches.last + (duration if duration > 0 and not synthesised else request["frame_ticks"])
-    if synthesised:
-        end = max(batches.last + 1, first + int(count * step))
     missing = cut_off(cell, request, container, count)
-    batches.send(final=True, end_pts=end, warnings=[missing] if missing else [])
+    batches.send(final=True, end_pts=batches.last + duration, warnings=[missing] if missing else [])

@@ -52,15 +52,16 @@ def planned(name: str) -> Planned:
         spec = plan.decode_spec(info)
         try:
             batches = list(plan.scan(source, info))
-        except plan.Untrusted:
+        except plan.Untrusted as reason:
             spec = spec.model_copy(
                 update={
                     "synthesised": True,
+                    "repaired": reason.repairable,
                     "frame_seconds": 1 / info.video.average_rate,
                     "first_pts": info.video.first_pts,
                 }
             )
-            batches = list(plan.decode_scan(source, info))
+            batches = list(plan.decode_scan(source, info, repaired=reason.repairable))
     end_pts = batches[-1].end_pts
     assert end_pts is not None
     return Planned(

@@ -161,8 +161,8 @@ def test_a_plan_survives_its_json() -> None:
 
 
 def test_a_counted_plan_says_so() -> None:
-    made = plan.synthesised(head(info_of(first_pts=80)), "the packets have no times")
-    assert made.decode.synthesised
+    made = plan.synthesised(head(info_of(first_pts=80)), plan.Untrusted("the packets have no times"))
+    assert (made.decode.synthesised, made.decode.repaired) == (True, False)
     assert (made.decode.frame_seconds, made.decode.first_pts) == (Fraction(1, 25), 80)
     assert made.source.warnings == ("PTS_SYNTHESISED: the packets have no times",)
 

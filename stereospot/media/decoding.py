@@ -12,7 +12,7 @@ The rules, each of which some kind of file needs:
   last few before, so that padding costs nothing.
 * A damaged film, or one without good times, is never sought in: every decoder starts at its beginning and skips
   forward, so that what a decoder makes up for what is missing is the same everywhere.
-* Interlaced frames pass one deinterlacer that sees one frame on either side of each, at every range alike.
+* Frames flagged as interlaced pass a deinterlacer that sees one frame on either side of each, at every range alike.
 """
 
 from __future__ import annotations
@@ -291,24 +291,38 @@ class RangeDecoder:
                 yield Decoded(last, frame)
 
     def _deinterlaced(self, frames: Iterator[VideoFrame], *, drop_first: bool) -> Iterator[VideoFrame]:
-        """One frame for one frame: bwdif on those flagged as interlaced, which looks one frame back and ahead.
+        """One frame for one frame: those flagged as interlaced pass bwdif together with a neighbour on either side.
 
-        After a seek the first frame has no neighbour before it and is dropped; at the true beginning it stays.
+        The others are not touched, so a film may change at any place. After a seek a first frame that is flagged lacks
+        the neighbour before it and is dropped; at the true beginning it stays.
         """
         graph: Deinterlacer | None = None
+        before: VideoFrame | None = None
+        waiting = False  # `before` is flagged: it is in the filter, which gives it out for the frame behind it
         for frame in frames:
             if frame.pts is None:
                 continue
-            if graph is None or not graph.fits(frame):
-                if graph is not None:
-                    yield from graph.push(None)
-                graph = Deinterlacer(frame, self._time_base)
-                skip = drop_first
+            if waiting:
+                assert graph is not None
+                whole = graph.fits(frame)
+                out = graph.push(frame if whole else None)
+                graph = graph if whole else None
+                if out is not None and not drop_first:
+                    yield out
                 drop_first = False
-                graph.skip_first = skip
-            yield from graph.push(frame)
-        if graph is not None:
-            yield from graph.push(None)
+            if not frame.interlaced_frame:
+                drop_first = False
+                yield frame
+            elif not waiting or graph is None:
+                if graph is None or not graph.fits(frame):
+                    graph = Deinterlacer(frame, self._time_base)
+                if before is not None and graph.last is not before and graph.fits(before):
+                    graph.push(before)
+                graph.push(frame)
+            waiting = frame.interlaced_frame
+            before = frame
+        if waiting and graph is not None and not drop_first and (out := graph.push(None)) is not None:
+            yield out
 
 
 def flushed(context: Any) -> Iterator[VideoFrame]:
@@ -324,16 +338,21 @@ def flushed(context: Any) -> Iterator[VideoFrame]:
 
 
 class Deinterlacer:
-    """A bwdif graph for frames of one size and format; PTS go through unchanged."""
+    """A bwdif graph for frames of one size and format; PTS go through unchanged.
+
+    What comes out of it for a frame depends on that frame and its two neighbours alone, but for the first of all, which
+    is made of its own fields only.
+    """
 
     def __init__(self, frame: VideoFrame, time_base: Fraction) -> None:
-        self.skip_first = False
+        self.last: VideoFrame | None = None
+        """The frame that was fed last."""
         self._shape = (frame.width, frame.height, frame.format.name)
         self._time_base = time_base
         graph = av.filter.Graph()
         graph.threads = 1
         source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
-        bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=all")
         sink = graph.add("buffersink")
         source.link_to(bwdif)
         bwdif.link_to(sink)
@@ -343,21 +362,18 @@ class Deinterlacer:
     def fits(self, frame: VideoFrame) -> bool:
         return self._shape == (frame.width, frame.height, frame.format.name)
 
-    def push(self, frame: VideoFrame | None) -> Iterator[VideoFrame]:
-        """Feed a frame, or None for the end; the filter is one frame late."""
+    def push(self, frame: VideoFrame | None) -> VideoFrame | None:
+        """Feed a frame, or None for the end; what comes out is the frame that was fed before it."""
         if frame is not None:
             frame.time_base = self._time_base
+        self.last = frame
         self._graph.vpush(frame)
-        while True:
-            try:
-                out = self._graph.vpull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
-            if out.pts is not None and out.time_base:
-                # The filter counts in half ticks, to have room for two fields a frame.
-                out.pts = round(out.pts * Fraction(out.time_base) / self._time_base)
-                out.time_base = self._time_base
-            if self.skip_first:
-                self.skip_first = False
-                continue
-            yield out
+        try:
+            out = self._graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return None
+        if out.pts is not None and out.time_base:
+            # The filter counts in half ticks, to have room for two fields a frame.
+            out.pts = round(out.pts * Fraction(out.time_base) / self._time_base)
+            out.time_base = self._time_base
+        return out

@@ -208,7 +208,7 @@ def orientation(frame: VideoFrame, warnings: list[str]) -> tuple[int, bool]:
 def interlacing(field_order: int, frames: list[VideoFrame], height: int) -> str:
     """`no`, or which field is shown first: by the stream's order (AVFieldOrder) and the first frames' flags.
 
-    A film that only says so costs little: the deinterlacer leaves frames alone that are not flagged themselves.
+    It says what the film begins as. Decoders go by the flag of each frame, wherever in the film it comes.
     """
     order = {2: "top", 5: "top", 3: "bottom", 4: "bottom"}.get(field_order)
     if order is None and any(frame.interlaced_frame for frame in frames):

@@ -80,7 +80,7 @@ class VideoTrack(Model):
         default=0, description="degrees clockwise to turn the decoded picture for display: 0, 90, 180, 270"
     )
     mirrored: bool = False
-    interlaced: Literal["no", "top", "bottom"] = "no"
+    interlaced: Literal["no", "top", "bottom"] = Field(default="no", description="as far as its first frames tell")
     colour: Colour = Colour()
     language: str | None = None
     frames_declared: int | None = None
@@ -142,7 +142,9 @@ class DecodeSpec(Model):
     pixel_format: PixelFormat
     rotation: int = 0
     mirrored: bool = False
-    interlaced: Literal["no", "top", "bottom"] = "no"
+    interlaced: Literal["no", "top", "bottom", "flagged"] = Field(
+        default="no", description="no: no frame is deinterlaced; else each that is flagged as interlaced itself"
+    )
     synthesised: bool = Field(
         default=False,
         description="PTS are told by decoding from the start of the stream, since the source's own are wrong",

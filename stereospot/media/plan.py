@@ -128,7 +128,7 @@ def decode_spec(info: SourceInfo, pixel_format: PixelFormat | None = None, *, th
         pixel_format=pixel_format or video.pixel_format,
         rotation=video.rotation,
         mirrored=video.mirrored,
-        interlaced=video.interlaced,
+        interlaced="flagged",
     )
 
 

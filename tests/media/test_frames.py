@@ -6,9 +6,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,7 +21,8 @@ from stereospot.media import plan
 from stereospot.media.frames import Decoder, Frame
 from stereospot.media.probe import probe
 from stereospot.media.source import FileSource
-from tests.media import reading
+from tests.media import reading, writing
+from tests.media.zoo import interlaced
 from tests.support import MEDIA, wait_until
 
 
@@ -87,13 +90,13 @@ def test_rgb_becomes_limited_range_bt709() -> None:
     assert reading.planned("rgb_mkv").info.video.colour.matrix == 1
 
 
+def comb(luma: NDArray[Any]) -> float:
+    lines = luma.astype(int)
+    return float(np.abs(2 * lines[1:-1] - lines[:-2] - lines[2:]).mean())
+
+
 def test_interlaced_frames_lose_their_combs_and_none_is_lost() -> None:
     """One frame for one frame, without the comb that two moments in one picture make."""
-
-    def comb(luma: NDArray[Any]) -> float:
-        lines = luma.astype(int)
-        return float(np.abs(2 * lines[1:-1] - lines[:-2] - lines[2:]).mean())
-
     film = reading.planned("mpeg2_interlaced_ts")
     decoded = list(reading.full_decode("mpeg2_interlaced_ts", film.info.video.stream_index))
     found = upright("mpeg2_interlaced_ts")
@@ -101,6 +104,49 @@ def test_interlaced_frames_lose_their_combs_and_none_is_lost() -> None:
     woven = np.mean([comb(reading.plain_planes(frame)[0]) for frame in decoded[10:20]])
     clean = np.mean([comb(planes[0]) for planes in found[10:20]])
     assert clean < 0.7 * woven
+
+
+def hybrid(path: Path, parts: int, frames: int) -> None:
+    """A broadcast that begins with a progressive programme and then changes to and fro."""
+    for part in range(parts):
+        woven = part % 2 == 1
+        x264 = f"keyint={frames}:bframes=2:scenecut=0:" + ("tff=1" if woven else "fake-interlaced=1")
+        film = writing.Film(
+            ".ts", frames=frames, rate=Fraction(25), time_base=Fraction(1, 90_000), size=(176, 144),
+            options={"preset": "ultrafast", "x264-params": x264}, picture=interlaced if woven else writing.frame,
+            pts=[900_000 + 3600 * (part * frames + number) for number in range(frames)],
+        )  # fmt: skip
+        writing.write(film, path.with_suffix(f".{part}.ts"))
+    path.write_bytes(b"".join(path.with_suffix(f".{part}.ts").read_bytes() for part in range(parts)))
+
+
+def test_a_film_that_becomes_interlaced_on_the_way_loses_its_combs(tmp_path: Path) -> None:
+    """Frames that are not flagged are left as they are, and every range is that of a serial run."""
+    path = tmp_path / "hybrid.ts"
+    hybrid(path, 4, 14)
+    with av.open(str(path)) as container:
+        decoded = [(frame.interlaced_frame, reading.plain_planes(frame)) for frame in container.decode(video=0)]
+    flags = [flag for flag, _ in decoded]
+    assert flags == ([False] * 14 + [True] * 14) * 2
+    source = FileSource(path)
+    try:
+        info = probe(source)
+        assert info.video.interlaced == "no"  # as its first frames are
+        spec = plan.decode_spec(info)
+        found: list[tuple[int, tuple[NDArray[Any], ...]]] = []
+        with Decoder(source, spec, info) as decoder:
+            found += [(frame.pts, reading.copied(frame)) for frame in decoder.frames(None, None)]
+            assert len(found) == len(decoded)
+            for (flag, plain), (_, planes) in zip(decoded, found, strict=True):
+                if flag:
+                    assert comb(planes[0]) < 0.7 * comb(plain[0])
+                else:
+                    assert reading.digest(planes) == reading.digest(plain)
+            serial = [(pts, reading.digest(planes), 0) for pts, planes in found]
+            for first in range(len(serial) - 3, 0, -1):  # backwards: each range needs a seek
+                assert reading.collect(decoder, serial[first][0], serial[first + 2][0]) == serial[first : first + 2]
+    finally:
+        source.close()
 
 
 def test_a_killed_child_fails_its_range_and_the_next_decoder_works() -> None:

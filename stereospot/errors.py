@@ -59,6 +59,10 @@ _ENTRIES = (
     Entry("NO_VIDEO_STREAM", "permanent", 422, "The file has no moving picture.", "Submit a file with a video track; cover art is not one."),
     Entry("NO_FRAMES", "permanent", 422, "The video track holds no frame that decodes.", "Check that the file plays; record or download it again."),
     Entry("ENCRYPTED_INPUT", "permanent", 422, "The video is encrypted (DRM).", "StereoSpot cannot convert protected content; use a source without DRM."),
+    Entry(
+        "DOLBY_VISION_ONLY", "permanent", 422, "The film is Dolby Vision without a picture that other decoders show (profile 5 or 10.0).",
+        "Use a source whose base layer is HDR10, HLG or SDR (profiles 7 and 8, or none), or convert it with a Dolby decoder first.",
+    ),
     Entry("CORRUPT_INPUT", "permanent", 422, "The file is damaged where it matters and cannot be read.", "Download or copy it again, or remux it with a repair tool."),
     Entry(
         "TRUNCATED_INPUT", "permanent", 422, "The file ends in the middle: its index or its header is missing.",

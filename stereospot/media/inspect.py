@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from stereospot.errors import StereoSpotError, error
 from stereospot.jail import Cell
 from stereospot.jail.cell import SourceUnavailable
-from stereospot.media import opener, pixels, sniff
+from stereospot.media import dolby, opener, pixels, sniff
 from stereospot.media.decoding import BROKEN_END
 
 FIRST_FRAMES = 8
@@ -43,6 +43,8 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
         with opener.opened(source, request) as container:
             if len(container.streams) > request["max_streams"]:
                 raise error("TOO_MANY_STREAMS", f"It has {len(container.streams)} or more.")
+            if dolby.has_no_base_layer(source.read_exactly_at, source.size, kind):
+                raise error("DOLBY_VISION_ONLY")
             body = _describe(container, source.size, request, encrypted, cell)
     except av.error.FFmpegError as failure:
         if isinstance(failure, (SourceUnavailable, MemoryError)):

@@ -24,8 +24,8 @@ def probe(source: Source, *, limits: Limits | None = None, stop: threading.Event
     """What is in `source`; blocking.
 
     Raises EMPTY_INPUT, UNSUPPORTED_CONTAINER, UNSUPPORTED_CODEC, NO_VIDEO_STREAM, NO_FRAMES, ENCRYPTED_INPUT,
-    CORRUPT_INPUT, TRUNCATED_INPUT, DIMENSIONS_EXCEEDED, TOO_LONG, TOO_MANY_STREAMS, PROBE_TIMEOUT, DECODER_CRASHED,
-    OUT_OF_MEMORY, CANCELLED, and what the source raises.
+    DOLBY_VISION_ONLY, CORRUPT_INPUT, TRUNCATED_INPUT, DIMENSIONS_EXCEEDED, TOO_LONG, TOO_MANY_STREAMS, PROBE_TIMEOUT,
+    DECODER_CRASHED, OUT_OF_MEMORY, CANCELLED, and what the source raises.
     """
     limits = limits or Limits()
     if source.size == 0:

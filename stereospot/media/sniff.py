@@ -120,18 +120,22 @@ _INSIDE = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 _PROTECTED = frozenset((b"encv", b"enca", b"drmi", b"drms"))
 
 
-def mp4_is_encrypted(read: Read, size: int) -> bool:
-    """Whether a sample entry of any track is a protected one."""
+def sample_entries(read: Read, size: int) -> Iterator[Box]:
+    """The sample descriptions of all tracks."""
 
-    def entries(start: int, end: int, path: tuple[bytes, ...]) -> Iterator[bytes]:
+    def entries(start: int, end: int, path: tuple[bytes, ...]) -> Iterator[Box]:
         for box in boxes(read, start, end, limit=10_000):
             if path and box.kind == path[0]:
                 yield from entries(box.body, min(box.end, end), path[1:])
             elif not path and box.kind == b"stsd":
-                for entry in boxes(read, box.body + 8, min(box.end, end), limit=100):
-                    yield entry.kind
+                yield from boxes(read, box.body + 8, min(box.end, end), limit=100)
 
-    return any(kind in _PROTECTED for kind in entries(0, size, _INSIDE))
+    return entries(0, size, _INSIDE)
+
+
+def mp4_is_encrypted(read: Read, size: int) -> bool:
+    """Whether a sample entry of any track is a protected one."""
+    return any(entry.kind in _PROTECTED for entry in sample_entries(read, size))
 
 
 # ---- Matroska -----------------------------------------------------------------------------------------------------
@@ -183,27 +187,27 @@ def matroska_has_tracks(read: Read, size: int) -> bool:
     return _tracks(read, size) is not None
 
 
+def fields(read: Read, start: int, end: int, path: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """(body, end) of every element that is reached by these ids, from the outermost in."""
+    for kind, body, stop in _elements(read, start, end):
+        if kind == path[0]:
+            stop = min(stop, end)
+            if path[1:]:
+                yield from fields(read, body, stop, path[1:])
+            else:
+                yield body, stop
+
+
+def matroska_fields(read: Read, size: int, path: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """The same inside the list of tracks; none where that is not whole."""
+    tracks = _tracks(read, size)
+    return fields(read, *tracks, path) if tracks is not None else iter(())
+
+
 def matroska_is_encrypted(read: Read, size: int) -> bool:
     """Whether a track's content encoding is an encryption (type 1), not a compression (type 0)."""
-    tracks = _tracks(read, size)
-    if tracks is None:
-        return False
-    for kind, body, end in _elements(read, *tracks):
-        if kind != _ENTRY:
-            continue
-        for field, field_body, field_end in _elements(read, body, min(end, size)):
-            if field != _ENCODINGS:
-                continue
-            for encoding, encoding_body, encoding_end in _elements(read, field_body, min(field_end, size)):
-                if encoding != _ENCODING:
-                    continue
-                for kind_field, value, value_end in _elements(read, encoding_body, min(encoding_end, size)):
-                    if (
-                        kind_field == _ENCODING_TYPE
-                        and int.from_bytes(read(value, min(8, value_end - value)), "big") == 1
-                    ):
-                        return True
-    return False
+    types = matroska_fields(read, size, (_ENTRY, _ENCODINGS, _ENCODING, _ENCODING_TYPE))
+    return any(int.from_bytes(read(body, min(8, end - body)), "big") == 1 for body, end in types)
 
 
 def _matroska_is_cut(read: Read, size: int) -> bool:

@@ -11,6 +11,7 @@ import av
 import av.stream
 import numpy as np
 
+from stereospot.media import boxes
 from tests.media import shelf
 from tests.media.writing import HEIGHT, RATE, WIDTH, Audio, Film, film, frame, sound, write
 
@@ -57,16 +58,37 @@ def _encrypted(path: Path) -> None:
 
 
 def _encrypted_mkv(path: Path) -> None:
-    """A Matroska whose video track carries ContentEncodings with encryption (type 1), put in by hand."""
-    data = bytearray(shelf.path("one_frame_mkv").read_bytes())
+    """A Matroska whose video track carries ContentEncodings with encryption (type 1)."""
     encodings = _ebml(0x6D80, _ebml(0x6240, _ebml(0x5033, b"\x01") + _ebml(0x5035, _ebml(0x47E1, b"\x05"))))
+    _extended_mkv(path, encodings)
+
+
+def _dolby(profile: int, compatibility: int) -> bytes:
+    """A Dolby Vision configuration record: version 1.0, level 1, metadata and a base layer, no enhancement layer."""
+    return bytes([1, 0, profile << 1, 1 << 3 | 0b101, compatibility << 4]) + bytes(19)
+
+
+def dolby_mp4(path: Path, profile: int, compatibility: int) -> None:
+    """An mp4 that says it is Dolby Vision; no decoder of ours looks at its metadata."""
+    data = shelf.path("one_frame_mp4").read_bytes()
+    path.write_bytes(boxes.extend_sample_entry(data, boxes.box(b"dvcC", _dolby(profile, compatibility))))
+
+
+def dolby_mkv(path: Path, profile: int, compatibility: int) -> None:
+    kind = _ebml(0x41E7, b"dvcC")
+    _extended_mkv(path, _ebml(0x41E4, kind + _ebml(0x41ED, _dolby(profile, compatibility))))
+
+
+def _extended_mkv(path: Path, element: bytes) -> None:
+    """A Matroska with one element more in its video track, put in by hand."""
+    data = bytearray(shelf.path("one_frame_mkv").read_bytes())
     # Sizes of the parents change, so the elements are rewritten from Tracks on with sizes of eight bytes.
     tracks = data.rindex(b"\x16\x54\xae\x6b")  # the first one is the seek head's
     tracks_size, tracks_body = _ebml_size(data, tracks + 4)
     start = tracks_body + 6 if data[tracks_body] == 0xBF else tracks_body  # the entry, behind a checksum
     assert data[start] == 0xAE
     entry_size, entry_body = _ebml_size(data, start + 1)
-    entry = _ebml(0xAE, bytes(data[entry_body : entry_body + entry_size]) + encodings)
+    entry = _ebml(0xAE, bytes(data[entry_body : entry_body + entry_size]) + element)
     inner = bytes(data[tracks_body:start]) + entry + bytes(data[entry_body + entry_size : tracks_body + tracks_size])
     rebuilt = bytes(data[:tracks]) + _ebml(0x1654AE6B, inner) + bytes(data[tracks_body + tracks_size :])
     segment = rebuilt.index(b"\x18\x53\x80\x67")
@@ -180,6 +202,8 @@ BAD = shelf.shelved({
     "cover_only": (".mp4", _cover_only),
     "encrypted": (".mp4", _encrypted),
     "encrypted_mkv": (".mkv", _encrypted_mkv),
+    "dolby_vision_5_mp4": (".mp4", lambda target: dolby_mp4(target, 5, 0)),
+    "dolby_vision_5_mkv": (".mkv", lambda target: dolby_mkv(target, 5, 0)),
     "moov_missing": (".mp4", _cut("h264_mp4", 0.7)),
     "moov_cut": (".mp4", _cut("h264_faststart_mp4", 0.01)),
     "header_cut_mkv": (".mkv", _bytes(lambda: shelf.path("vfr_mkv").read_bytes()[:100])),

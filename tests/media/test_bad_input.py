@@ -5,17 +5,18 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from stereospot.errors import StereoSpotError
-from stereospot.media import plan, sniff
+from stereospot.media import dolby, plan, sniff
 from stereospot.media.limits import Limits
 from stereospot.media.probe import probe
 from stereospot.media.source import FileSource
-from tests.media import reading, sources
+from tests.media import bad_films, reading, sources
 
 CODES = {
     "empty": "EMPTY_INPUT",
@@ -30,6 +31,8 @@ CODES = {
     "cover_only": "NO_VIDEO_STREAM",
     "encrypted": "ENCRYPTED_INPUT",
     "encrypted_mkv": "ENCRYPTED_INPUT",
+    "dolby_vision_5_mp4": "DOLBY_VISION_ONLY",
+    "dolby_vision_5_mkv": "DOLBY_VISION_ONLY",
     "moov_missing": "TRUNCATED_INPUT",
     "moov_cut": "TRUNCATED_INPUT",
     "header_cut_mkv": "TRUNCATED_INPUT",
@@ -57,6 +60,23 @@ def test_each_has_its_code(name: str) -> None:
     assert failure.code == CODES[name], failure
     assert failure.advice
     assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize(("profile", "compatibility"), [(8, 1), (8, 4), (7, 6), (10, 1)])
+@pytest.mark.parametrize("make", [bad_films.dolby_mp4, bad_films.dolby_mkv])
+def test_dolby_vision_with_a_base_layer_is_welcome(
+    make: Callable[[Path, int, int], None], profile: int, compatibility: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "film"
+    make(path, profile, compatibility)
+    source = FileSource(path)
+    try:
+        read = source.read_at
+        assert not dolby.has_no_base_layer(read, source.size, sniff.family(read))
+        make(path, 5, 0)
+        assert dolby.has_no_base_layer(read, source.size, sniff.family(read))
+    finally:
+        source.close()
 
 
 @pytest.mark.parametrize("content", ["text_named_mp4", "playlist_named_mp4", "concat_named_mp4"])

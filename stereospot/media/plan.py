@@ -47,6 +47,7 @@ FIRST_SECONDS = (1.0, 1.0, 2.0)
 SLACK = 0.2
 """How much of its length a segment may be shorter or longer to end at a keyframe."""
 PTS_SYNTHESISED = "PTS_SYNTHESISED"
+FEW_PLAYERS = "FEW_PLAYERS"
 
 
 # ---- the head -----------------------------------------------------------------------------------------------------
@@ -79,6 +80,8 @@ def head(
     width, height = output[0] + output[0] % 2, output[1] + output[1] % 2
     colour = _sdr(info.video.colour) if options.tone_map and info.video.colour.is_hdr else info.video.colour
     decoded = info.video.pixel_format if options.tone_map and info.video.colour.is_hdr else pixel_format
+    if options.codec is None and (warning := _few_players(codec, pixel_format)) is not None:
+        info = info.model_copy(update={"warnings": (*info.warnings, warning)})
     target = options.segment_seconds or DEFAULT_SECONDS
     return Plan(
         job_id=job_id,
@@ -150,7 +153,7 @@ def synthesised(plan: Plan, reason: Untrusted) -> Plan:
 
 
 def _codec(info: SourceInfo, options: Options) -> Codec:
-    """x264 plays everywhere; HDR needs 10 bit, which browsers play as AV1."""
+    """x264 plays everywhere, in 8 bit and 4:2:0 (`_few_players`); HDR needs 10 bit, which browsers play as AV1."""
     if options.tone_map or not info.video.colour.is_hdr:
         return options.codec or Codec.X264
     codec = options.codec or Codec.SVTAV1
@@ -168,6 +171,18 @@ def _encoded_format(info: SourceInfo, codec: Codec, *, tone_map: bool) -> PixelF
     if codec is Codec.NVENC_H264:
         return "yuv420p"
     return "yuv420p10le" if deep else "yuv420p"
+
+
+def _few_players(codec: Codec, pixel_format: PixelFormat) -> str | None:
+    """The warning for a film whose format nobody asked for and that few players know."""
+    if codec is not Codec.X264 or pixel_format == "yuv420p":
+        return None
+    bits, chroma = (10 if pixel_format.endswith("10le") else 8), ":".join(pixel_format[3:6])
+    profile = {"4:2:2": "High 4:2:2", "4:4:4": "High 4:4:4"}.get(chroma, "High 10")
+    return (
+        f"{FEW_PLAYERS}: the film keeps its source's {bits} bits and {chroma} as H.264 {profile}, which most headsets, "
+        "televisions and phones do not play; the codec svtav1 makes a film of 4:2:0 that more of them play"
+    )
 
 
 def _shallow(pixel_format: PixelFormat) -> PixelFormat:

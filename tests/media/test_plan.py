@@ -125,6 +125,25 @@ def test_sdr_becomes_x264_in_its_own_pixel_format() -> None:
         assert made.encode.pixel_format == made.decode.pixel_format == form
 
 
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("yuv420p", None),
+        ("yuv420p10le", "10 bits and 4:2:0 as H.264 High 10,"),
+        ("yuv422p", "8 bits and 4:2:2 as H.264 High 4:2:2,"),
+        ("yuv444p10le", "10 bits and 4:4:4 as H.264 High 4:4:4,"),
+    ],
+)
+def test_what_few_players_know_is_said_where_nobody_asked_for_it(form: str, said: str | None) -> None:
+    warnings = head(info_of(pixel_format=form)).source.warnings
+    assert [text.partition(":")[0] for text in warnings] == ([plan.FEW_PLAYERS] if said else [])
+    assert said is None or said in warnings[0]
+    for codec in ("x264", "x265", "svtav1"):
+        assert head(info_of(pixel_format=form), codec=codec).source.warnings == ()
+    assert head(info_of(pixel_format="yuv420p10le", colour=HDR)).source.warnings == ()
+    assert head(info_of(pixel_format="yuv420p10le", colour=HDR), tone_map=True).source.warnings == ()
+
+
 def test_hdr_becomes_av1_in_ten_bit() -> None:
     made = head(info_of(pixel_format="yuv422p10le", colour=HDR))
     assert (made.encode.codec, made.encode.pixel_format) == (Codec.SVTAV1, "yuv420p10le")

@@ -12,7 +12,7 @@ import av.error
 
 from stereospot.media.carried import Sink, name_of
 from stereospot.media.film import Edit, Track
-from stereospot.media.subtitles import Cue, plain_text
+from stereospot.media.subtitles import Cue, in_turn, plain_text
 
 
 class Text:
@@ -51,12 +51,12 @@ class Text:
         except (av.error.FFmpegError, ValueError):
             return
         if text:
-            self._cues.append(Cue(_ms(start), _ms(end), struct.pack(">H", len(text[:65535])) + text[:65535]))
+            self._cues.append(Cue(_ms(start), _ms(end), text))
 
     def finish(self, sink: Sink) -> Edit | None:
         if not self._cues:
             return None
-        for duration, data in _without_holes(sorted(self._cues, key=lambda cue: (cue.start, cue.end))):
+        for duration, data in _without_holes(self._samples()):
             if not self.heads and len(data) > 2:
                 head = av.Packet(data)
                 head.pts = head.dts = 0
@@ -67,6 +67,12 @@ class Text:
             self.track.add(len(data), duration)
             sink(self.track, data, 1)
         return Edit(0, 0, self.track.duration)
+
+    def _samples(self) -> list[Cue]:
+        """The cues in order, as samples: those of an mp4 as they are."""
+        if self._raw:
+            return sorted(self._cues, key=lambda cue: (cue.start, cue.end))
+        return [Cue(cue.start, cue.end, _sample(cue.data)) for cue in in_turn(self._cues)]
 
 
 _ASS_HEADER = (
@@ -81,6 +87,10 @@ _ASS_HEADER = (
 
 def _ms(seconds: Fraction) -> int:
     return max(0, round(seconds * Text.TIMESCALE))
+
+
+def _sample(text: bytes) -> bytes:
+    return struct.pack(">H", len(text[:65535])) + text[:65535]
 
 
 def _without_holes(cues: list[Cue]) -> Iterator[tuple[int, bytes]]:

@@ -8,9 +8,10 @@ plane.
 from __future__ import annotations
 
 import html
+import itertools
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,13 @@ from stereospot.options import Layout
 
 TEXT_CODECS = frozenset(("mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"))
 
-_OVERRIDES = re.compile(r"\{[^}]*\}")
+_OVERRIDES = re.compile(r"(\{[^}]*\})")
+_DRAWING = re.compile(r"\\p\s*\(?\s*(\d+)")
+"""`\\p1` and more in an override: what follows, up to `\\p0`, is a shape's outline and no text."""
 _TAGS = re.compile(r"</?[A-Za-z][^>]*>")
+
+_AT_ONCE = 32
+"""Texts that are said at once at most: more cannot be read, and a file that means harm has thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,42 @@ def plain_text(packet: Any) -> str:
 def _dialogue(ass: bytes) -> str:
     """The text field of an ASS event as libavcodec gives it: eight fields before it."""
     text = ass.decode(errors="replace").split(",", 8)[-1]
-    text = _TAGS.sub("", _OVERRIDES.sub("", text))
+    text = _TAGS.sub("", "".join(_spoken(text)))
     return text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ").strip()
+
+
+def _spoken(text: str) -> Iterator[str]:
+    """The text between the overrides, but for what is drawn."""
+    drawn = False
+    for number, part in enumerate(_OVERRIDES.split(text)):
+        if number % 2:
+            scales = _DRAWING.findall(part)
+            drawn = int(scales[-1]) > 0 if scales else drawn
+        elif not drawn:
+            yield part
+
+
+def in_turn(cues: Iterable[Cue]) -> Iterator[Cue]:
+    """The same words with one cue at any time: where several are to be read at once, one with the texts of all.
+
+    Cues are cut wherever another begins or ends meanwhile; texts are joined by newlines in the order of their starts,
+    then of their ends, then as given. A text that is there several times at once (a line and its shadow) is said once.
+    A cue that overlaps no other comes out as it is. Of more than `_AT_ONCE` at a time the first are said.
+    """
+    rest = sorted((cue for cue in cues if cue.start < cue.end), key=lambda cue: (cue.start, cue.end))
+    leaving = sorted(range(len(rest)), key=lambda place: rest[place].end)
+    active: dict[int, Cue] = {}
+    begun = left = 0
+    for now, after in itertools.pairwise(sorted({time for cue in rest for time in (cue.start, cue.end)})):
+        while begun < len(rest) and rest[begun].start == now:
+            active[begun] = rest[begun]
+            begun += 1
+        while rest[leaving[left]].end == now:
+            del active[leaving[left]]
+            left += 1
+        if active:
+            texts = dict.fromkeys(cue.data for cue in itertools.islice(active.values(), _AT_ONCE))
+            yield Cue(now, after, b"\n".join(texts))
 
 
 def read(
@@ -124,7 +164,7 @@ def ass(cues: Sequence[Cue], layout: Layout, width: int, height: int) -> str:
         f"{max(1, size // 16)},0,2,0,0,0,1",
         "", "[Events]", "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text",
     ]  # fmt: skip
-    for cue in cues:
+    for cue in in_turn(cues):
         text = cue.text.replace("\\", "\\\\").replace("{", "(").replace("}", ")").replace("\n", "\\N")
         for x, bottom in eyes:
             place = f"{{\\an2\\pos({x},{bottom - margin})}}"

@@ -181,6 +181,18 @@ def test_other_text_subtitles(subtitles: str, tmp_path: Path) -> None:
         assert cues(tmp_path / "film") == [(n * 1000 + 100, 800, f"Cue {n}") for n in range(3)]
 
 
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_subtitles_that_overlap(container: Container, tmp_path: Path) -> None:
+    """A text of such a film stands alone: where a sign comes up during a line, both are in it."""
+    path, out = tmp_path / "source.mkv", tmp_path / "film"
+    said = ((500, 2500, "A line"), (1000, 1500, "SIGN"), (2600, 2900, "Both A"), (2600, 2900, "Both B"))
+    sources.write(sources.Film(".mkv", frames=72, subtitles="ass", cues=said), path)
+    films.job(path, container).assemble(out)
+    assert cues(out) == [
+        (500, 500, "A line"), (1000, 500, "A line\\NSIGN"), (1500, 1000, "A line"), (2600, 300, "Both A\\NBoth B"),
+    ]  # fmt: skip
+
+
 def test_attachments_in_matroska(tmp_path: Path) -> None:
     path = tmp_path / "source.mkv"
     with av.open(str(sources.path_of("vfr_mkv")), "r") as source, av.open(str(path), "w") as output:

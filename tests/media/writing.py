@@ -92,6 +92,8 @@ class Film:
     stream_format: str | None = None
     audio: tuple[Audio, ...] = ()
     subtitles: str | None = None
+    cues: tuple[tuple[int, int, str], ...] = ()
+    """start, end in milliseconds and text of each subtitle; by default one a second"""
     chapters: bool = False
     tags: dict[str, str] = field(default_factory=dict)
     rotation: int | None = None
@@ -178,7 +180,7 @@ def write(film: Film, path: Path) -> None:
         for track, spec in zip(tracks, film.audio, strict=True):
             packets += sound(track, spec, film.seconds)
         if text is not None:
-            packets += _cues(text, film.subtitles or "", film.seconds)
+            packets += _cues(text, film)
         packets.sort(key=_seconds)
         for packet in packets:
             output.mux(packet)
@@ -205,18 +207,19 @@ def sound(stream: Any, spec: Audio, seconds: float) -> Iterable[Any]:
     yield from stream.encode(None)
 
 
-def _cues(stream: Any, codec: str, seconds: float) -> Iterable[Any]:
-    for number in range(int(seconds)):
-        text = f"Cue {number}".encode()
-        if codec == "mov_text":
+def _cues(stream: Any, film: Film) -> Iterable[Any]:
+    usual = tuple((number * 1000 + 100, number * 1000 + 900, f"Cue {number}") for number in range(int(film.seconds)))
+    for number, (start, end, words) in enumerate(film.cues or usual):
+        text = words.encode()
+        if film.subtitles == "mov_text":
             text = struct.pack(">H", len(text)) + text
-        if codec == "ass":
-            text = f"{number},0,Default,,0,0,0,,Cue {number}".encode()
+        if film.subtitles == "ass":
+            text = f"{number},0,Default,,0,0,0,,{words}".encode()
         packet = av.Packet(text)
         packet.stream = stream
         packet.time_base = Fraction(1, 1000)
-        packet.pts = packet.dts = number * 1000 + 100
-        packet.duration = 800
+        packet.pts = packet.dts = start
+        packet.duration = end - start
         yield packet
 
 

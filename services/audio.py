@@ -26,7 +26,7 @@ from stereospot import crash, errors, keys, log, records
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media import audio as cutting
-from stereospot.media import subtitles
+from stereospot.media import clocks, subtitles
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
 from stereospot.media.source import Source
@@ -210,7 +210,10 @@ class Audio:
         """Store each text track as WebVTT for the page's player, and as ASS with every cue once for each eye."""
         if all(track.bitmap for track in head.source.subtitles):
             return
-        found = await self._threads.run(subtitles.read, source, head.source, limits=self._limits, stop=stop)
+        origin = clocks.origin_seconds(head)
+        found = await self._threads.run(
+            subtitles.read, source, head.source, origin=origin, limits=self._limits, stop=stop
+        )
         width, height = head.encode.width, head.encode.height
         for track, cues in found.items():
             sidecars = {

@@ -16,7 +16,7 @@ from services.context import Context
 from services.plans import Plans
 from stereospot import errors
 from stereospot.jobs import Job
-from stereospot.media import naming, signalling, subtitles
+from stereospot.media import clocks, naming, signalling, subtitles
 from stereospot.media.limits import Limits
 from stereospot.storage import files
 
@@ -43,7 +43,10 @@ async def _written(context: Context, job: Job, target: Path, overwrite: bool) ->
         return []
     source = await sources.open_source(context.store, job.source)
     try:
-        found = await asyncio.to_thread(subtitles.read, source, head.source, limits=Limits.of(context.settings))
+        limits = Limits.of(context.settings)
+        found = await asyncio.to_thread(
+            subtitles.read, source, head.source, origin=clocks.origin_seconds(head), limits=limits
+        )
     finally:
         await asyncio.to_thread(source.close)
     encode = head.encode

@@ -18,6 +18,7 @@ from services.gateway.state import Gateway, Given
 from stereospot import keys, records
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
+from stereospot.media import clocks
 from stereospot.media.model import Plan
 
 
@@ -39,7 +40,10 @@ async def tracks(
     sounds = await _sounds(gateway, job, plan)
     texts = sum(not track.bitmap for track in plan.source.subtitles)
     missing = len(subtitles) < texts or len(sounds) < len(plan.source.audio) > 1
-    chapters = [{"title": item.title, "start_seconds": item.start_seconds} for item in plan.source.chapters]
+    origin = float(clocks.origin_seconds(plan))
+    chapters = [
+        {"title": item.title, "start_seconds": max(0.0, item.start_seconds - origin)} for item in plan.source.chapters
+    ]
     body = {"subtitles": subtitles, "chapters": chapters, "sounds": sounds, "more": missing and is_coming}
     return Response(body, headers=NO_STORE)
 

@@ -27,13 +27,10 @@ from pydantic import BaseModel, ConfigDict
 
 from stereospot import errors
 from stereospot.jail import Jail
-from stereospot.media import boxes, signalling
+from stereospot.media import boxes, clocks, signalling
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal
 from stereospot.media.source import FileSource, Source
-
-LATEST_START_SECONDS = 24 * 3600
-"""A film that starts later than this (clocks counted from 1970) is moved to its own beginning."""
 
 _FILE_BYTES = 1 << 44
 _KEPT_CODES = frozenset(
@@ -96,7 +93,7 @@ def _assemble(
 ) -> FilmReport:
     origin = _origin(plan, total)
     checked = Checked(plan, total, fragments)
-    warnings = list(_warnings(plan, total, origin))
+    warnings = list(_warnings(plan, origin))
     with out.open("w+b") as file:
         request = _request(plan, total, origin, limits)
         answer: dict[str, Any] = {}
@@ -135,18 +132,20 @@ def _assemble(
 
 
 def _origin(plan: Plan, total: PlanTotal) -> int:
-    """The PTS that becomes 0 in the film: 0 itself, unless the format cannot hold what lies before or so far behind."""
-    if plan.container != "mkv" and total.first_pts < 0:
-        return total.first_pts
-    seconds = total.first_pts * plan.encode.time_base
-    return total.first_pts if abs(seconds) > LATEST_START_SECONDS else 0
+    """The PTS that becomes 0 in the film; never one behind its first frame, should that be another than was probed."""
+    origin = clocks.origin(plan)
+    keeps = plan.container == "mkv" and not origin  # Matroska may begin before 0
+    return origin if keeps else min(origin, total.first_pts)
 
 
-def _warnings(plan: Plan, total: PlanTotal, origin: int) -> Iterator[str]:
+def _warnings(plan: Plan, origin: int) -> Iterator[str]:
     time_base = plan.encode.time_base
     if origin:
         moved = float(-origin * time_base)
-        yield f"All times were moved by {moved:.6f} s, since the container cannot hold the source's start."
+        why = "the container cannot hold the source's start"
+        if clocks.runs(plan):
+            why = "the source's clock ran before its first picture"
+        yield f"All times were moved by {moved:.6f} s, since {why}."
     if plan.container == "mkv" and (1000 * time_base).denominator != 1:
         yield "Matroska counts milliseconds: frames were moved by up to 0.5 ms. Choose mp4 for exact times."
     if plan.container != "mkv":

@@ -335,13 +335,14 @@ def _matroska(source: Any, supply: Supply, init: bytes, file: BinaryIO, request:
         if stream.type == "attachment"
     ]
     timescale = boxes.timescale(init)
+    origin = request["origin"] * Fraction(request["time_base"])
     warnings: list[str] = []
     packets = _packets(source, streams, warnings)
     peeked, heads = _peek(packets, streams) if "mov" in source.format.name else ([], {})
     made = Matroska(
-        file, init, supply.media, streams, heads, stereo_mode=request["stereo_mode"],
+        file, init, supply.media, streams, heads, origin=origin, stereo_mode=request["stereo_mode"],
         tags=skeleton.kept_tags(source.metadata), video_tags=_video_tags(source, request),
-        chapters=_chapters(source, Fraction(0)), attachments=attachments,
+        chapters=_chapters(source, origin), attachments=attachments,
         index_bytes=min(1 << 22, 4096 + 64 * math.ceil(request["seconds"])),
     )  # fmt: skip
     ticks = _ticks(streams)

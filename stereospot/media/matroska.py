@@ -35,6 +35,7 @@ class Matroska:
         streams: Sequence[Any],
         heads: dict[int, list[Any]],
         *,
+        origin: Fraction,
         stereo_mode: str | None,
         tags: dict[str, str],
         video_tags: dict[str, str],
@@ -42,8 +43,10 @@ class Matroska:
         attachments: Sequence[tuple[str, str, bytes]],
         index_bytes: int,
     ) -> None:
+        """origin: the source's second that becomes 0; what is heard before it is left out of a film that is moved."""
         self.warnings: list[str] = []
         self._time_base = Fraction(1, boxes.timescale(init))
+        self._origin = origin
         options = {
             "avoid_negative_ts": "disabled",
             "fflags": "+bitexact",
@@ -95,7 +98,7 @@ class Matroska:
     def _add_lossless(self, stream: Any) -> bool:
         """Matroska lacks a few codecs of telephones and games: FLAC of what their decoders give, if there are any."""
         context = stream.codec_context
-        one = Lossless(stream, Fraction(0), pcm=False)
+        one = Lossless(stream, self._origin, pcm=False)
         try:
             context.open(strict=False)
             one.settle(context.format.name, context.layout, context.sample_rate)
@@ -110,10 +113,13 @@ class Matroska:
         return True
 
     def _flac(self, one: Lossless, data: bytes, duration: int) -> None:
+        start = one.start + one.track.duration - duration
+        if self._origin and start < 0:
+            return
         target = self._targets[one.stream.index]
         made = av.Packet(data)
         made.time_base = Fraction(1, one.track.timescale)
-        made.pts = made.dts = one.start + one.track.duration - duration
+        made.pts = made.dts = start
         made.duration = duration
         made.is_keyframe = True
         made.stream = target
@@ -121,10 +127,11 @@ class Matroska:
 
     def video(self, media: bytes) -> None:
         """Append the frames of one fragment."""
+        origin = round(self._origin / self._time_base)
         for sample in boxes.read_fragment(media):
             packet = av.Packet(media[sample.position : sample.position + sample.size])
             packet.time_base = self._time_base
-            packet.pts = packet.dts = sample.time + sample.offset
+            packet.pts = packet.dts = sample.time + sample.offset - origin
             packet.duration = sample.duration
             packet.is_keyframe = sample.key
             packet.stream = self._video
@@ -135,6 +142,8 @@ class Matroska:
         target = self._targets.get(packet.stream.index)
         if target is None or (packet.is_discard and packet.pts is not None and packet.pts > 0):
             return
+        if packet.stream.index not in self._lossless and not self._moved(packet):
+            return
         if packet.stream.index in self._converted:
             for text in self._plain(packet):
                 text.stream = target
@@ -144,14 +153,28 @@ class Matroska:
         if one is not None:
             one.take(packet, self._sink(one))
             return
-        if packet.pts is None:
-            packet.pts = packet.dts
         self._ordered(packet)
         packet.stream = target
         try:
             self._output.mux(packet)
         except (av.error.ArgumentError, av.error.InvalidDataError):
             self._refused += 1
+
+    def _moved(self, packet: Any) -> bool:
+        """Give a packet its time in the film; False if a film that is moved begins after it."""
+        if packet.pts is None:
+            packet.pts = packet.dts
+        if not self._origin or packet.pts is None:
+            return True
+        packet.pts -= round(self._origin / packet.time_base)
+        if packet.pts >= 0:
+            return True
+        end = packet.pts + (packet.duration or 0)
+        if packet.stream.type != "subtitle" or (packet.duration and end <= 0):
+            return False
+        # What is to be read already is read from the first frame on; pictures of text last until the next.
+        packet.pts, packet.duration = 0, max(0, end)
+        return True
 
     def _ordered(self, packet: Any) -> None:
         """Sound and text are decoded in the order in which they are shown; damaged sources say otherwise."""

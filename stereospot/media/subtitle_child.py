@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -16,7 +17,8 @@ _BATCH = 1000
 
 
 def read(cell: Cell, request: dict[str, Any]) -> None:
-    """Task: sends {stream, cues: [[start, end, text], …]}, times in milliseconds."""
+    """Task: sends {stream, cues: [[start, end, text], …]}, times in milliseconds from the origin on."""
+    origin = Fraction(request["origin"])
     wanted = set(request["subtitles"])
     held: dict[int, list[tuple[int, int, str]]] = {index: [] for index in wanted}
     with opened(cell.source, request) as container:
@@ -31,7 +33,7 @@ def read(cell: Cell, request: dict[str, Any]) -> None:
         try:
             for packet in container.demux(streams) if streams else ():
                 if packet.size and packet.pts is not None:
-                    _add(cell, held, packet)
+                    _add(cell, held, packet, origin)
         except av.error.FFmpegError:
             pass  # what came before the damage is worth having
     for index, cues in held.items():
@@ -39,12 +41,12 @@ def read(cell: Cell, request: dict[str, Any]) -> None:
             cell.send({"stream": index, "cues": cues})
 
 
-def _add(cell: Cell, held: dict[int, list[tuple[int, int, str]]], packet: Any) -> None:
+def _add(cell: Cell, held: dict[int, list[tuple[int, int, str]]], packet: Any, origin: Fraction) -> None:
     try:
         text = plain_text(packet)
     except av.error.FFmpegError:
         return
-    start = packet.pts * packet.time_base
+    start = packet.pts * packet.time_base - origin
     end = start + (packet.duration or 0) * packet.time_base
     cues = held[packet.stream.index]
     if text:

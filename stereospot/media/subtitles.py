@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from stereospot import errors
@@ -95,18 +96,24 @@ def in_turn(cues: Iterable[Cue]) -> Iterator[Cue]:
 
 
 def read(
-    source: Source, info: SourceInfo, *, limits: Limits | None = None, stop: threading.Event | None = None
+    source: Source,
+    info: SourceInfo,
+    *,
+    origin: Fraction = Fraction(0),
+    limits: Limits | None = None,
+    stop: threading.Event | None = None,
 ) -> dict[int, list[Cue]]:
     """The cues of every text track, by the track's place among the source's subtitles; one pass, blocking.
 
-    Tracks of pictures and tracks without a cue are left out. Times are the source's own, as in the film and the
-    playlists. Raises what the source raises, CANCELLED, DECODER_CRASHED, DECODE_STALLED, CORRUPT_INPUT.
+    origin: the source's second that is 0 in the film (`clocks`); times are the film's.
+    Tracks of pictures and tracks without a cue are left out. Raises what the source raises, CANCELLED, DECODER_CRASHED,
+    DECODE_STALLED, CORRUPT_INPUT.
     """
     text = {track.stream_index: place for place, track in enumerate(info.subtitles) if not track.bitmap}
     if not text:
         return {}
     limits = limits or Limits()
-    request = limits.request() | {"subtitles": sorted(text)}
+    request = limits.request() | {"subtitles": sorted(text), "origin": str(origin)}
     found: dict[int, list[Cue]] = {}
     with Jail(
         "stereospot.media.subtitle_child:read", request, sources=[source], limits=limits.jail(), stop=stop

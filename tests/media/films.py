@@ -69,7 +69,7 @@ def job(
         pts = [frame.pts for frame in source.decode(stream) if frame.pts is not None]
         time_base = stream.time_base or Fraction(1, 90000)
         rate = stream.average_rate or Fraction(24)
-        info = _info(source, path, stream.index, time_base, rate)
+        info = _info(source, path, stream.index, time_base, rate, pts[0])
     encode = EncodeSpec(
         codec=codec, pixel_format="yuv420p", width=WIDTH, height=HEIGHT, time_base=time_base, rate=rate, crf=0,
         preset="ultrafast", layout=layout, threads=1,
@@ -99,7 +99,7 @@ def job(
     return Job(path, plan, total, init, fragments, pts)
 
 
-def _info(source: Any, path: Path, index: int, time_base: Fraction, rate: Fraction) -> SourceInfo:
+def _info(source: Any, path: Path, index: int, time_base: Fraction, rate: Fraction, first: int) -> SourceInfo:
     audio = tuple(
         AudioTrack(
             stream_index=stream.index, codec=stream.codec_context.codec.canonical_name,
@@ -118,9 +118,10 @@ def _info(source: Any, path: Path, index: int, time_base: Fraction, rate: Fracti
     video = VideoTrack(
         stream_index=index, codec="any", width=WIDTH, height=HEIGHT, coded_width=WIDTH, coded_height=HEIGHT,
         pixel_format="yuv420p", source_pixel_format="yuv420p", time_base=time_base, average_rate=rate,
+        first_pts=first,
     )  # fmt: skip
     return SourceInfo(
-        container="any",
+        container=source.format.name,
         size_bytes=path.stat().st_size,
         duration_seconds=None,
         video=video,

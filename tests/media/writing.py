@@ -154,17 +154,18 @@ def write(film: Film, path: Path) -> None:
             cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"  # type: ignore[union-attr]
             cover.disposition = av.stream.Disposition.attached_pic
         if film.chapters:
-            half = int(film.seconds * 500)
+            begin, half = int((film.pts or [0])[0] * time_base * 1000), int(film.seconds * 500)
+            spans = (("One", begin, begin + half), ("Two", begin + half, begin + 2 * half))
             output.set_chapters(
                 [
-                    {"id": 1, "start": 0, "end": half, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}},
                     {
-                        "id": 2,
-                        "start": half,
-                        "end": 2 * half,
+                        "id": number,
+                        "start": start,
+                        "end": end,
                         "time_base": Fraction(1, 1000),
-                        "metadata": {"title": "Two"},
-                    },
+                        "metadata": {"title": name},
+                    }
+                    for number, (name, start, end) in enumerate(spans, 1)
                 ]
             )
         output.start_encoding()

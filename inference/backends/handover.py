@@ -157,7 +157,14 @@ def received(path: Path, handover: Handover, *, limits: Limits) -> tuple[SourceI
         raise errors.error("INVALID_REQUEST", f"The video counts in {video.time_base}, the plan in {wanted.time_base}.")
     decode = decode_spec(info)
     encode = plan.encode.model_copy(
-        update={"codec": Codec.X264, "crf": 0, "preset": "ultrafast", "time_base": video.time_base, "level": None}
+        update={
+            "codec": Codec.X264,
+            "crf": 0,
+            "preset": "ultrafast",
+            "time_base": video.time_base,
+            "level": None,
+            "origin": 0,
+        }
     )
     found = plan.model_copy(update={"source": info, "decode": decode, "encode": encode})
     return info, found, rescaled(handover.segment, ticks.numerator)

@@ -165,6 +165,7 @@ def _request(plan: Plan, total: PlanTotal, origin: int, limits: Limits) -> dict[
         "stereo_mode": None if packing is None else packing.stereo_mode,
         "time_base": str(plan.encode.time_base),
         "origin": origin,
+        "zero": plan.encode.origin,
         "first_pts": total.first_pts,
         "frames": total.frames,
         "segments": total.segments,
@@ -220,6 +221,7 @@ class Checked(Iterator[bytes]):
         self._fragments = iter(fragments)
         self._total = total
         self._numerator = plan.encode.time_base.numerator
+        self._zero = plan.encode.origin
         self._end: int | None = None
 
     @property
@@ -232,7 +234,8 @@ class Checked(Iterator[bytes]):
         if not samples:
             raise errors.error("VERIFICATION_FAILED", f"The fragment after frame {self.frames} holds no frame.")
         for sample in samples:
-            pts, rest = divmod(sample.time + sample.offset, self._numerator)
+            time, rest = divmod(sample.time + sample.offset, self._numerator)
+            pts = time + self._zero
             if rest or (self.times and pts <= self.times[-1]):
                 raise errors.error("VERIFICATION_FAILED", f"Frame {self.frames} has the time {pts}, which is wrong.")
             self.times.append(pts)

@@ -3,8 +3,8 @@
     source --child: demuxed once, AAC passed on, all else encoded--> AudioChunk… : per track an init, then 0, 1, 2, …
 
 Every track becomes one unbroken run of AAC frames over the whole film, silence where the source has none, so that every
-segment has a chunk of every track and a player never waits for sound that does not exist. `tfdt` is the source's own
-time. The film itself takes its sound from the source (`assemble`), not from here.
+segment has a chunk of every track and a player never waits for sound that does not exist. `tfdt` counts as that of the
+pictures does. The film itself takes its sound from the source (`assemble`), not from here.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def cut(
         "time_base": str(plan.encode.time_base),
         "video": info.video.stream_index,
         "origin": segments[0].start if origin is None else origin,
+        "zero": plan.encode.origin,
         **_ranges(segments),
     }
     following = [-1 if origin in (None, segments[0].start) else 0] * len(info.audio)

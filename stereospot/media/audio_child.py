@@ -133,6 +133,8 @@ class Ranges:
         self._add(request)
         self.origin = request["origin"] * self._time_base
         """Where the film begins."""
+        self.zero = request["zero"] * self._time_base
+        """The source's second that is 0 in the chunks."""
 
     @property
     def leaps(self) -> bool:
@@ -222,8 +224,9 @@ class Cutting:
 
     def _chunk(self) -> bytes:
         track = self.track
+        anchor = track.anchor - round(self._ranges.zero * track.rate)
         samples = [
-            boxes.Sample(max(0, track.anchor + place * track.size), 0, track.size, len(frame), key=True)
+            boxes.Sample(max(0, anchor + place * track.size), 0, track.size, len(frame), key=True)
             for place, frame in self._held
         ]
         payload = [frame for _, frame in self._held]

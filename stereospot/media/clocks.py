@@ -1,6 +1,6 @@
 """Where the film's zero lies on its source's clock: one answer for the film, its sound, its chapters and its subtitles.
 
-    the film's time = the source's time - origin
+    the film's time = the source's time - origin;    a fragment's time = the source's time - fragment origin
 
 A film keeps its source's own times, a late start with them. They mean nothing, though, where a sender's clock was
 written down as it ran: a recorded broadcast begins hours behind zero, or just before the clock of 33 bits starts anew.
@@ -9,9 +9,10 @@ Players would show hours of nothing first.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
-from stereospot.media.model import Plan
+from stereospot.media.model import Plan, SourceInfo
 
 RUNNING_CLOCKS = frozenset(("mpegts", "mpeg"))
 """Formats whose times are a sender's clock (ISO/IEC 13818-1): transport streams and program streams."""
@@ -44,3 +45,13 @@ def origin(plan: Plan) -> int:
 def origin_seconds(plan: Plan) -> Fraction:
     """The same in seconds."""
     return origin(plan) * plan.encode.time_base
+
+
+def fragment_origin(info: SourceInfo) -> int:
+    """The PTS that is 0 in the fragments of pictures and sound: 0 itself, but for a film that begins before it.
+
+    `tfdt` holds nothing below 0 (ISO/IEC 14496-12 8.8.12). Then it is a second before the first picture, since the
+    first frame of sound begins somewhat earlier; players begin at the first picture, wherever that lies.
+    """
+    first = info.video.first_pts
+    return first - math.ceil(1 / info.video.time_base) if first < 0 else 0

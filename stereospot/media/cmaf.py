@@ -6,7 +6,7 @@ The init segment is made from the encoder's header alone, before any picture, so
 fragment of a job on every worker with the same build. The media segment is one `moof` + `mdat` that we write ourselves:
 `tfdt` plus the sum of durations is the source's own presentation time (no B-frames, so decode order is presentation
 order), and the last frame's duration reaches exactly to the next segment. The track's timescale is the denominator of
-the source's time base; times are `pts * numerator`.
+the source's time base; times are `(pts - origin) * numerator`, where the origin is 0 but for a film that begins before.
 
 The pixels are our own, so this runs outside the jail. `write` holds the GIL only while it copies rows.
 """
@@ -142,16 +142,18 @@ class FragmentEncoder:
         )
 
     def _media(self, end_pts: int) -> bytes:
-        scale = self.spec.time_base.numerator
-        # Decode times cannot be negative; presentation times of odd sources can: the offset carries the difference.
-        shift = min(0, self._pts[0])
+        scale, origin = self.spec.time_base.numerator, self.spec.origin
+        # Decode times cannot be negative. Where a picture lies before the origin the offset carries the difference.
+        shift = min(0, self._pts[0] - origin)
         ends = [*self._pts[1:], end_pts]
         samples: list[boxes.Sample] = []
         payload: list[bytes] = []
         for (pts, key, packet), end in zip(self._packets, ends, strict=True):
             data = _sample(packet, self.spec.codec)
             payload.append(data)
-            samples.append(boxes.Sample((pts - shift) * scale, shift * scale, (end - pts) * scale, len(data), key))
+            samples.append(
+                boxes.Sample((pts - origin - shift) * scale, shift * scale, (end - pts) * scale, len(data), key)
+            )
         return boxes.write_fragment(samples, payload)
 
 

@@ -50,7 +50,7 @@ def _write(cell: Cell, request: dict[str, Any]) -> None:
     init = cell.receive().blob
     # Leaving the file closes it, which writes what is buffered: that, too, can meet a full disk.
     with os.fdopen(os.dup(cell.outputs[0]), "r+b", buffering=1 << 20) as file, opened(cell.source, request) as source:
-        supply = Supply(cell)
+        supply = Supply(cell, request["zero"] * Fraction(request["time_base"]).numerator)
         if request["container"] == "matroska":
             answer = _matroska(source, supply, init, file, request)
         else:
@@ -62,11 +62,13 @@ def _write(cell: Cell, request: dict[str, Any]) -> None:
 class Supply:
     """The fragments, one in hand: asked of the parent, which has checked them.
 
-    For mp4 only the first is whole; of the others `media` ends where the payload begins.
+    For mp4 only the first is whole; of the others `media` ends where the payload begins. `zero` is the source's tick
+    that is 0 in them.
     """
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, zero: int) -> None:
         self._cell = cell
+        self.zero = zero
         self.media = b""
         self.samples: list[boxes.Sample] = []
         self.advance()
@@ -87,7 +89,7 @@ class Supply:
 
     def start(self, timescale: int) -> float:
         first = self.samples[0]
-        return (first.time + first.offset) / timescale
+        return (self.zero + first.time + first.offset) / timescale
 
 
 def _packets(source: Any, streams: list[Any], warnings: list[str]) -> Iterator[Any]:
@@ -340,7 +342,7 @@ def _matroska(source: Any, supply: Supply, init: bytes, file: BinaryIO, request:
     packets = _packets(source, streams, warnings)
     peeked, heads = _peek(packets, streams) if "mov" in source.format.name else ([], {})
     made = Matroska(
-        file, init, supply.media, streams, heads, origin=origin, stereo_mode=request["stereo_mode"],
+        file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, stereo_mode=request["stereo_mode"],
         tags=skeleton.kept_tags(source.metadata), video_tags=_video_tags(source, request),
         chapters=_chapters(source, origin), attachments=attachments,
         index_bytes=min(1 << 22, 4096 + 64 * math.ceil(request["seconds"])),

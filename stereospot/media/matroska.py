@@ -36,6 +36,7 @@ class Matroska:
         heads: dict[int, list[Any]],
         *,
         origin: Fraction,
+        zero: int,
         stereo_mode: str | None,
         tags: dict[str, str],
         video_tags: dict[str, str],
@@ -43,10 +44,12 @@ class Matroska:
         attachments: Sequence[tuple[str, str, bytes]],
         index_bytes: int,
     ) -> None:
-        """origin: the source's second that becomes 0; what is heard before it is left out of a film that is moved."""
+        """origin: the source's second that becomes 0; what is heard before it is left out of a film that is moved.
+        zero: the source's tick that is 0 in the fragments."""
         self.warnings: list[str] = []
         self._time_base = Fraction(1, boxes.timescale(init))
         self._origin = origin
+        self._shift = zero - round(origin / self._time_base)
         options = {
             "avoid_negative_ts": "disabled",
             "fflags": "+bitexact",
@@ -127,11 +130,10 @@ class Matroska:
 
     def video(self, media: bytes) -> None:
         """Append the frames of one fragment."""
-        origin = round(self._origin / self._time_base)
         for sample in boxes.read_fragment(media):
             packet = av.Packet(media[sample.position : sample.position + sample.size])
             packet.time_base = self._time_base
-            packet.pts = packet.dts = sample.time + sample.offset - origin
+            packet.pts = packet.dts = sample.time + sample.offset + self._shift
             packet.duration = sample.duration
             packet.is_keyframe = sample.key
             packet.stream = self._video

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from stereospot.errors import error
-from stereospot.media import levels
+from stereospot.media import clocks, levels
 from stereospot.media.model import (
     Bars,
     Colour,
@@ -114,6 +114,7 @@ def head(
             threads=threads,
             colour=colour,
             layout=options.layout,
+            origin=clocks.fragment_origin(info),
         ),
         container=options.container,
         target_seconds=max(target, *FIRST_SECONDS) * (1 + SLACK),

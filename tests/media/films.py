@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from stereospot.media import cmaf
+from stereospot.media import clocks, cmaf
 from stereospot.media.assemble import FilmReport, assemble
 from stereospot.media.model import (
     AudioTrack,
@@ -72,7 +72,7 @@ def job(
         info = _info(source, path, stream.index, time_base, rate, pts[0])
     encode = EncodeSpec(
         codec=codec, pixel_format="yuv420p", width=WIDTH, height=HEIGHT, time_base=time_base, rate=rate, crf=0,
-        preset="ultrafast", layout=layout, threads=1,
+        preset="ultrafast", layout=layout, threads=1, origin=clocks.fragment_origin(info),
     )  # fmt: skip
     last = pts[-1] - pts[-2] if len(pts) > 1 else max(1, round(1 / rate / time_base))
     end = pts[-1] + last

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
 
-from stereospot.media import clocks, subtitles
+from stereospot.media import audio, boxes, clocks, subtitles
+from stereospot.media.model import Segment
 from stereospot.media.source import FileSource
 from stereospot.options import Container
 from tests.media import films, sources
@@ -41,6 +43,36 @@ def test_a_broadcast_begins_with_its_first_picture(seconds: int, container: Cont
     with av.open(str(out), "r") as film:
         assert film.duration is not None
         assert 1.9 < film.duration / av.time_base < 2.1
+
+
+@pytest.mark.parametrize("container", films.CONTAINERS)
+def test_a_clock_that_starts_anew_during_the_film(container: Container, tmp_path: Path) -> None:
+    """33 bits of 90 kHz end a second after the first picture, so libavformat counts from below 0. `tfdt` cannot."""
+    out = tmp_path / "film"
+    job = films.job(broadcast(tmp_path / "source.ts", (1 << 33) // 90_000 - 1), container)
+    assert job.pts[0] < 0
+    pictures = [sample for media in job.fragments for sample in boxes.read_fragment(media)]
+    assert all(sample.offset == 0 for sample in pictures)
+    assert [sample.time - pictures[0].time for sample in pictures] == [pts - job.pts[0] for pts in job.pts]
+    sound = [boxes.read_fragment(chunk.data)[0].time / 48_000 for chunk in _cut(job) if chunk.index is not None]
+    assert len(sound) == len(job.fragments)
+    for media, time in zip(job.fragments, sound, strict=True):
+        assert abs(boxes.read_fragment(media)[0].time / 90_000 - time) < 1024 / 48_000
+    job.assemble(out)
+    assert [pts * base for pts, base, _ in films.frames(out)] == [Fraction(number, 25) for number in range(FRAMES)]
+
+
+def _cut(job: films.Job) -> list[audio.AudioChunk]:
+    starts = [*job.pts[::24], job.total.end_pts]
+    wanted = [
+        Segment(index=index, start=start, end=None, frames=1, last=start, duration=end - start)
+        for index, (start, end) in enumerate(itertools.pairwise(starts))
+    ]
+    source = FileSource(job.path)
+    try:
+        return list(audio.cut(source, job.plan.source, job.plan, [wanted]))
+    finally:
+        source.close()
 
 
 @pytest.mark.parametrize("container", films.CONTAINERS)

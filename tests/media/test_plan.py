@@ -44,6 +44,15 @@ def cut(
     return found + rest, total
 
 
+@pytest.mark.parametrize(("first", "origin"), [(0, 0), (1400, 0), (50_000_000, 0), (-40, -1040), (-5000, -6000)])
+def test_fragments_of_a_film_that_begins_before_0_have_times_of_0_and_more(first: int, origin: int) -> None:
+    made = plan.head(
+        info_of(first_pts=first), Options(), job_id="j", generation=1, source_key="k", engine="flat", divergence=1.0,
+        output=(1920, 1080, Fraction(1)), created_at=0,
+    )  # fmt: skip
+    assert made.encode.origin == origin
+
+
 @given(
     gaps=st.lists(st.integers(1, 3000), min_size=0, max_size=200),
     keyed=st.integers(1, 60),

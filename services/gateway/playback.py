@@ -96,6 +96,7 @@ class Player:
     shortcut: Shortcut
     _codecs: OrderedDict[str, str] = field(default_factory=OrderedDict[str, str])
     _texts: OrderedDict[tuple[Any, ...], bytes] = field(default_factory=OrderedDict[tuple[Any, ...], bytes])
+    _targets: OrderedDict[tuple[Any, ...], float] = field(default_factory=OrderedDict[tuple[Any, ...], float])
 
     def remember(self, request: Request[Any, Any, Any], token: str, shown: Showing, body: bytes) -> None:
         """Have the next one who asks this sent the same, while it is true."""
@@ -150,6 +151,25 @@ class Player:
             raise NotYet
         return found
 
+    async def target(self, shown: Showing) -> float:
+        """TARGETDURATION in seconds: no segment of the film is longer, be it listed yet or not.
+
+        A picture that stands makes a segment longer than the cuts would have it. RFC 8216 6.2.1 lets no playlist change
+        this as it grows: so it is taken from all that is planned, which is the whole film long before it is converted.
+        Only a still that the scan finds after the first playlist was asked for can raise it.
+        """
+        job, plan, parts = shown.row.job, shown.plan, shown.state.parts
+        key = (job.job_id, job.generation, parts)
+        known = self._targets.get(key)
+        if known is not None:
+            return known
+        found = [await self.gateway.plans.part(job.job_id, job.generation, first) for first in parts]
+        ticks = max((item.duration for part in found if part is not None for item in part.segments), default=0)
+        target = max(plan.target_seconds, float(ticks * plan.source.video.time_base))
+        if None not in found:
+            _keep(self._targets, key, target)
+        return target
+
     async def media(self, shown: Showing, anchor: int, track: int | None) -> bytes:
         """The media playlist of the pictures, or of one audio track."""
         end = shown.run(anchor)
@@ -157,11 +177,12 @@ class Player:
         over = shown.over or end == shown.state.total  # from here on nothing is added behind this anchor
         if end == anchor:
             raise NotYet
-        key = (job.job_id, job.generation, anchor, track, end, over)
+        target = await self.target(shown)
+        key = (job.job_id, job.generation, anchor, track, end, over, target)
         text = self._texts.get(key)
         if text is None:
             segments = await self.segments(shown, anchor, end)
-            text = _text(shown, segments, track, over).encode()
+            text = _text(shown, segments, track, target, over).encode()
             _keep(self._texts, key, text)
         return text
 
@@ -208,13 +229,13 @@ def _nothing() -> errors.StereoSpotError:
     return errors.error("NOT_FOUND", "There is nothing to play under this address.")
 
 
-def _text(shown: Showing, segments: Sequence[Segment], track: int | None, over: bool) -> str:
+def _text(shown: Showing, segments: Sequence[Segment], track: int | None, target: float, over: bool) -> str:
     """URIs are relative: to `from/<k>/` for pictures, to `from/<k>/audio/` for sound."""
     tick = shown.plan.source.video.time_base
     folder = "../../video/" if track is None else f"../../../audio/{track}/"
     init = f"{folder}init-{(shown.state.init or '')[:16]}.mp4" if track is None else f"{folder}init.mp4"
     entries = [Entry(f"{folder}{item.index:05d}.m4s", item.duration * tick) for item in segments]
-    return hls.media_playlist(init, entries, target_seconds=shown.plan.target_seconds, ended=over)
+    return hls.media_playlist(init, entries, target_seconds=target, ended=over)
 
 
 def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:

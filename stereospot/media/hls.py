@@ -3,10 +3,10 @@
     master ─> video.m3u8 (one rendition: what converters stored) + audio/<track>.m3u8 + subtitles/<track>.m3u8
 
 Rules that are kept here: URIs as given (relative ones move with the playlist); `EXT-X-START:TIME-OFFSET=0`, without
-which players begin a growing playlist near its end; TARGETDURATION fixed by the plan, so that it never changes while an
-EVENT playlist grows; ENDLIST only when told. A side-by-side picture never claims `CH-STEREO` in REQ-VIDEO-LAYOUT:
-players that know the word would take it for two views and show both halves to each eye. The layout is told in
-SESSION-DATA instead.
+which players begin a growing playlist near its end; TARGETDURATION from who knows the plan's longest segment, so that
+it does not change while an EVENT playlist grows; ENDLIST only when told. A side-by-side picture never claims
+`CH-STEREO` in REQ-VIDEO-LAYOUT: players that know the word would take it for two views and show both halves to each
+eye. The layout is told in SESSION-DATA instead.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def media_playlist(
 ) -> str:
     """A media playlist of a contiguous run of segments; `init_uri` None for WebVTT.
 
+    target_seconds: no segment is longer, of those that will follow either; one that is raises it all the same.
     kind: EVENT while segments may follow; VOD only for a film that is complete, with `ended`.
     """
     longest = max((float(entry.seconds) for entry in entries), default=0.0)

@@ -255,7 +255,7 @@ class Plan(Model):
     container: Container
     backend: Backend = "local"
     depth: GivenDepth | None = Field(default=None, description="engine `user`: where depth comes from")
-    target_seconds: float = Field(description="TARGETDURATION of the playlists: no segment is longer")
+    target_seconds: float = Field(description="no segment is longer, but where a picture stands for longer")
     created_at: float = Field(description="seconds since the epoch")
 
 

@@ -48,6 +48,8 @@ class Showing:
     sound: bool = False
     subtitles: bool = False
     generation: int = 1
+    target_seconds: float | None = None
+    """What the plan's head says; by default its longest segment."""
     fragments: list[Fragment] = field(default_factory=list[Fragment])
     state: Completion = field(init=False)
     revision: int = 0
@@ -87,7 +89,7 @@ class Showing:
             stereo=StereoSpec(engine="flat", layout=Layout.HALF_SBS, divergence=1.0, convergence=0.5),
             encode=self.encode_spec(),
             container="mp4",
-            target_seconds=float(max(self.lengths)),
+            target_seconds=self.target_seconds or float(max(self.lengths)),
             created_at=0.0,
         )  # fmt: skip
 

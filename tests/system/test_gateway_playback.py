@@ -67,6 +67,22 @@ async def test_the_run_only_grows_and_ends(gateway: Served) -> None:
     assert await run_of(gateway, f"{base}/from/4/video.m3u8") == ([], False)
 
 
+async def test_a_still_is_told_of_from_the_first_playlist_on(gateway: Served) -> None:
+    """RFC 8216 6.2.1: TARGETDURATION stays as it is while the run grows, also towards a segment that is far longer."""
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 9, 2), target_seconds=6.0)
+    await showing.begin()
+    token = Tokens((gateway.context.settings.data_dir / "gateway.secret").read_bytes()).issue("J1")
+    paths = [f"/v/{token}/1/from/{anchor}/video.m3u8" for anchor in (0, 1)]
+    await showing.convert(0, 1)
+    await until_run(gateway, paths[0], [0, 1], False)
+    early = [(await gateway.client.get(path)).text for path in paths]
+    await showing.convert(2, 3)
+    await until_run(gateway, paths[0], [0, 1, 2, 3], True)
+    for path, before in zip(paths, early, strict=True):
+        assert "#EXT-X-TARGETDURATION:9\n" in before
+        assert (await gateway.client.get(path)).text.startswith(before)
+
+
 async def test_what_is_asked_again_is_answered_the_same_until_it_changes(gateway: Served) -> None:
     """The short way of the guard: the same bytes and headers, counted under the same route, never stale."""
     showing = Showing(gateway.context, "J1")

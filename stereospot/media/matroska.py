@@ -44,7 +44,7 @@ class Matroska:
         attachments: Sequence[tuple[str, str, bytes]],
         index_bytes: int,
     ) -> None:
-        """origin: the source's second that becomes 0; what is heard before it is left out of a film that is moved.
+        """origin: the source's second that becomes 0; sound that is over by then is left out of a film that is moved.
         zero: the source's tick that is 0 in the fragments."""
         self.warnings: list[str] = []
         self._time_base = Fraction(1, boxes.timescale(init))
@@ -117,8 +117,10 @@ class Matroska:
 
     def _flac(self, one: Lossless, data: bytes, duration: int) -> None:
         start = one.start + one.track.duration - duration
-        if self._origin and start < 0:
-            return
+        if self._origin:
+            if start + duration <= 0:
+                return
+            start = max(0, start)
         target = self._targets[one.stream.index]
         made = av.Packet(data)
         made.time_base = Fraction(1, one.track.timescale)
@@ -172,10 +174,13 @@ class Matroska:
         if packet.pts >= 0:
             return True
         end = packet.pts + (packet.duration or 0)
-        if packet.stream.type != "subtitle" or (packet.duration and end <= 0):
+        text = packet.stream.type == "subtitle"
+        if end <= 0 and (packet.duration or not text):
             return False
-        # What is to be read already is read from the first frame on; pictures of text last until the next.
-        packet.pts, packet.duration = 0, max(0, end)
+        # What is heard or read already is there from the first picture on; pictures of text last until the next.
+        packet.pts = 0
+        if text:
+            packet.duration = max(0, end)
         return True
 
     def _ordered(self, packet: Any) -> None:

@@ -89,6 +89,11 @@ def add(groups: dict[tuple[str, int], Group], received: Received) -> bool:
     return True
 
 
+GIVEN_BACK_SECONDS = 10.0
+"""The longest rest of what could not be stored, from `pause_seconds` on twice as long each time: what is tried in vain
+takes its turn from the others."""
+
+
 class Collector:
     """Reads DONE until cancelled; one a deployment is plenty, two are safe."""
 
@@ -163,7 +168,8 @@ class Collector:
                 )
         except errors.Transient as error:
             _log.warning("not stored", action="retry", job_id=job_id, code=error.code, detail=error.detail)
-            await _give_back(group.received, self._pause_seconds)
+            tries = max(item.delivery.attempt for item in group.received)
+            await _give_back(group.received, min(GIVEN_BACK_SECONDS, self._pause_seconds * 2 ** min(tries - 1, 8)))
             return
         crash.point("collector.stored")
         for received in group.received:

@@ -17,7 +17,7 @@ from typing import Any
 
 from services import dead_letters
 from stereospot import records, subjects
-from stereospot.bus import Bus, Refused, Stored
+from stereospot.bus import Bus, Refused
 
 QUEUES = (subjects.WORK, subjects.CONVERT, subjects.DONE)
 
@@ -95,11 +95,7 @@ async def _is_wanted(bus: Bus, ghost: Ghost) -> bool:
     tokens = ghost.subject.split(".")
     if ghost.stream != subjects.WORK or tokens[2] not in ("submit", "ingest"):
         return True
-    job_id = tokens[3]
-    if await records.get_job(bus, job_id) is not None:
-        return False
-    last: Stored | None = await bus.last(subjects.kv_stream(subjects.JOBS), subjects.kv_subject(subjects.JOBS, job_id))
-    return last is None
+    return not await records.is_taken(bus, tokens[3])
 
 
 def _settled(consumer: Mapping[str, Any]) -> int:

@@ -199,7 +199,8 @@ class Janitor:
         else:
             kind = "trigger"
         try:
-            await bucket.update(key, body, entry.revision if entry else 0)
+            # A marker of an earlier trigger is no trigger: `create` writes over it.
+            await (bucket.create(key, body) if entry is None else bucket.update(key, body, entry.revision))
         except Conflict:
             return
         findings.add(kind, f"{job.job_id}.{job.generation}")

@@ -59,7 +59,7 @@ async def compare(context: Context, *, settled_seconds: float = SETTLED_SECONDS)
         if item.problems:
             found.append(item)
     async for job_id, generation in _generations(context):
-        if job_id not in known and await records.get_job(context.bus, job_id) is None:
+        if job_id not in known and not await records.is_taken(context.bus, job_id):
             item = Comparison(job_id, None, generation=generation)
             item.problems.append("its objects are stored, and it has no record")
             item.remedy = "rebuild the record from its plan"

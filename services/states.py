@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from stereospot import completion, crash, log, subjects
+from stereospot import completion, crash, errors, log, subjects
 from stereospot.bus import Bus, Conflict, Write
 from stereospot.completion import Completion
 from stereospot.messages import Trigger
@@ -24,6 +24,10 @@ crash.declare("state.before_commit", "state.after_commit")
 
 CONFLICT_PAUSE_SECONDS = 0.003
 """Upper bound of the random pause after the first conflict; it doubles up to 64 times that."""
+
+CONFLICTS = 12
+"""A change that loses so often, for most of a second, does not lose to another collector: it is given back, so that
+the changes of other jobs do not wait for it."""
 
 
 def trigger_due(before: Completion | None, after: Completion) -> bool:
@@ -63,7 +67,8 @@ class States:
         """Apply a pure change until it is stored; returns the stored value, or None if there is no such set.
 
         create: asked whether a set that is not there may be begun; without it, it may not.
-        Raises Transient when the broker is away: whether the change was stored is then unknown, and repeating it safe.
+        Raises Transient when the broker is away, or the value is never the one that was read: whether the change was
+        stored is then unknown, and repeating it safe.
         """
         key = subjects.state_key(job_id, generation)
         lock = self._locks.setdefault(key, asyncio.Lock())
@@ -86,7 +91,7 @@ class States:
         create: Callable[[], Awaitable[bool]] | None,
     ) -> Completion | None:
         pause = CONFLICT_PAUSE_SECONDS
-        while True:
+        for _ in range(CONFLICTS):
             known = self._known.get(key) or await self._read(key)
             if known is None and (create is None or not await create()):
                 return None
@@ -104,6 +109,7 @@ class States:
                 continue
             self._keep(key, Known(after, revision))
             return after
+        raise errors.error("BROKER_UNAVAILABLE", f"The set {key} changed faster than it could be written.")
 
     async def _commit(self, key: str, before: Completion | None, after: Completion, revision: int) -> int:
         crash.point("state.before_commit")
@@ -114,19 +120,29 @@ class States:
             )
         else:
             trigger = subjects.trigger_key(after.job_id, after.generation)
-            earlier = await self._bucket.get(trigger) if after.attempt > 1 else None
             body = Trigger(
                 job_id=after.job_id, generation=after.generation, total=after.total or 0, attempt=after.attempt
             )
             stored, _ = await self._bus.commit(
                 [
-                    Write(subjects.STATE, key, value, revision),
-                    Write(subjects.STATE, trigger, body.body(), earlier.revision if earlier else 0),
+                    Write(subjects.STATE, key, value, revision or await self._last(key, vacant=True)),
+                    # Whatever is there is of an earlier attempt: the set, which is written with it, is what counts.
+                    Write(subjects.STATE, trigger, body.body(), await self._last(trigger)),
                 ]
             )
             _log.info("complete", action="trigger", job_id=after.job_id, generation=after.generation, total=after.total)
         crash.point("state.after_commit")
         return stored
+
+    async def _last(self, key: str, *, vacant: bool = False) -> int:
+        """The sequence that a write of this key has to name: a marker, which a purge leaves for ever, counts too.
+
+        vacant: the key was not there; raises Conflict when it is by now.
+        """
+        found = await self._bus.last(self._bucket.stream, subjects.kv_subject(subjects.STATE, key))
+        if vacant and found is not None and not found.is_marker:
+            raise Conflict(f"{key} is there.")
+        return 0 if found is None else found.sequence
 
     async def _read(self, key: str) -> Known | None:
         entry = await self._bucket.get(key)

@@ -74,7 +74,7 @@ async def create(
     """Record a job and publish its first work; raises Transient when the broker is away: then call again.
 
     pool: a label of converters; None: by backend and engine. INVALID_OPTIONS for one that nobody provisioned.
-    With a `job_id` that exists already, that job is returned unchanged.
+    With a `job_id` that exists already, that job is returned unchanged; CONFLICT for one that was deleted.
     """
     if source.key is None and source.path is None:
         raise errors.error("NOT_AVAILABLE", "URLs are fetched by the ingest service, which this version has not.")
@@ -104,8 +104,8 @@ async def create(
         await records.create_job(context.bus, job)
     except Conflict:
         found = await records.get_job(context.bus, job.job_id)
-        if found is None:
-            raise errors.error("NOT_FOUND", f"The job {job.job_id} was deleted.") from None
+        if found is None or found[0].phase is Phase.DELETED:
+            raise records.deleted(job.job_id) from None
         job = found[0]
         if job.phase is not Phase.CREATED:
             return job

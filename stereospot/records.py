@@ -27,15 +27,33 @@ _TRIES = 64
 
 # ---- jobs --------------------------------------------------------------------------------------------------
 async def create_job(bus: Bus, job: Job) -> int:
-    """Write a new job; returns its revision. Raises Conflict when the id is taken by another record."""
+    """Write a new job; returns its revision. Raises Conflict when the id is taken by another record.
+
+    Raises CONFLICT for the id of a job that was deleted: what services remember of it, and late results of it, would be
+    taken for the new one's.
+    """
     try:
-        return await bus.bucket(subjects.JOBS).create(job.job_id, job)
+        return await bus.bucket(subjects.JOBS).update(job.job_id, job, 0)
     except Conflict:
         # A retry after an answer that got lost finds its own record.
         found = await get_job(bus, job.job_id)
         if found is not None and found[0] == job:
             return found[1]
+        if found is None:
+            raise deleted(job.job_id) from None
         raise
+
+
+def deleted(job_id: str) -> errors.StereoSpotError:
+    """CONFLICT, for whoever wants a new job under the id of one that was deleted."""
+    return errors.error("CONFLICT", f"The job {job_id} was deleted; its id is not used again.")
+
+
+async def is_taken(bus: Bus, job_id: str) -> bool:
+    """Whether a job has this id, or had it: the marker of a deleted one stays."""
+    if not subjects.is_token(job_id):
+        return False
+    return await bus.last(subjects.kv_stream(subjects.JOBS), subjects.kv_subject(subjects.JOBS, job_id)) is not None
 
 
 async def get_job(bus: Bus, job_id: str) -> tuple[Job, int] | None:
@@ -96,7 +114,7 @@ async def change_job(
 
 
 async def delete_job(bus: Bus, job_id: str) -> None:
-    """Remove the record; a marker stays until the bucket is compacted."""
+    """Remove the record; a marker stays, so that the id is not used again."""
     await bus.bucket(subjects.JOBS).delete(job_id)
 
 

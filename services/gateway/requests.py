@@ -148,9 +148,10 @@ async def _arrived(gateway: Gateway, wanted: NewJob) -> Arrived | None:
 
 
 async def own_id(gateway: Gateway, key: str) -> str | None:
-    """The first job of an upload has the upload's id, so that its source lies under its own prefix."""
+    """The first job of an upload has the upload's id, so that its source lies under its own prefix; no other has it,
+    also when that one was deleted."""
     parsed = keys.parse_source(key)
-    if parsed is None or await records.get_job(gateway.context.bus, parsed.job_id) is not None:
+    if parsed is None or await records.is_taken(gateway.context.bus, parsed.job_id):
         return None
     return parsed.job_id
 

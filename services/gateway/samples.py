@@ -1,8 +1,9 @@
 """Try before you convert: two seconds from three places of a film, with settings that somebody chose.
 
 A sample job is a job like any other whose plan has three ranges; its segments go to the lane `now`. What is asked for
-twice is one job: its id is made of the film and the settings. `…/sample/<n>.mp4` is one of its places as a small film
-that begins at zero, which every browser loops.
+twice is one job: its id is made of the film and the settings, with a number where an earlier one was given up or has
+gone with its time. `…/sample/<n>.mp4` is one of its places as a small film that begins at zero, which every browser
+loops.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from services.gateway.idempotency import once
 from services.gateway.playback import GivenPlayer, NotYet
 from services.gateway.state import Gateway, Given
 from stereospot import errors, keys, records
+from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
 from stereospot.media import boxes
 from stereospot.messages import SourceRef
@@ -112,6 +114,22 @@ def sample_id(source: SourceRef, options: Options, depth: SourceRef | None = Non
     return f"try-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
+async def open_id(bus: Bus, job_id: str) -> str:
+    """The id, or the first of `<id>-2`, `<id>-3`, … whose job was neither given up nor deleted: no id is used twice."""
+    number, found = 1, job_id
+    while await _is_history(bus, found):
+        number += 1
+        found = f"{job_id}-{number}"
+    return found
+
+
+async def _is_history(bus: Bus, job_id: str) -> bool:
+    if not await records.is_taken(bus, job_id):
+        return False
+    found = await records.get_job(bus, job_id)
+    return found is None or found[0].phase in _GONE
+
+
 @post("/api/v1/samples", status_code=201)
 async def create_samples(
     request: Request[Any, Any, Any], gateway: Given, data: JSONBody[NewSamples]
@@ -122,11 +140,8 @@ async def create_samples(
     more = (
         inherited(origin, chosen, gateway.context.settings) if origin is not None else Inherited(depth=None, pool=None)
     )
-    job_id = sample_id(source, chosen, more["depth"])
     async with once(gateway, request, "samples", data.model_dump_json()) as told:
-        found = await records.get_job(gateway.context.bus, job_id)
-        if found is not None and found[0].phase in _GONE:
-            job_id = f"try-{told.made_id or submit.new_id()}"
+        job_id = await open_id(gateway.context.bus, sample_id(source, chosen, more["depth"]))
         job = await submit.create(gateway.context, source, chosen, job_id=job_id, title=title, priority=9, **more)
     return await replies.made(gateway, job.job_id, told)
 

@@ -27,7 +27,7 @@ from stereospot.media import plan as planning
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment, SourceInfo
 from stereospot.media.source import FileSource
-from stereospot.options import Layout, Options
+from stereospot.options import Asked, Layout, Options
 
 Convert = Callable[[Frames, Plan, Segment, threading.Event | None], Converted]
 """One segment on this machine: decoder, plan, segment, stop."""
@@ -44,7 +44,7 @@ class Invocation(BaseModel):
     input_uri: str = Field(min_length=1, max_length=2048)
     output_uri: str = Field(min_length=1, max_length=2048)
     mode: Literal["anaglyph", "sbs"] = "anaglyph"
-    options: Options | None = Field(default=None, description="ours: everything a conversion may ask for, over `mode`")
+    options: Asked | None = Field(default=None, description="ours: everything a conversion may ask for, over `mode`")
     stereospot: Handover | None = Field(default=None, description="ours: one exact segment of a plan")
 
     @property

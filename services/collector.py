@@ -166,7 +166,9 @@ class Collector:
                 await self.states.change(
                     job_id, generation, group.apply, create=lambda: self._is_current(job_id, generation)
                 )
-        except errors.Transient as error:
+        except errors.StereoSpotError as error:
+            if not isinstance(error, errors.Transient) and error.code != "RECORD_UNREADABLE":
+                raise
             _log.warning("not stored", action="retry", job_id=job_id, code=error.code, detail=error.detail)
             tries = max(item.delivery.attempt for item in group.received)
             await _give_back(group.received, min(GIVEN_BACK_SECONDS, self._pause_seconds * 2 ** min(tries - 1, 8)))

@@ -6,7 +6,7 @@ with depth in it) leaves a mark beside it before it is recorded, and takes it aw
 
 from __future__ import annotations
 
-from stereospot import keys, records
+from stereospot import errors, keys, records
 from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
 from stereospot.storage.base import ObjectStore
@@ -25,7 +25,10 @@ async def is_used(bus: Bus, store: ObjectStore, input_id: str) -> bool:
     """Whether a job with a record, other than the one with this id, reads the input."""
     async for item in store.list(f"{keys.input_prefix(input_id)}used-by/"):
         mark = keys.parse_input_use(item.key)
-        found = await records.get_job(bus, mark[1]) if mark is not None else None
+        try:
+            found = await records.get_job(bus, mark[1]) if mark is not None else None
+        except errors.Misconfigured:
+            return True  # also a record of a newer version is one
         if found is not None and found[0].phase is not Phase.DELETED:
             return True
     return False

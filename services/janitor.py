@@ -11,9 +11,10 @@ from the record at every moment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,12 @@ class Janitor:
         before = now - self._settled
         suspects = list(self._ledger.suspects(await self._queued(), before)) if self._ledger.open else []
         for job_id in suspects:
-            await self._mend(findings, job_id, before)
+            with _readable(job_id):
+                await self._mend(findings, job_id, before)
         for job_id, at in [(name, at) for name, at in self._ledger.finished.items() if at <= before]:
             if at > now - STALE_SECONDS:
-                await self._mend_alias(findings, job_id)
+                with _readable(job_id):
+                    await self._mend_alias(findings, job_id)
             self._ledger.finished.pop(job_id, None)
         await self._retire(findings, now)
         self._ledger.forget_finished()
@@ -225,10 +228,12 @@ class Janitor:
         try:
             before = now - self._context.settings.keep_fragments_days * 86400
             for job_id in self._ledger.aged(before):
-                await self._expire(findings, job_id, before, now)
+                with _readable(job_id):
+                    await self._expire(findings, job_id, before, now)
             before = now - WATCHED_SECONDS
             for job_id in self._ledger.withdrawn(before):
-                await self._clear(findings, job_id, before)
+                with _readable(job_id):
+                    await self._clear(findings, job_id, before)
         except (errors.StereoSpotError, OSError) as error:
             _log.warning("what is old is kept for now", action="retry", reason=str(error))
 
@@ -297,9 +302,10 @@ class Janitor:
         for prefix in sorted(orphans):
             job_id = prefix.split("/")[1]
             used = prefix.startswith("input/") and await inputs.is_used(self._bus, self._store, job_id)
-            if not used and await records.get_job(self._bus, job_id) is None:
-                await self._store.delete_prefix(prefix)
-                findings.add("orphan", prefix)
+            with _readable(job_id):
+                if not used and await records.get_job(self._bus, job_id) is None:
+                    await self._store.delete_prefix(prefix)
+                    findings.add("orphan", prefix)
         return findings
 
     async def _folders(self, top: str) -> AsyncIterator[tuple[str, float]]:
@@ -316,6 +322,17 @@ class Janitor:
             present = (prefix, max(item.modified, present[1] if present else 0.0))
         if present is not None:
             yield present
+
+
+@contextlib.contextmanager
+def _readable(job_id: str) -> Generator[None]:
+    """Look at one job; one whose record is of a newer version is left to a janitor of that."""
+    try:
+        yield
+    except errors.Misconfigured as error:
+        if error.code != "RECORD_UNREADABLE":
+            raise
+        _log.warning("unreadable record", action="refuse", job_id=job_id, reason=error.detail)
 
 
 def _bitmaps(places: Iterable[Sequence[str]]) -> dict[tuple[str, int], int]:

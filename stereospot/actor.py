@@ -31,6 +31,9 @@ OnReject = Callable[[Delivery, Failure], Awaitable[None]]
 PATIENT = frozenset({"BROKER_UNAVAILABLE", "STORAGE_UNAVAILABLE", "STORAGE_FULL"})
 """The surroundings failed, not the work: the handler is run again here, with the same attempt, after a pause."""
 
+UNREADABLE_SECONDS = 30.0
+"""How long work rests whose job's record is of a newer version: until another process, or this one renewed, has it."""
+
 HAND_OVER_PATIENCE_SECONDS = 1.0
 """How long a stop waits for the broker to note that a delivery was no try."""
 
@@ -324,8 +327,10 @@ class Actor:
 
 
 def _outcome_of(problem: Exception, delivery: Delivery) -> Outcome:
-    """Transient and unnamed failures are retried, permanent and misconfigured ones rejected."""
+    """Transient and unnamed failures are retried, permanent ones rejected; another process may read the record."""
     failure = Failure.of(problem, attempts=delivery.attempt)
+    if isinstance(problem, errors.Misconfigured) and problem.code == "RECORD_UNREADABLE":
+        return Return(UNREADABLE_SECONDS, reason=str(problem), failure=failure)
     if isinstance(problem, errors.Permanent):
         return Reject(failure)
     return Retry(reason=str(problem), failure=failure)

@@ -123,6 +123,7 @@ _ENTRIES = (
     Entry("BROKER_FAILED", "misconfigured", 503, "The embedded NATS server does not start.", "See the detail and broker/server.log in the data folder; `stereospot doctor` checks the store."),
     Entry("BROKER_FORBIDDEN", "misconfigured", 503, "The NATS server does not allow this service to do that.", "Compare the user in STEREOSPOT_NATS_URL with deploy/nats/permissions.conf."),
     Entry("BROKER_TOO_OLD", "misconfigured", 503, "The NATS server is older than 2.12.5.", "Upgrade nats-server."),
+    Entry("RECORD_UNREADABLE", "misconfigured", 503, "This version of StereoSpot cannot read the job's record.", "A newer version wrote it: upgrade this service, and the job goes on."),
     Entry("BROKER_CONFLICT", "misconfigured", 503, "A stream on the NATS server differs in a way that cannot be changed in place.", "See the detail: delete or rename that stream, then run `stereospot provision`."),
     Entry("ALREADY_RUNNING", "misconfigured", 409, "Another StereoSpot already uses this data folder.", "Stop it first, or choose another folder with --data."),
     Entry("PORT_TAKEN", "misconfigured", 503, "The port is in use.", "Stop the other program, or choose another port."),

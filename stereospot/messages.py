@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stereospot import errors
 from stereospot.media.model import SourceInfo
-from stereospot.options import Options
+from stereospot.options import Asked, Options
 
 
 class Message(BaseModel):
@@ -96,7 +96,7 @@ class SubmitWork(Message):
     depth_key: str | None = Field(default=None, description="depth for the engine `user`: a storage key …")
     depth_path: str | None = Field(default=None, description="… or a path under a configured root")
     title: str = ""
-    options: Options = Options()
+    options: Asked = Options()
     priority: int = Field(default=4, ge=0, le=9, description="9 first")
     pool: str | None = Field(default=None, description="label of the converters to use; default: by backend and engine")
 

@@ -1,7 +1,8 @@
 """What a user may ask of a conversion. The same model is the CLI's flags, the API's JSON and a job's record.
 
 Nothing here is resolved: `None` means "the default of the engine or of the source", which the planner settles and
-writes into the plan, where it stays fixed for the generation.
+writes into the plan, where it stays fixed for the generation. Who asks for an option that there is not is told so
+(`Asked`); a record may hold one of a newer version, and keeps it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 
 class Layout(StrEnum):
@@ -48,7 +49,7 @@ ENGINES = ("relief", "cues", "flat", "identity", "depth-anything", "iw3", "user"
 class Options(BaseModel):
     """The options of one conversion; immutable, and part of what makes a generation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow", json_schema_extra={"additionalProperties": False})
 
     engine: Literal["relief", "cues", "flat", "identity", "depth-anything", "iw3", "user"] | None = None
     model: str | None = Field(default=None, max_length=200, description="model of the engine, where it has several")
@@ -78,3 +79,17 @@ class Options(BaseModel):
         """16 hex digits over everything that changes the result; the container does not."""
         body = self.model_dump_json(exclude={"container"})
         return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def known(options: Options) -> Options:
+    """The options as they are; raises pydantic's ValidationError for those that this version has not."""
+    strange = options.model_extra or {}
+    if strange:
+        raise ValidationError.from_exception_data(
+            "Options", [{"type": "extra_forbidden", "loc": (name,), "input": value} for name, value in strange.items()]
+        )
+    return options
+
+
+Asked = Annotated[Options, AfterValidator(known)]
+"""Options in what somebody sends: a misspelt one is refused."""

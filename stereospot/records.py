@@ -57,11 +57,18 @@ async def is_taken(bus: Bus, job_id: str) -> bool:
 
 
 async def get_job(bus: Bus, job_id: str) -> tuple[Job, int] | None:
-    """The job and its revision (the ETag), or None."""
+    """The job and its revision (the ETag), or None. Raises RECORD_UNREADABLE for a record that is none here."""
     if not subjects.is_token(job_id):
         return None
     entry = await bus.bucket(subjects.JOBS).get(job_id)
-    return None if entry is None else (Job.model_validate_json(entry.value), entry.revision)
+    if entry is None:
+        return None
+    try:
+        return Job.model_validate_json(entry.value), entry.revision
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        said = f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
+        raise errors.error("RECORD_UNREADABLE", f"{job_id}: {said}") from problem
 
 
 async def list_jobs(bus: Bus) -> list[tuple[Job, int]]:

@@ -15,7 +15,7 @@ from services.intake import Arrived
 from stereospot import errors, keys, records, subjects
 from stereospot.jobs import Job, Phase
 from stereospot.messages import SourceRef, SubmitWork
-from stereospot.options import Layout, Options
+from stereospot.options import Asked, Layout, Options, known
 from stereospot.settings import Settings
 
 MODES = {"sbs": Layout.FULL_SBS, "anaglyph": Layout.ANAGLYPH}
@@ -45,7 +45,7 @@ class NewJob(_Request):
     )
     title: str = Field(default="", max_length=500)
     filename: str = Field(default="", max_length=200, description="what an uploaded file is called, for display")
-    options: Options = Options()
+    options: Asked = Options()
     priority: int = Field(default=4, ge=0, le=9, description="9 first")
     pool: str | None = Field(
         default=None, max_length=64, description="a label of converters; default: by backend and engine"
@@ -180,11 +180,10 @@ def as_curl(job: Job, settings: Settings) -> str:
         depth_path=job.depth.path if job.depth else None,
         title=job.title,
         filename=job.source.name[:200] if job.source.key else "",
-        options=job.options,
         priority=job.priority,
         pool=None if job.pool == usual else job.pool,
         passthrough=job.passthrough,
-    )
+    ).model_copy(update={"options": job.options})  # as they are recorded, unknown ones too
     body = wanted.model_dump_json(exclude_defaults=True)
     return f"curl -sS /api/v1/jobs -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
@@ -192,7 +191,7 @@ def as_curl(job: Job, settings: Settings) -> str:
 def options_of(fields: dict[str, str]) -> Options:
     """Options from a form: `options` as JSON, or single fields by their names; `mode` as the older web UI has it."""
     if fields.get("options"):
-        return Options.model_validate_json(fields["options"])
+        return known(Options.model_validate_json(fields["options"]))
     values: dict[str, Any] = {name: fields[name] for name in Options.model_fields if fields.get(name)}
     mode = fields.get("mode")
     if mode:

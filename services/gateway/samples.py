@@ -25,7 +25,7 @@ from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
 from stereospot.media import boxes
 from stereospot.messages import SourceRef
-from stereospot.options import Layout, Options
+from stereospot.options import Asked, Layout, Options
 from stereospot.settings import Settings
 
 PLACES = (0.2, 0.5, 0.8)
@@ -48,7 +48,7 @@ class NewSamples(BaseModel):
     upload: str | None = Field(default=None, max_length=512)
     title: str = Field(default="", max_length=500)
     filename: str = Field(default="", max_length=200)
-    options: Options | None = Field(default=None, description="default: those of the job")
+    options: Asked | None = Field(default=None, description="default: those of the job")
     kind: Literal["stereo", "depth"] = "stereo"
     duration_seconds: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="of the film, where the one who asks knows it"
@@ -60,7 +60,7 @@ class WholeFilm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    options: Options | None = None
+    options: Asked | None = None
     title: str = Field(default="", max_length=500)
 
 

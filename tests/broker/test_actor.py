@@ -156,6 +156,23 @@ async def test_surroundings_that_are_away_use_up_no_attempt(bus: Bus) -> None:
     assert await letters(bus) == []
 
 
+async def test_work_whose_record_is_of_a_newer_version_is_given_back(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stereospot.actor.UNREADABLE_SECONDS", 0.05)
+    seen: list[int] = []
+
+    async def handle(delivery: Delivery) -> Outcome:
+        seen.append(delivery.attempt)
+        if len(seen) < 5:
+            raise errors.error("RECORD_UNREADABLE", "J1")
+        return Ack()
+
+    async with running(plan_actor(bus, handle, max_attempts=2)):
+        await submit(bus, "a")
+        await eventually(empty(bus))
+    assert seen == [1] * 5
+    assert await letters(bus) == []
+
+
 async def test_what_is_given_back_untried_uses_up_no_attempt(bus: Bus, settings: Settings) -> None:
     """One worker cannot do it and says so, many times; the other tries and fails: only its tries count."""
     other = await Bus.connect(settings, name="test-other")

@@ -100,6 +100,8 @@ class Assembler:
         except errors.StereoSpotError as error:
             if error.code == "CANCELLED":
                 return Ack("cancelled")
+            if error.code == "STORAGE_FULL":
+                return await space.rest(self._bus, job, error, PHASES)
             raise
         return Ack()
 

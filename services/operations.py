@@ -53,18 +53,27 @@ async def withdraw(bus: Bus, job_id: str) -> None:
     await bus.purge(subjects.CONVERT, subjects.convert_filter(job_id=job_id))
 
 
+GIVEN_BACK = "A worker gave this job back, it waits for another one:"
+
+
 async def explain_wait(
-    bus: Bus, job_id: str, failure: Failure, wanted: Callable[[Job], bool], *, worker_id: str = ""
+    bus: Bus,
+    job_id: str,
+    failure: Failure,
+    wanted: Callable[[Job], bool],
+    *,
+    worker_id: str = "",
+    said: str = GIVEN_BACK,
 ) -> None:
-    """Say on the job that a worker gave its work back and why: once a job, however many workers find it."""
-    text = f"A worker gave this job back, it waits for another one: {failure.sentence} {failure.advice}"
+    """Say on the job that its work was given back and why: once a job, however many workers find it."""
+    text = f"{said} {failure.sentence} {failure.advice}"
     try:
         job = await records.change_job(
             bus, job_id, lambda job: job.with_warning(failure.code, text) if wanted(job) else None
         )
     except errors.Permanent:
         return  # deleted in the meantime
-    await announce(bus, job, "waiting", code=failure.code, worker_id=worker_id)
+    await announce(bus, job, "waiting", code=failure.code, detail=failure.detail, worker_id=worker_id)
 
 
 def _once(change: Callable[[Job], Job | None]) -> Callable[[Job], Job | None]:

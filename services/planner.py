@@ -91,7 +91,9 @@ class Planner:
                 except errors.StereoSpotError as error:
                     if error.code == "CANCELLED" or stop.is_set():
                         return Ack("cancelled")
-                    if isinstance(error, errors.Transient):
+                    if error.code == "STORAGE_FULL":
+                        return await space.rest(self._bus, job, error, PHASES)
+                    if isinstance(error, errors.Transient) or error.code == "RECORD_UNREADABLE":
                         raise
                     # Also what is missing here: a person has to install it or to choose something else.
                     return Reject(Failure.of(error, attempts=delivery.attempt))
@@ -182,12 +184,7 @@ class Planner:
             depth, step = await given.look(self._store, self._threads, job, info, self._limits, stop)
             stereo = head.stereo.model_copy(update={"grid_step": step})
             head = head.model_copy(update={"depth": depth, "stereo": stereo})
-        try:
-            await space.check_store(self._store, space.plan_bytes(head))
-        except errors.Transient as error:
-            # The actor asks again, for a day if need be; those who watch learn why nothing happens.
-            await operations.announce(self._bus, job, "waiting", code=error.code, detail=error.detail)
-            raise
+        await space.check_store(self._store, space.plan_bytes(head))
         if engine not in FLAT:
             bars = await self._threads.run(letterbox.find, source, info, head.decode, limits=self._limits, stop=stop)
             head = head.model_copy(update={"stereo": head.stereo.model_copy(update={"bars": bars})})
@@ -216,6 +213,7 @@ class Planner:
         def converting(found: Job) -> Job | None:
             if not is_wanted(found, job.generation, {Phase.PLANNING}, job.attempt):
                 return None
+            found = jobs.without_waits(found, {"STORAGE_FULL"})
             begun = jobs.advance(
                 found, Phase.CONVERTING, at=time.time(), segments=total.segments, frames=total.frames,
                 duration_seconds=float((total.end_pts - total.first_pts) * head.source.video.time_base),

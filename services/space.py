@@ -1,20 +1,31 @@
 """Is there room for what is about to be made? Asked before work starts, so a full disk pauses it and harms nothing.
 
-STORAGE_FULL is transient: the actor asks again and the work goes on by itself once there is room.
+STORAGE_FULL is transient: the work goes on by itself once there is room. A film that does not fit is given back
+meanwhile, so that smaller ones pass it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
+from services import operations
+from services.watch import is_wanted
 from stereospot import errors
+from stereospot.bus import Bus
+from stereospot.jobs import Job, Phase
 from stereospot.media.model import Plan, SourceInfo
+from stereospot.messages import Failure
+from stereospot.outcome import Return
 from stereospot.storage.base import ObjectStore
 
 RESERVE_BYTES = 64 << 20
 """What is left free in any case: the broker's store often lies on the same disk."""
+
+REST_SECONDS = 30.0
+"""How long a film that does not fit rests before it is looked at again."""
 
 BITS_PER_PIXEL = 0.12
 """Of a film at CRF 20; measured films lie between 0.03 and 0.15."""
@@ -48,6 +59,17 @@ async def check_folder(folder: Path, needed: int) -> None:
     free = await asyncio.to_thread(measure)
     if free < needed + RESERVE_BYTES:
         raise errors.error("STORAGE_FULL", f"{needed >> 20} MiB of scratch are needed, {free >> 20} MiB are free.")
+
+
+async def rest(bus: Bus, job: Job, error: errors.StereoSpotError, phases: Collection[Phase]) -> Return:
+    """Say on a job in one of these phases that it waits for room, and give its message back: others need the slot."""
+    failure = Failure.of(error)
+
+    def wanted(found: Job) -> bool:
+        return is_wanted(found, job.generation, phases, job.attempt)
+
+    await operations.explain_wait(bus, job.job_id, failure, wanted, said="This job waits, others go on:")
+    return Return(REST_SECONDS, reason=str(error), failure=failure)
 
 
 def plan_bytes(plan: Plan) -> int:

@@ -10,7 +10,7 @@ set stays, only what is missing is done again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -121,11 +121,9 @@ class Job(Message):
         return self.model_copy(update={"warnings": (*self.warnings, notice)})
 
 
-def without_waits(job: Job) -> Job:
+def without_waits(job: Job, codes: Collection[str] = errors.ELSEWHERE) -> Job:
     """The job without the warnings that say what it waited for: it waits no more."""
-    return job.model_copy(
-        update={"warnings": tuple(item for item in job.warnings if item.code not in errors.ELSEWHERE)}
-    )
+    return job.model_copy(update={"warnings": tuple(item for item in job.warnings if item.code not in codes)})
 
 
 def advance(job: Job, phase: Phase, *, at: float, note: str = "", **changes: Any) -> Job:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services import operations, reports
+from services import operations, reports, space
 from services.assembler import Assembler
 from services.context import Context
 from services.converter import Converter
@@ -18,7 +18,7 @@ from stereospot.bus import Delivery
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
 from stereospot.messages import Failure, SegmentTask, Trigger
-from stereospot.outcome import Ack, Retry
+from stereospot.outcome import Ack, Retry, Return
 from tests.media import sources as films
 from tests.system.rig import a_planned_job, rig
 
@@ -113,6 +113,28 @@ async def test_one_that_wakes_up_late_cannot_touch_the_recorded_film(tmp_path: P
         assert hashlib.sha256(body).hexdigest() == recorded.sha256
         assert sorted(await stored(context)) == sorted([recorded.key, keys.film_alias("J1")])
         assert scratch(context) == []
+
+
+async def test_a_film_that_does_not_fit_says_so_and_leaves_its_slot_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with converted(tmp_path) as (context, made):
+        monkeypatch.setattr(space, "RESERVE_BYTES", 1 << 60)
+        outcome = await made.handle(trigger())
+        assert isinstance(outcome, Return)
+        assert outcome.failure is not None
+        assert (outcome.failure.code, outcome.delay_seconds) == ("STORAGE_FULL", 30.0)
+        waits = await current(context)
+        assert (waits.phase, [item.code for item in waits.warnings]) == (Phase.ASSEMBLING, ["STORAGE_FULL"])
+        assert scratch(context) == []
+        await operations.cancel(context.bus, "J1")
+        assert await made.handle(trigger()) == Ack("stale"), "nor does it wait for room when nobody wants it"
+        await operations.retry(context.bus, "J1")
+        await records.change_job(context.bus, "J1", lambda job: jobs.advance(job, Phase.CONVERTING, at=2.0))
+        monkeypatch.undo()
+        assert await made.handle(trigger(attempt=2)) == Ack()
+        done = await current(context)
+        assert (done.phase, done.warnings) == (Phase.COMPLETED, ())
 
 
 async def test_triggers_that_are_history_are_dropped(tmp_path: Path) -> None:

@@ -11,17 +11,19 @@ from typing import Any
 import av
 import pytest
 
-from services import operations, planner, sources, space, submit
+from services import daemon, operations, planner, sources, space, submit
 from services.context import Context
 from services.planner import Planner
 from services.plans import Plans
 from stereospot import crash, errors, keys, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
+from stereospot.media.model import Plan
 from stereospot.messages import AudioWork, PartDone, PlanWork, TotalDone
 from stereospot.options import Options
-from stereospot.outcome import Ack, Outcome, Reject
+from stereospot.outcome import Ack, Outcome, Reject, Return
 from tests.media import sources as films
+from tests.support import eventually
 from tests.system.rig import rig
 
 
@@ -186,11 +188,59 @@ async def test_a_bad_file_is_refused_with_its_code(tmp_path: Path, film: str, co
 async def test_no_room_is_said_before_anything_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with planning(tmp_path, "h264_mp4") as (context, made, job):
         monkeypatch.setattr(space, "RESERVE_BYTES", 1 << 60)
-        with pytest.raises(errors.Transient, match="free"):
-            await made.handle(work(job))
+        for _ in range(2):
+            outcome = await made.handle(work(job))
+            assert isinstance(outcome, Return), "others need the slot"
+            assert outcome.failure is not None
+            assert (outcome.failure.code, outcome.delay_seconds) == ("STORAGE_FULL", 30.0)
         assert [item async for item in context.store.list("jobs/")] == []
+        (warning,) = (await current(context)).warnings
+        assert (warning.code, warning.text) == (
+            "STORAGE_FULL",
+            "This job waits, others go on: There is not enough free space. "
+            "Free some space; the work goes on by itself.",
+        )
         monkeypatch.undo()
         assert await made.handle(work(job)) == Ack(), "the same message goes on once there is room"
+        assert (await current(context)).warnings == (), "it waits no more"
+
+
+async def test_films_that_do_not_fit_are_passed_by_one_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = {"J1", "J2"}
+    needed = space.plan_bytes
+
+    def plan_bytes(plan: Plan) -> int:
+        return 1 << 60 if plan.job_id in large else needed(plan)
+
+    monkeypatch.setattr(space, "plan_bytes", plan_bytes)
+    monkeypatch.setattr(space, "REST_SECONDS", 0.2)
+    async with rig(tmp_path, max_attempts=2) as context, daemon.running(context.settings, {"planner"}):
+
+        async def phases() -> list[Phase]:
+            found = [await records.get_job(context.bus, job_id) for job_id in ("J1", "J2", "J3")]
+            return [item[0].phase for item in found if item is not None]
+
+        for job_id in ("J1", "J2", "J3"):
+            await submit.create(context, sources.identify(films.path("h264_mp4")), Options(), job_id=job_id)
+        waits = [Phase.PLANNING, Phase.PLANNING, Phase.CONVERTING]
+
+        async def is_passed() -> bool:
+            return await phases() == waits
+
+        await eventually(is_passed, what="the plan of the one that fits")
+
+        async def given_back() -> bool:
+            return len(await context.bus.bucket(subjects.TRIES).keys()) == 2
+
+        await eventually(given_back, what="two that are given back and not tried")
+        large.clear()
+
+        async def are_all() -> bool:
+            return await phases() == [Phase.CONVERTING] * 3
+
+        await eventually(are_all, what="all plans, once there is room")
 
 
 async def test_work_of_old_generations_and_attempts_is_dropped(tmp_path: Path) -> None:

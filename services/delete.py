@@ -15,14 +15,14 @@ from stereospot import crash, errors, keys, log, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Phase
 from stereospot.messages import DeleteWork, Failure
-from stereospot.outcome import Ack, Outcome, Reject, Retry
+from stereospot.outcome import Ack, Outcome, Reject, Return
 
 _log = log.get("delete")
 
 crash.declare("delete.swept", "delete.record_gone")
 
-SETTLE_SECONDS = 12.0
-"""Longer than a worker needs to notice that its job is gone."""
+SETTLE_SECONDS = 15.0
+"""Longer than the 10 s that a worker needs to notice that its job is gone; the pause may come out at 0.7 times this."""
 
 
 async def handle(context: Context, delivery: Delivery) -> Outcome:
@@ -40,8 +40,9 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
         await context.store.delete(mark)
     removed = await _sweep(context, job_id)
     crash.point("delete.swept")
-    if found is not None and delivery.attempt == 1:
-        return Retry(delay_seconds=SETTLE_SECONDS, reason="sweep once more when all workers have noticed")
+    if found is not None and delivery.is_first:
+        # Given back and not failed: where one try is all there is, there is a second sweep, too.
+        return Return(SETTLE_SECONDS, reason="sweep once more when all workers have noticed")
     if found is not None:
         await records.delete_job(context.bus, job_id)
     crash.point("delete.record_gone")

@@ -165,9 +165,12 @@ async def test_a_failure_of_an_old_generation_or_attempt_is_nobodys(tmp_path: Pa
         assert await phase_of(context, "J1") is Phase.FAILED
 
 
-async def test_delete_removes_everything_and_the_record_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("attempts", [1, 4])
+async def test_delete_removes_everything_and_the_record_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
     monkeypatch.setattr(delete, "SETTLE_SECONDS", 0.5)
-    async with rig(tmp_path) as context:
+    async with rig(tmp_path, max_attempts=attempts) as context:
         await records.create_job(context.bus, a_job())
         await records.create_job(context.bus, a_job("J10"))
         for key in ("input/J1/source.mp4", keys.segment("J1", 1, 0), keys.film_alias("J1"), keys.segment("J10", 1, 0)):

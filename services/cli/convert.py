@@ -22,6 +22,7 @@ from cyclopts import Parameter
 
 from services.cli.app import DEFAULTS, QUIET, Common, Failed
 from stereospot import errors
+from stereospot.messages import Failure
 from stereospot.options import Container, Options
 
 LayoutName = Literal[
@@ -168,7 +169,11 @@ async def _run(
     quiet: bool,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Start the services, run (or resume) the job, move the film; the folder stays unless the input is hopeless."""
+    """Start the services, run (or resume) the job, move the film.
+
+    After a failure the folder stays as long as a finished segment lies in it, whatever the reason: hours of work are
+    not for us to throw away, and the next run of the same command retries the job. An empty one goes.
+    """
     from services import daemon, follow, operations, submit
     from services.cli import sidecars
     from services.cli.progress import Bar
@@ -176,8 +181,7 @@ async def _run(
     from stereospot.jobs import Phase
 
     started = time.monotonic()
-    resumed: int | None = None
-    hopeless = False
+    resumed: tuple[int, int] | None = None  # the generation that this run found, and how many of its frames
     try:
         async with daemon.running(settings, SERVICES) as context:
             found = await records.get_job(context.bus, job_id)
@@ -189,8 +193,9 @@ async def _run(
             try:
                 async for snapshot in follow.follow(context, job_id):
                     bar.show(snapshot)
-                    resumed = snapshot.done if resumed is None else resumed
                     job = snapshot.job
+                    if resumed is None or resumed[0] != job.generation:
+                        resumed = (job.generation, snapshot.done)
                     if not job.is_active:
                         break
                 else:
@@ -198,9 +203,7 @@ async def _run(
             finally:
                 bar.close()
             if job.phase is not Phase.COMPLETED or job.film is None:
-                failure = job.failure
-                hopeless = failure is not None and errors.entry(failure.code).kind == "permanent"
-                raise Failed(failure) if failure else errors.error("CANCELLED")
+                raise Failed(job.failure) if job.failure else errors.error("CANCELLED")
             film = context.store.local_path(job.film.key)
             assert film is not None, "a private store is local"
             if exported is not None:
@@ -210,16 +213,15 @@ async def _run(
             subtitles, missing = await sidecars.write(context, job, target, overwrite=overwrite)
             await asyncio.to_thread(_deliver, film, target)
     except (errors.Misconfigured, Failed) as error:
-        # What is missing here can be mended, and then finished segments are worth having; a folder without one is not.
+        # Another run of the same command may be at work in the folder.
         ours = isinstance(error, Failed) or error.code != "ALREADY_RUNNING"
         if ours and not await asyncio.to_thread(_holds_segments, settings.storage_dir):
-            hopeless = True
-        raise
-    finally:
-        if hopeless:
             await asyncio.to_thread(shutil.rmtree, settings.data_dir, ignore_errors=True)
+        elif isinstance(error, Failed):
+            raise Failed(_kept(error.failure, settings.data_dir)) from error
+        raise
     seconds = time.monotonic() - started
-    made = job.film.frames - (resumed or 0)
+    made = job.film.frames - (resumed[1] if resumed else 0)
     return {
         "output": str(target),
         "frames": job.film.frames,
@@ -240,6 +242,12 @@ async def _run(
 def _holds_segments(storage: Path) -> bool:
     """Whether any segment was finished."""
     return next(storage.glob("jobs/*/*/segments/*"), None) is not None
+
+
+def _kept(failure: Failure, folder: Path) -> Failure:
+    """The failure, with where its finished segments are, how to go on with them and how to be rid of them."""
+    kept = f"Finished segments are kept in {folder}: the same command tries again with them; delete it to give them up."
+    return failure.model_copy(update={"advice": f"{failure.advice} {kept}"})
 
 
 def _options(values: dict[str, Any]) -> Options:
@@ -288,14 +296,20 @@ def _pool(options: Options) -> str:
 def _deliver(film: Path, target: Path) -> None:
     """Put the film at `target` at once and for good: rename where it is one file system, else copy beside it first."""
     part = target.with_name(f".{target.name}.part")
+    # What a killed run has left may be a link to the film: to write into it would be to write into the film.
+    part.unlink(missing_ok=True)
     try:
-        os.link(film, part)
-    except OSError:
-        with film.open("rb") as reader, part.open("wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
-            writer.flush()
-            os.fsync(writer.fileno())
-    part.replace(target)
+        try:
+            os.link(film, part)
+        except OSError:
+            with film.open("rb") as reader, part.open("xb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+                writer.flush()
+                os.fsync(writer.fileno())
+        part.replace(target)
+    finally:
+        # Also where both names are links to one file already: then a rename does nothing, and says that it did.
+        part.unlink(missing_ok=True)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

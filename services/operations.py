@@ -32,6 +32,21 @@ async def publish_plan(bus: Bus, job: Job, *, again: bool = False) -> None:
     await bus.publish(subjects.work("plan", job.job_id), work, msg_id=msg_id)
 
 
+async def resume(bus: Bus, job: Job) -> None:
+    """Ask for the plan of a job that waits for one, unless it is asked for: where no janitor will.
+
+    Whoever wrote the record may have died before it published; an older message may lie in the queue all the same.
+    """
+    if job.phase not in (Phase.CREATED, Phase.PLANNING):
+        return
+    queued = await bus.last(subjects.WORK, subjects.work("plan", job.job_id))
+    if queued is not None:
+        work = PlanWork.model_validate_json(queued.data)
+        if (work.generation, work.attempt) == (job.generation, job.attempt):
+            return
+    await publish_plan(bus, job, again=True)
+
+
 async def announce(bus: Bus, job: Job, name: str, **data: Any) -> None:
     """Tell those who watch; the record is already written. Telling the same step twice is telling it once."""
     event = JobEvent(

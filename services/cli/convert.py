@@ -187,6 +187,8 @@ async def _run(
             found = await records.get_job(context.bus, job_id)
             if found is not None and found[0].phase in (Phase.FAILED, Phase.CANCELLED):
                 await operations.retry(context.bus, job_id)
+            elif found is not None:
+                await operations.resume(context.bus, found[0])
             else:
                 await submit.create(context, source, options, job_id=job_id, title=target.stem, depth=depth)
             bar = Bar(target.name, quiet=quiet)

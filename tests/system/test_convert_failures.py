@@ -1,21 +1,26 @@
 """`stereospot convert` after what can be mended: finished segments stay, and the same command goes on with them.
 
-In this process, as in `test_convert_command.py`.
+In this process, as in `test_convert_command.py`: what ends a run here is a failure, or an exception in place of a kill.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services import operations
 from services.assembler import Assembler
 from services.cli import main
 from services.cli.convert import _deliver  # pyright: ignore[reportPrivateUsage]
 from services.converter import Converter
-from stereospot import errors
+from stereospot import errors, jobs, records
+from stereospot.bus import Bus
+from stereospot.jobs import Job
 from tests.media import sources
 from tests.system.test_convert_command import read
 from tests.system.test_convert_resume import stored
@@ -26,6 +31,10 @@ WORDS = ["--json", "--engine", "flat", "--crf", "0", "--preset", "ultrafast", "-
 def convert(folder: Path) -> int:
     out, data = folder / "out.mp4", folder / "data"
     return main(["convert", str(sources.path("h264_mp4_silent")), "-o", str(out), "--data", str(data), *WORDS])
+
+
+class Killed(Exception):
+    """A kill, as far as one process can be killed twice."""
 
 
 @pytest.mark.parametrize("code", ["SOURCE_MISSING", "ATTEMPTS_EXHAUSTED", "ASSEMBLY_FAILED"])
@@ -55,6 +64,32 @@ def test_a_failure_that_can_be_mended_keeps_what_is_finished(
     assert film.times == read(sources.path("h264_mp4_silent")).times
     assert result["frames_resumed"] == len(film.times)
     assert not any((tmp_path / "data" / "convert").iterdir())
+
+
+def test_a_plan_that_nobody_was_asked_for_is_asked_for_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = operations.publish_plan
+
+    async def die(bus: Bus, job: Job, **values: Any) -> None:
+        """The message of the first generation is in the queue, the record is of the second one, and that is all."""
+        await publish(bus, job, **values)
+        renewed = await records.change_job(
+            bus, job.job_id, lambda found: jobs.renew(found, at=time.time(), note="replan", redecoded=True)
+        )
+        assert renewed.generation == 2
+        raise Killed
+
+    async def begin(*_: object) -> None:
+        """As of a planner that is not there."""
+
+    with monkeypatch.context() as killed:
+        killed.setattr("services.operations.publish_plan", die)
+        killed.setattr("services.planner.Planner._begin", begin)
+        with pytest.raises(Killed):
+            convert(tmp_path)
+    assert convert(tmp_path) == 0
+    assert read(tmp_path / "out.mp4").times == read(sources.path("h264_mp4_silent")).times
 
 
 def test_a_film_is_delivered_whole_whatever_a_killed_run_has_left(tmp_path: Path) -> None:

@@ -154,6 +154,24 @@ async def test_a_job_is_replanned_once(tmp_path: Path) -> None:
         assert not await operations.replan(context.bus, "J1", 2, "again"), "the second time is a failure"
 
 
+async def test_an_active_job_is_resumed_by_one_message_for_its_plan(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        job = a_job(phase=Phase.PLANNING)
+        await operations.resume(context.bus, a_job())
+        assert await messages(context, subjects.WORK) == 0, "what is converting is planned"
+        await operations.publish_plan(context.bus, job)
+        await operations.resume(context.bus, job)
+        assert await messages(context, subjects.WORK) == 1, "it is asked for"
+        later = jobs.renew(job, at=2.0, note="replan", redecoded=True)
+        for _ in range(2):
+            await operations.resume(context.bus, later)
+        assert await messages(context, subjects.WORK) == 2
+        work = await context.bus.last(subjects.WORK, subjects.work("plan", "J1"))
+        assert work is not None
+        wanted = PlanWork(job_id="J1", generation=2, redecode=True)
+        assert PlanWork.model_validate_json(work.data) == wanted
+
+
 async def test_a_failure_of_an_old_generation_or_attempt_is_nobodys(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, jobs.renew(a_job(), at=2.0, note="changed"))

@@ -3,9 +3,9 @@
     convert.<pool>.<lane>.<job>.<gen>.<idx> ─> decode, depth, warp, encode (threads) ─> init, fragment, report stored
                                             ─> done.<job>.<gen>.<idx> ─> ack
 
-At least once by construction: the message goes away last. A report in storage means that the fragment is whole, so a
-repeated message of finished work costs one read. A stop event follows the job's record: a cancelled or renewed job
-stops spending compute within seconds, its decoding child included.
+At least once by construction: the message goes away last. A report and a fragment of its size mean that this is whole,
+so a repeated message of finished work costs two looks. A stop event follows the job's record: a cancelled or renewed
+job stops spending compute within seconds, its decoding child included.
 """
 
 from __future__ import annotations

@@ -169,6 +169,9 @@ async def _tell(context: Context, item: Comparison) -> None:
 
 async def _forget(context: Context, item: Comparison) -> None:
     """Take segments out of the set that storage does not hold."""
+    for index in item.lost:
+        # First its report: while that is there a converter would tell the segment once more, and not make it.
+        await context.store.delete(keys.segment_report(item.job_id, item.generation, index))
     bucket = context.bus.bucket(subjects.STATE)
     mask = completion.bitmap_of(item.lost)
     for _ in range(16):

@@ -2,7 +2,8 @@
 
     init ─> depth, where it is exported ─> fragment ─> report ─> done.<job>.<gen>.<idx>
 
-The report comes last, so where there is one the fragment is whole; what was never reported is reported again.
+The report comes last, so where there is one the fragment was whole; what was never reported is reported again. What
+got lost since is seen by its size, and made again.
 """
 
 from __future__ import annotations
@@ -50,9 +51,12 @@ class Results:
         return found[0].init
 
     async def stored(self, task: SegmentTask) -> SegmentDone | None:
-        """The completion of a fragment that is stored, if there is one."""
+        """The completion of a fragment that is stored, if there is one: its report is, and so is the fragment."""
         found = await reports.read(self._store, task.job_id, task.generation, task.index)
-        return None if found is None else found.done
+        if found is None:
+            return None
+        fragment = await self._store.head(keys.segment(task.job_id, task.generation, task.index))
+        return found.done if fragment is not None and fragment.size == found.done.size_bytes else None
 
     async def report_again(self, task: SegmentTask, done: SegmentDone | None) -> bool:
         """Report a fragment that is stored once more; False where there is none, or one with a header of another."""

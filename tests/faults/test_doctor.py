@@ -69,6 +69,7 @@ async def test_a_lost_film_is_assembled_and_lost_segments_are_converted_again(tm
         await context.store.delete(second.film.key)
         await context.store.delete(keys.segment("J1", 1, 1))
         await context.store.delete(keys.segment("J1", 1, 1).replace(".m4s", ".json"))
+        await context.store.delete(keys.segment("J1", 1, 0))  # its report is there
         assert await repaired(context) == ["convert what is missing and assemble it again"]
         third = await ended(context, attempt=3)
         assert third.film is not None

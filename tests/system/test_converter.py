@@ -81,6 +81,23 @@ async def test_a_segment_is_stored_whole_then_reported_and_never_computed_twice(
         assert again.modified == fragment.modified
 
 
+@pytest.mark.parametrize("left", [None, b"torn"])
+async def test_a_fragment_that_is_gone_is_made_again_although_its_report_is_there(
+    tmp_path: Path, left: bytes | None
+) -> None:
+    async with rig(tmp_path) as context, converter(context) as made:
+        await a_planned_job(context, films.path("h264_mp4"))
+        key = keys.segment("J1", 1, 0)
+        assert await made.handle(task(0)) == Ack()
+        first = await context.store.get(key)
+        if left is None:
+            await context.store.delete(key)
+        else:
+            await context.store.put(key, left)
+        assert await made.handle(task(0, delivered=2)) == Ack()
+        assert await context.store.get(key) == first
+
+
 async def test_consecutive_segments_share_one_decoder(tmp_path: Path) -> None:
     async with rig(tmp_path) as context, converter(context) as made:
         await a_planned_job(context, films.path("h264_mp4"))

@@ -11,6 +11,8 @@ job stops spending compute within seconds, its decoding child included.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -55,8 +57,8 @@ MISSING_SECONDS = 10.0
 come to it first."""
 
 CUT_OFF_SECONDS = 60.0
-"""How long a worker waits for a storage that is away with the same segment. Longer than that it may be this worker
-alone that cannot reach it: it says so on the job and leaves the segment to others."""
+"""How long a worker waits for a storage that is away with the same segment, be it before or after its work. Longer than
+that it may be this worker alone that cannot reach it: it says so on the job and leaves the segment to others."""
 
 CUT_OFF_RESTS = 6
 """Such a segment rests for MISSING_SECONDS, each time for as much more, up to so many of them: a consumer gives a
@@ -238,8 +240,9 @@ class Converter:
             await encoding.run(self._threads, converted.finish)
             crash.point("converter.converted")
             done = await self._check(task, head, segment, converted, seconds)
+            held = functools.partial(self._held, task, name)
             async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
-                await obeying(stop, self._results.keep(task, converted, done))
+                await obeying(stop, self._results.keep(task, converted, done, CUT_OFF_SECONDS, held))
             await self._results.publish(task, done)
         report, frames = converted.report, converted.fragment.frames
         metrics.WORKER.segment(
@@ -333,6 +336,17 @@ class Converter:
         await self._event(task, "retrying", attempt=delivery.attempt, failure=failure)
         return outcome
 
+    async def _held(self, task: SegmentTask, name: str, error: errors.Transient) -> None:
+        """A result waits for the storage for long: raises where another worker may store one.
+
+        A full storage is full for everybody, and computed once is enough.
+        """
+        if not self._context.alone and error.code != "STORAGE_FULL":
+            self._waiting[name] = time.monotonic() - CUT_OFF_SECONDS
+            raise error
+        with contextlib.suppress(errors.StereoSpotError):  # a broker that is away costs no result
+            await self._explain(task, Failure.of(error, segment_index=task.index), held=True)
+
     def _is_cut_off(self, name: str, error: errors.StereoSpotError) -> bool:
         """Whether the storage has been away so long, for this worker, that another one had better try."""
         if error.code not in PATIENT or error.code == "BROKER_UNAVAILABLE":
@@ -346,13 +360,14 @@ class Converter:
         await self._explain(task, failure)
         return _give_back(task, Refusal(failure, delay_seconds))
 
-    async def _explain(self, task: SegmentTask, failure: Failure) -> None:
+    async def _explain(self, task: SegmentTask, failure: Failure, *, held: bool = False) -> None:
         """Say on the job why it waits."""
 
         def wanted(job: Job) -> bool:
             return is_wanted(job, task.generation, PHASES, task.attempt)
 
-        await operations.explain_wait(self._bus, task.job_id, failure, wanted, worker_id=self.worker_id)
+        said = operations.HELD if held else operations.GIVEN_BACK
+        await operations.explain_wait(self._bus, task.job_id, failure, wanted, worker_id=self.worker_id, said=said)
 
     async def _event(self, task: SegmentTask, state: Any, **values: Any) -> None:
         """Tell those who watch, for two seconds at most; work does not fail for it."""

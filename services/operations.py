@@ -69,6 +69,7 @@ async def withdraw(bus: Bus, job_id: str) -> None:
 
 
 GIVEN_BACK = "A worker gave this job back, it waits for another one:"
+HELD = "A result waits until it can be stored:"
 
 
 async def explain_wait(
@@ -80,7 +81,7 @@ async def explain_wait(
     worker_id: str = "",
     said: str = GIVEN_BACK,
 ) -> None:
-    """Say on the job that its work was given back and why: once a job, however many workers find it."""
+    """Say on the job what its work waits for: once a job, however many workers find it."""
     text = f"{said} {failure.sentence} {failure.advice}"
     try:
         job = await records.change_job(

@@ -9,7 +9,9 @@ got lost since is seen by its size, and made again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from inference.contract import Converted
 from services import reports
@@ -23,6 +25,9 @@ _log = log.get("converter")
 crash.declare(
     "converter.init_stored", "converter.fragment_stored", "converter.report_stored", "converter.done_published"
 )
+
+Held = Callable[[errors.Transient], Awaitable[None]]
+"""Told why a result could not be stored for so long; what it raises ends the wait."""
 
 INITS = 256
 """Generations whose header is remembered; it never changes once there is one."""
@@ -75,8 +80,13 @@ class Results:
         )
         crash.point("converter.done_published")
 
-    async def keep(self, task: SegmentTask, converted: Converted, done: SegmentDone) -> None:
-        """Store init, fragment and report, in this order; while the store is full or away the result waits here."""
+    async def keep(
+        self, task: SegmentTask, converted: Converted, done: SegmentDone, patience_seconds: float, held: Held
+    ) -> None:
+        """Store init, fragment and report, in this order; while the store is full or away the result waits here.
+
+        held: called once, when it has waited for `patience_seconds`.
+        """
         job_id, generation = task.job_id, task.generation
         fragment = converted.fragment
         report = reports.Report(done=done, measures=converted.report.model_dump(mode="json"))
@@ -88,6 +98,8 @@ class Results:
             (keys.segment_report(job_id, generation, task.index), report.body(), "converter.report_stored"),
         )
         pause = 0.5
+        until: float | None = None
+        told = False
         for key, data, name in steps:
             if not data:
                 continue  # depth that is not exported
@@ -100,6 +112,10 @@ class Results:
                         raise
                     # Computed once is enough: hold the result until it can be stored.
                     _log.warning("waiting to store", action="retry", key=key, code=error.code, detail=error.detail)
+                    until = until or time.monotonic() + patience_seconds
+                    if not told and time.monotonic() >= until:
+                        told = True
+                        await held(error)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 5.0)
                     continue

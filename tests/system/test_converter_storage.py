@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from stereospot.media.source import StoredSource
 from stereospot.messages import SourceRef
 from stereospot.outcome import Ack, Return
 from tests.media import sources as films
+from tests.support import eventually
 from tests.system.rig import a_planned_job, rig
 from tests.system.test_converter import converter, task
 
@@ -82,3 +84,39 @@ async def test_a_worker_that_cannot_reach_the_storage_says_so_and_leaves_the_seg
         assert found is not None
         assert [item.code for item in found[0].warnings] == ["STORAGE_UNAVAILABLE"]
         assert jobs.without_waits(found[0]).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "alone", "leaves"),
+    [("STORAGE_UNAVAILABLE", False, True), ("STORAGE_UNAVAILABLE", True, False), ("STORAGE_FULL", False, False)],
+)
+async def test_a_worker_that_can_read_but_not_store_says_so_and_leaves_the_segment_to_those_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, alone: bool, leaves: bool
+) -> None:
+    monkeypatch.setattr("services.converter.CUT_OFF_SECONDS", 0.0)
+    async with rig(tmp_path) as context, converter(replace(context, alone=alone)) as made:
+        await a_planned_job(context, films.path("h264_mp4"))
+        store = context.store.put
+
+        async def refuse(key: str, data: bytes, *, if_absent: bool = False) -> bool:
+            raise errors.error(code, "AccessDenied")
+
+        async def warned() -> list[str]:
+            found = await records.get_job(context.bus, "J1")
+            assert found is not None
+            return [item.code for item in found[0].warnings]
+
+        monkeypatch.setattr(context.store, "put", refuse)
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(made.handle(task(0)))
+            assert await eventually(warned, seconds=30, what="the reason on the job") == [code]
+            if not leaves:
+                assert not work.done(), "computed once is enough"
+                monkeypatch.setattr(context.store, "put", store)
+        outcome = work.result()
+        if leaves:
+            assert isinstance(outcome, Return), "it was not tried"
+            assert (outcome.reason, outcome.delay_seconds) == (code, MISSING_SECONDS)
+        else:
+            assert outcome == Ack()
+            assert made.decoders_opened == 1

@@ -314,7 +314,12 @@ class Converter:
             if await operations.replan(self._bus, task.job_id, task.generation, reason):
                 return Ack("replanned")
         if error.code == "ENCODER_MISMATCH":
-            return await self._lacks(task, Failure.of(errors.error(error.code)), UNFIT_SECONDS)
+            if not self._context.alone:
+                return await self._lacks(task, Failure.of(errors.error(error.code)), UNFIT_SECONDS)
+            # Whoever wrote that header will not come back: this host has been upgraded, say.
+            if await operations.reencode(self._bus, task.job_id, task.generation):
+                return Ack("begun anew")
+            return Reject(Failure.of(error, segment_index=task.index, attempts=delivery.attempt))
         if error.details.get("device_lost") or error.code == "ENCODER_STALLED":
             # Nothing of this process will work again: it ends, whoever watches it starts a fresh one.
             self.lost = error

@@ -63,9 +63,10 @@ async def announce(bus: Bus, job: Job, name: str, **data: Any) -> None:
     await bus.publish(subjects.event_job(job.job_id, name), event, msg_id=f"event.{step}")
 
 
-async def withdraw(bus: Bus, job_id: str) -> None:
-    """Take back the segments that no worker has begun."""
-    await bus.purge(subjects.CONVERT, subjects.convert_filter(job_id=job_id))
+async def withdraw(bus: Bus, job_id: str, generation: int | None = None) -> None:
+    """Take back the segments that no worker has begun, of one generation or of all."""
+    pattern = subjects.convert_filter(job_id=job_id)
+    await bus.purge(subjects.CONVERT, pattern if generation is None else pattern.replace(".>", f".{generation}.>"))
 
 
 GIVEN_BACK = "A worker gave this job back, it waits for another one:"
@@ -254,23 +255,50 @@ async def replan(bus: Bus, job_id: str, generation: int, reason: str) -> bool:
 
     True also when somebody else has begun that already: then the caller's generation is history.
     """
+
+    def renewed(job: Job) -> Job | None:
+        if job.redecoded:
+            return None
+        return jobs.renew(job, at=time.time(), note="replan", redecoded=True).with_warning("PTS_SYNTHESISED", reason)
+
+    return await _begin_anew(bus, job_id, generation, renewed)
+
+
+HEADER_NOTE = "other encoder"
+
+HEADERS = 4
+"""New generations for the sake of the encoder's header: more upgrades than one film sees. An encoder that writes
+another header every time fails the job then."""
+
+
+async def reencode(bus: Bus, job_id: str, generation: int) -> bool:
+    """Begin anew, in a new generation, since nobody is left whose encoder writes this one's header. False when that
+    was done too often; else as `replan`."""
+
+    def renewed(job: Job) -> Job | None:
+        if sum(step.note == HEADER_NOTE for step in job.history) >= HEADERS:
+            return None
+        _log.warning("begun anew", action="retry", job_id=job_id, generation=generation, reason=HEADER_NOTE)
+        return jobs.renew(job, at=time.time(), note=HEADER_NOTE)
+
+    return await _begin_anew(bus, job_id, generation, renewed)
+
+
+async def _begin_anew(bus: Bus, job_id: str, generation: int, renewed: Callable[[Job], Job | None]) -> bool:
+    """The job in the generation after this one, which is then asked for; False where `renewed` will not have it."""
     answer = True
 
     def change(job: Job) -> Job | None:
         nonlocal answer
-        answer = True
-        if not job.accepts(generation):
-            return None
-        if job.redecoded:
-            answer = False
-            return None
-        renewed = jobs.renew(job, at=time.time(), note="replan", redecoded=True)
-        return renewed.with_warning("PTS_SYNTHESISED", reason)
+        after = renewed(job) if job.accepts(generation) else None
+        answer = after is not None or not job.accepts(generation)
+        return after
 
     job = await records.change_job(bus, job_id, change)
-    if answer and job.phase is Phase.PLANNING and job.redecoded:
-        # Also on a repeated call: the one that wrote the record may have died before it published.
-        await withdraw(bus, job_id)
+    if answer and job.phase is Phase.PLANNING and job.generation > generation:
+        # Also on a repeated call: the one that wrote the record may have died before it published. What was sent of
+        # the new generation since is left alone.
+        await withdraw(bus, job_id, generation)
         await publish_plan(bus, job)
         await announce(bus, job, "replanned")
     return answer

@@ -10,6 +10,7 @@ import heapq
 import time
 from dataclasses import dataclass, field
 
+from stereospot import errors
 from stereospot.completion import Completion
 from stereospot.jobs import COMPUTING, Job
 from stereospot.messages import Worker
@@ -17,6 +18,13 @@ from stereospot.schedule import DEPTH, Candidate, Ranking
 
 WORKER_SECONDS = 15.0
 """A worker that has not been heard of for so long counts no more; the bucket forgets it then too."""
+
+WAITING_SECONDS = 20.0
+"""A job that a worker gave back and of which nothing was done for so long waits for a worker that is not there. What it
+has in its pool's queue rests nearly all the time: it takes no room from other jobs, and gets none until it goes on."""
+
+RESTING = 256
+"""Segments of such jobs that take no room in a pool; a consumer bears 4,096 messages that were given out."""
 
 LACKING = 64
 """Jobs for which windows are asked for at a time."""
@@ -26,6 +34,7 @@ LACKING = 64
 class _Pool:
     waiting: Ranking = field(default_factory=Ranking)
     hurried: set[str] = field(default_factory=set[str])
+    given_back: set[str] = field(default_factory=set[str])
     in_flight: int = 0
 
 
@@ -40,10 +49,12 @@ class Lacking:
 
 @dataclass(slots=True)
 class _Share:
-    """What one job adds to its pool's numbers."""
+    """What one job adds to its pool's numbers, and since when (`time.monotonic`) nothing of it was done."""
 
     pool: str
     in_flight: int
+    done: tuple[int, int, int]
+    since: float
 
 
 class View:
@@ -101,13 +112,19 @@ class View:
         return [name for name, pool in self._pools.items() if pool.hurried or (pool.waiting and self._has_room(name))]
 
     def _has_room(self, name: str) -> bool:
-        return self._pools[name].in_flight < max(self.slots(name), 1) * DEPTH
+        return self.in_flight(name) < max(self.slots(name), 1) * DEPTH
+
+    def _resting(self, name: str) -> set[str]:
+        """Jobs that wait for a worker that is not there."""
+        before = time.monotonic() - WAITING_SECONDS
+        return {job_id for job_id in self._pools[name].given_back if self._shares[job_id].since <= before}
 
     def candidates(self, pool: str) -> list[Candidate]:
         """Those that may get a segment now: as many as there is room for, and whoever is watched."""
-        found = self._pools[pool]
-        room = max(self.slots(pool), 1) * DEPTH - found.in_flight
-        chosen = {item.job_id: item for item in found.waiting.first(max(0, room) + len(found.hurried))}
+        found, resting = self._pools[pool], self._resting(pool)
+        room = max(self.slots(pool), 1) * DEPTH - self.in_flight(pool)
+        first = found.waiting.first(max(0, room) + len(found.hurried) + len(resting))
+        chosen = {item.job_id: item for item in first if item.job_id not in resting}
         for job_id in found.hurried:
             candidate = found.waiting.get(job_id)
             if candidate is not None:
@@ -115,7 +132,9 @@ class View:
         return list(chosen.values())
 
     def in_flight(self, pool: str) -> int:
-        return self._pools[pool].in_flight
+        """Segments that were sent and not done, as far as they take room."""
+        resting = sum(self._shares[job_id].in_flight for job_id in self._resting(pool))
+        return self._pools[pool].in_flight - min(resting, RESTING)
 
     def slots(self, pool: str) -> int:
         """Slots of the pool's living workers."""
@@ -150,14 +169,20 @@ class View:
             pool.in_flight -= before.in_flight
             pool.waiting.drop(job_id)
             pool.hurried.discard(job_id)
+            pool.given_back.discard(job_id)
         self._lacking.pop(job_id, None)
         job, state = self._jobs.get(job_id), self._states.get(job_id)
         if job is None or state is None or (state.generation, state.attempt) != (job.generation, job.attempt):
             return
         in_flight = (state.sent & ~state.done).bit_count()
-        self._shares[job_id] = _Share(job.pool, in_flight)
+        done = (state.generation, state.attempt, state.done)
+        now = time.monotonic()
+        since = before.since if before is not None and before.done == done and before.in_flight else now
+        self._shares[job_id] = _Share(job.pool, in_flight, done, since)
         pool = self._pools.setdefault(job.pool, _Pool())
         pool.in_flight += in_flight
+        if in_flight and any(item.code in errors.ELSEWHERE for item in job.warnings):
+            pool.given_back.add(job_id)
         waiting, windows = state.ahead(job.playhead or 0)
         if windows:
             self._lacking[job_id] = Lacking(job, state, windows)

@@ -14,7 +14,7 @@ from services import dead_letters, operations
 from services.collector import Collector
 from services.context import Context
 from services.states import trigger_due
-from services.view import View
+from services.view import WAITING_SECONDS, View
 from stereospot import completion, jobs, records, schedule, subjects
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
@@ -306,6 +306,59 @@ def test_the_view_counts_jobs_with_nothing_waiting_as_in_flight() -> None:
     view.set_state(Completion(job_id="J0", generation=1, pool="cpu", planned=1, total=1, done=1, sent=1))
     chosen = schedule.schedule(view.candidates("cpu"), 1, in_flight=view.in_flight("cpu"))
     assert [item.job_id for item in chosen] == ["J2"]
+
+
+def test_a_job_that_waits_for_another_worker_takes_no_room_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("services.view.time.monotonic", lambda: now)
+    view = View()
+
+    def chosen() -> list[tuple[str, int]]:
+        found = schedule.schedule(view.candidates("cpu"), 1, in_flight=view.in_flight("cpu"))
+        return [(item.job_id, item.index) for item in found]
+
+    job = a_job("J1", priority=9).with_warning("MODEL_MISSING", "A worker gave this job back.")
+    view.set_job(job)
+    view.set_job(a_job("J2"))
+    stuck = Completion(job_id="J1", generation=1, pool="cpu", planned=9, total=9).with_sent([0, 1])
+    view.set_state(stuck)
+    view.set_state(Completion(job_id="J2", generation=1, pool="cpu", planned=1, total=1))
+    now += WAITING_SECONDS - 1
+    view.set_job(job.with_warning("OUT_OF_MEMORY", "A worker gave this job back."))
+    assert (view.pools(), view.in_flight("cpu")) == ([], 2), "it may be at work still"
+    now += 1
+    assert (view.pools(), view.in_flight("cpu")) == (["cpu"], 0)
+    assert chosen() == [("J2", 0)], "and gets no more of the queue itself"
+
+    view.set_state(stuck.with_done(0, None))
+    assert view.in_flight("cpu") == 1
+    assert chosen() == [("J1", 2)], "it goes on"
+    now += WAITING_SECONDS
+    view.set_state(stuck.with_done(0, None).with_attempt(2))
+    assert view.in_flight("cpu") == 0, "one of another attempt is nobody's"
+    view.set_job(jobs.without_waits(job))
+    view.set_state(stuck)
+    now += WAITING_SECONDS
+    assert view.in_flight("cpu") == 2, "nobody gave it back"
+
+
+async def test_a_job_that_no_worker_can_do_does_not_starve_its_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.view.WAITING_SECONDS", 0.2)
+    async with rig(tmp_path) as context, collecting(Collector(context)):
+        job = a_job(priority=9).with_warning("ENCODER_MISMATCH", "A worker gave this job back.")
+        await records.create_job(context.bus, job)
+        await say_total(context, 8)
+
+        async def sent(job_id: str) -> list[SegmentTask]:
+            return [item for item in await queued(context) if item.job_id == job_id]
+
+        await eventually(lambda: sent("J1"), what="its first segments in the queue")
+        await records.create_job(context.bus, a_job("J2"))
+        await say_total(context, 2, job_id="J2")
+        await eventually(lambda: sent("J2"), what="the other job's segments")
+        assert len(await sent("J1")) == schedule.DEPTH
 
 
 def test_a_worker_that_is_silent_has_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,12 @@ from services.assembler import Assembler
 from services.cli import main
 from services.cli.convert import _deliver  # pyright: ignore[reportPrivateUsage]
 from services.converter import Converter
+from services.results import Results
 from stereospot import errors, jobs, records
 from stereospot.bus import Bus
 from stereospot.jobs import Job
+from stereospot.media.model import Segment
+from stereospot.messages import SegmentDone, SegmentTask
 from tests.media import sources
 from tests.system.test_convert_command import read
 from tests.system.test_convert_resume import stored
@@ -90,6 +93,32 @@ def test_a_plan_that_nobody_was_asked_for_is_asked_for_by_the_next_run(
             convert(tmp_path)
     assert convert(tmp_path) == 0
     assert read(tmp_path / "out.mp4").times == read(sources.path("h264_mp4_silent")).times
+
+
+def test_a_film_that_was_begun_by_another_encoder_is_begun_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, work = Results.publish, Converter._work  # pyright: ignore[reportPrivateUsage]
+
+    async def publish_older(self: Results, task: SegmentTask, done: SegmentDone) -> None:
+        await publish(self, task, done.model_copy(update={"init_sha256": "b" * 64}))
+
+    def some(self: Converter, lease: Any, head: Any, segment: Segment) -> Any:
+        if segment.index > 1:
+            raise errors.error("SOURCE_MISSING")
+        return work(self, lease, head, segment)
+
+    with monkeypatch.context() as older:
+        older.setattr(Results, "publish", publish_older)
+        older.setattr(Converter, "_work", some)
+        assert convert(tmp_path) == 1
+    assert stored(tmp_path / "data")
+    capsys.readouterr()
+    assert convert(tmp_path) == 0, capsys.readouterr().err
+    result = json.loads(capsys.readouterr().out)
+    assert read(tmp_path / "out.mp4").times == read(sources.path("h264_mp4_silent")).times
+    assert result["frames_resumed"] == 0
+    assert result["warnings"] == []
 
 
 def test_a_film_is_delivered_whole_whatever_a_killed_run_has_left(tmp_path: Path) -> None:

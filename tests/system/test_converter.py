@@ -180,6 +180,36 @@ async def test_a_worker_with_another_header_gives_the_segment_back_and_takes_no_
         assert await reported(context) == []
 
 
+async def test_where_nobody_else_can_write_its_header_a_job_is_begun_anew(tmp_path: Path) -> None:
+    """The daemon of this host was upgraded, and its encoder with it."""
+    async with rig(tmp_path) as context, converter(replace(context, alone=True)) as made:
+        await a_planned_job(context, films.path("h264_mp4"))
+        state = Completion(job_id="J1", generation=1, total=4, planned=4, init="b" * 64, done=1, sent=7)
+        await context.bus.bucket(subjects.STATE).put(subjects.state_key("J1", 1), state)
+        for index in (1, 2):
+            subject = subjects.convert("cpu", "normal", "J1", index, 0)
+            await context.bus.publish(subject, SegmentTask(job_id="J1", generation=index, attempt=1, index=0, part=0))
+        assert await made.handle(task(1)) == Ack("begun anew")
+        assert await made.handle(task(2)) == Ack("stale"), "the other slot's is history"
+        assert await operations.reencode(context.bus, "J1", 1), "as for who was at work on it"
+        found = await records.get_job(context.bus, "J1")
+        assert found is not None
+        assert (found[0].generation, found[0].phase, found[0].warnings) == (2, Phase.PLANNING, ())
+        assert (await context.bus.stream_info(subjects.WORK))["state"]["messages"] == 1
+        queue = await context.bus.stream_info(subjects.CONVERT, subjects_filter=">")
+        left = list(queue["state"]["subjects"])
+        assert left == [subjects.convert("cpu", "normal", "J1", 2, 0)], "what was sent of the new generation stays"
+
+        # One whose header is another one every time fails, and does not go round for ever.
+        for generation in range(2, operations.HEADERS + 1):
+            assert await operations.reencode(context.bus, "J1", generation)
+        back = {"generation": 1, "phase": Phase.CONVERTING}
+        await records.change_job(context.bus, "J1", lambda job: job.model_copy(update=back))
+        outcome = await made.handle(task(3))
+        assert isinstance(outcome, Reject)
+        assert (outcome.failure.code, outcome.failure.segment_index) == ("ENCODER_MISMATCH", 3)
+
+
 async def test_a_worker_that_lacks_the_engine_gives_the_job_back_and_looks_again_when_it_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,15 +7,14 @@ would have had there. Where that cannot be (`_leap`), nothing is sent but {"unab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-import av.error
 import av.stream
 
 from stereospot.jail import Cell
 from stereospot.media import aac, boxes
+from stereospot.media.demuxing import packets
 from stereospot.media.opener import opened
 
 LOOKED_AT = 4000
@@ -51,7 +50,7 @@ def cut(cell: Cell, request: dict[str, Any]) -> None:
         for stream in container.streams:
             if stream.index not in wanted:
                 stream.discard = av.stream.Discard.all
-        for packet in _packets(container, [stream for stream in streams if stream is not None]):
+        for packet in packets(container, [stream for stream in streams if stream is not None]):
             cutting = wanted[packet.stream.index]
             if not cutting.ended:
                 cutting.put(cutting.track.take(packet))
@@ -61,17 +60,6 @@ def cut(cell: Cell, request: dict[str, Any]) -> None:
             cutting.finish()
 
 
-def _packets(container: Any, streams: list[Any]) -> Iterator[Any]:
-    if not streams:
-        return
-    try:
-        for packet in container.demux(streams):
-            if packet.size:
-                yield packet
-    except av.error.FFmpegError:
-        return  # what follows the damage is silence
-
-
 def _twins(cell: Cell, request: dict[str, Any], origin: Fraction) -> list[aac.Frames] | None:
     """The tracks after their first packets, which tell where their frames lie; None where they do not."""
     with opened(cell.source, request) as container:
@@ -79,7 +67,7 @@ def _twins(cell: Cell, request: dict[str, Any], origin: Fraction) -> list[aac.Fr
         streams: list[Any] = [by_index.get(index) for index in request["audio"]]
         twins = [aac.track(stream, origin) for stream in streams]
         wanted = {stream.index: twin for stream, twin in zip(streams, twins, strict=True) if stream is not None}
-        for number, packet in enumerate(_packets(container, [stream for stream in streams if stream is not None])):
+        for number, packet in enumerate(packets(container, [stream for stream in streams if stream is not None])):
             twin = wanted[packet.stream.index]
             if not twin.known:
                 twin.take(packet)
@@ -108,7 +96,7 @@ def _leap(
 def _in_time(container: Any, live: list[Any], needed: dict[int, Fraction]) -> bool:
     """Whether each track's next packet comes early enough for its decoder to be in step."""
     missing = set(needed)
-    for number, packet in enumerate(_packets(container, live)):
+    for number, packet in enumerate(packets(container, live)):
         ticks = packet.pts if packet.pts is not None else packet.dts
         index = packet.stream.index
         if number == LOOKED_AT or (index in missing and ticks is None):

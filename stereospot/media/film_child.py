@@ -22,7 +22,7 @@ import av.stream
 
 from stereospot import errors
 from stereospot.jail import Cell
-from stereospot.media import boxes, skeleton
+from stereospot.media import boxes, demuxing, skeleton
 from stereospot.media.carried import Carried, name_of
 from stereospot.media.film import Edit, Filled, Film, Track, header, media_of
 from stereospot.media.matroska import Matroska
@@ -93,18 +93,11 @@ class Supply:
 
 
 def _packets(source: Any, streams: list[Any], warnings: list[str]) -> Iterator[Any]:
-    """The packets of `streams`; damage ends the reading with a warning, not the film."""
-    if not streams:
-        return
+    """The packets of `streams`, and nothing else is read."""
     for stream in source.streams:
         if stream not in streams:
             stream.discard = av.stream.Discard.all
-    try:
-        for packet in source.demux(streams):
-            if packet.size:
-                yield packet
-    except av.error.FFmpegError as failure:
-        warnings.append(f"The source could not be read to its end: sound and subtitles may be cut short ({failure}).")
+    return demuxing.packets(source, streams, warnings)
 
 
 def _ticks(streams: list[Any]) -> dict[int, float]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-import av
 import av.error
 import av.stream
 
 from stereospot.jail import Cell
+from stereospot.media.demuxing import packets
 from stereospot.media.opener import CODEC_WHITELIST, opened
 from stereospot.media.subtitles import plain_text
 
@@ -30,12 +30,9 @@ def read(cell: Cell, request: dict[str, Any]) -> None:
                 streams.append(stream)
             else:
                 stream.discard = av.stream.Discard.all
-        try:
-            for packet in container.demux(streams) if streams else ():
-                if packet.size and packet.pts is not None:
-                    _add(cell, held, packet, origin)
-        except av.error.FFmpegError:
-            pass  # what came before the damage is worth having
+        for packet in packets(container, streams):
+            if packet.pts is not None:
+                _add(cell, held, packet, origin)
     for index, cues in held.items():
         if cues:
             cell.send({"stream": index, "cues": cues})

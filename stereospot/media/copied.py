@@ -16,6 +16,7 @@ import av
 
 from stereospot.media.carried import Sink, known_layout, name_of
 from stereospot.media.film import Edit, Track
+from stereospot.media.sound_clock import Gaps, SoundClock
 
 HEAD_PACKETS = 8
 """How many packets libavformat sees to write a track's header: E-AC-3 needs a few, all others one."""
@@ -54,8 +55,8 @@ def _opus_samples(data: bytes) -> int | None:
     return size * (data[1] & 63) if len(data) > 1 else None
 
 
-_LONGEST_PAUSE_SECONDS = 6 * 3600
-"""Times that jump further ahead, or back by more than a second, are a broken clock and not a pause."""
+_SILENT_BYTES = {"pcm_alaw": b"\xd5", "pcm_mulaw": b"\xff"}
+"""What silence is in PCM whose silence is not zero."""
 
 
 class Copied:
@@ -81,8 +82,8 @@ class Copied:
         self._start = 0
         self._leading = False
         self._time = 0
-        self._shift = 0
-        self._jump = _LONGEST_PAUSE_SECONDS * rate
+        self._clock = SoundClock(rate)
+        self._gaps = Gaps(stream.time_base, rate)
         self._held: tuple[bytes, int, int] | None = None
         self._latest: Any = None
 
@@ -134,10 +135,8 @@ class Copied:
             return None
         place = self._time + (self._held[2] if self._held is not None else 0)
         if time is not None:
-            time += self._shift
-            if time > place + self._jump or time < place - self.track.timescale:
-                self._shift += place - time  # a clock that was set anew: the sound itself goes on
-            elif abs(time - place) > self._slack:
+            time = self._clock.at(time, place)
+            if abs(time - place) > self._slack:
                 place = max(time, self._time + 1)
         if self._leading and not packet.is_discard:
             self._leading = False  # the packets before were there for the decoder alone
@@ -155,9 +154,17 @@ class Copied:
         if self._zero is None:
             self._zero = self._start = self._samples(packet.pts or 0) - self._origin
         count = len(data) // self._block
-        if count:
-            self.track.add(self._block, 1, count=count)
-            sink(self.track, data[: count * self._block], count)
+        gap = self._gaps.before(packet.pts, count, self.track.samples)
+        while gap > 0:  # in pieces, so that hours of nothing take no memory
+            step = min(gap, self.track.timescale)
+            self._put_pcm(_SILENT_BYTES.get(self._name, b"\0") * (step * self._block), step, sink)
+            gap -= step
+        if count + gap > 0:
+            self._put_pcm(data[-gap * self._block : count * self._block], count + gap, sink)
+
+    def _put_pcm(self, data: bytes, count: int, sink: Sink) -> None:
+        self.track.add(self._block, 1, count=count)
+        sink(self.track, data, count)
 
     def _without_adts(self, packet: Any) -> bytes:
         if self._filter is None:

@@ -205,7 +205,7 @@ class Mp4:
         filled = [(one, edit) for one, edit in edits if edit is not None]
         for one, edit in edits:
             self._warnings += one.warnings
-            if edit is None and one.stream.type == "audio":
+            if edit is None and one.stream.type == "audio" and not one.warnings:
                 self._warnings.append(f"Track {one.stream.index} holds no sound and was left out.")
         return self._finish(filled)
 

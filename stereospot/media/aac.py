@@ -20,6 +20,7 @@ from stereospot.media import boxes, padding
 from stereospot.media.aac_blocks import BIT_RATE, BLOCK, LEAD, RATE, Blocks, encoder, silent
 from stereospot.media.carried import known_layout, name_of
 from stereospot.media.opener import CODEC_WHITELIST
+from stereospot.media.sound_clock import SoundClock
 
 _COPIED_PROFILES = frozenset(("LC", "HE-AAC", "HE-AACv2"))
 _MUXER = {
@@ -32,7 +33,7 @@ _SLACK = RATE // 25
 """Differences of the source's clock that are its own jitter, in samples."""
 
 _LARGEST_HOLE_FRAMES = 24 * 3600 * 50
-"""Times that jump by more than a day are damage, not a pause."""
+"""A sound that begins more than a day behind the film's first instant is damage."""
 
 
 class Frames(Protocol):
@@ -89,7 +90,8 @@ class Passed:
         self._stream = stream
         self._start = self.anchor
         self._count = 0
-        self._anchored = False
+        self._clock = SoundClock(self.rate)
+        self._anchored = self._landing = False
         self._silence: bytes | None = None
         self._filter: Any = None
         self._first: Any = None
@@ -115,9 +117,13 @@ class Passed:
             return self._emit([data])
         hole = 0
         if time is not None:
+            place = self.anchor + self._count * self.size
+            if not self._landing or time >= place:
+                time = self._clock.at(time, place)
             hole = round((time - self.anchor) / self.size) - self._count
-        if hole < 0 or hole > _LARGEST_HOLE_FRAMES:
-            return [] if hole < 0 else self._emit([data])
+        if hole < 0:
+            return []
+        self._landing = False
         return self._emit([*self._silent(hole), data])
 
     @property
@@ -125,7 +131,7 @@ class Passed:
         return self._anchored
 
     def jump(self, place: int, twin: Passed) -> tuple[int, Fraction]:
-        self.anchor, self._anchored = twin.anchor, True
+        self.anchor, self._anchored, self._landing = twin.anchor, True, True
         self._count = place
         return place, Fraction(self.anchor + place * self.size, self.rate)
 
@@ -192,6 +198,7 @@ class Encoded:
         self._heads: list[tuple[Fraction, int, int]] = []
         """Of the first two frames that were decoded, time in seconds, length in samples, their rate. The first may be
         shorter than the others: priming is cut from it."""
+        self._clock = SoundClock(RATE)
         self._landing = self._warming = self._sounded = False
         self._next = 0
         """While landing after a jump: where the next resampled sample belongs, from the anchor on."""
@@ -283,6 +290,8 @@ class Encoded:
 
     def _placed(self, samples: Any, time: int) -> Any:
         """Silence before, or less at the front, where the source's clock differs by more than a resampler's delay."""
+        if self._sounded:
+            time = self._clock.at(time, self._done)
         ahead = time - self._done
         if (self._sounded and abs(ahead) <= _SLACK) or ahead > _LARGEST_HOLE_FRAMES * 1024:
             return samples

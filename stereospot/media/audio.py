@@ -45,7 +45,8 @@ def cut(
     parts: the film's segments in order, some at a time; the next ones are taken when they are needed.
     origin: where the film begins, in ticks, if `parts` begin later. Then the source is sought, and there are no inits;
         a segment's chunk is the one that a cut from the beginning makes, byte for byte where its times are exact and
-        its decoder gives the same after a seek. No chunk at all where the source does not let itself be sought.
+        its decoder gives the same after a seek. No chunk at all where the source does not let itself be sought, or its
+        times are wrong.
 
     A track that cannot be decoded is silent. Raises what the source raises, CANCELLED, DECODER_CRASHED, DECODE_STALLED,
     CORRUPT_INPUT.
@@ -54,6 +55,8 @@ def cut(
     segments = list(next(waiting, ()))
     if not info.audio or not segments:
         return
+    if plan.decode.synthesised and origin not in (None, segments[0].start):
+        return  # the source's times do not tell where a segment lies
     limits = limits or Limits()
     request = limits.request() | {
         "audio": [track.stream_index for track in info.audio],

@@ -1,0 +1,32 @@
+"""The stream's sound where the source's clock is set back: it goes on, and is not sought by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.media import films, sources
+from tests.media.test_audio import cut, played, segments
+from tests.media.test_sound_clock import loudness, part
+
+
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_a_clock_that_is_set_back_does_not_silence_the_stream(codec: str, tmp_path: Path) -> None:
+    (tmp_path / "whole.ts").write_bytes(part(tmp_path / "one.ts", codec, "stereo", 48000, 0, 100))
+    job = films.job(tmp_path / "whole.ts")
+    half = part(tmp_path / "half.ts", codec, "stereo", 48000, 0, 50)
+    job.path = tmp_path / "twice.ts"
+    job.path.write_bytes(half + half)
+    heard, rate, _ = played(cut(job, segments(job, 25)))
+    assert heard.shape[1] / rate == pytest.approx(4.0, abs=0.1)
+    assert min(loudness(heard, rate)) > 0.1
+
+
+def test_times_that_are_wrong_are_not_sought(tmp_path: Path) -> None:
+    job = films.job(sources.path_of("h264_ts"))
+    wanted = segments(job)
+    decode = job.plan.decode.model_copy(update={"synthesised": True})
+    job.plan = job.plan.model_copy(update={"decode": decode})
+    assert cut(job, wanted[2:], origin=wanted[0].start) == []
+    assert cut(job, wanted) != []

@@ -16,7 +16,7 @@ import av
 import av.error
 import numpy as np
 
-from stereospot.media import boxes, padding
+from stereospot.media import adts, boxes, padding
 from stereospot.media.aac_blocks import BIT_RATE, BLOCK, LEAD, RATE, Blocks, encoder, silent
 from stereospot.media.carried import known_layout, name_of
 from stereospot.media.opener import CODEC_WHITELIST
@@ -94,6 +94,7 @@ class Passed:
         self._anchored = self._landing = False
         self._silence: bytes | None = None
         self._filter: Any = None
+        self._form: bytes | None = None
         self._first: Any = None
 
     def take(self, packet: Any) -> list[bytes]:
@@ -132,6 +133,7 @@ class Passed:
 
     def jump(self, place: int, twin: Passed) -> tuple[int, Fraction]:
         self.anchor, self._anchored, self._landing = twin.anchor, True, True
+        self._form = twin._form
         self._count = place
         return place, Fraction(self.anchor + place * self.size, self.rate)
 
@@ -141,9 +143,13 @@ class Passed:
 
     def _bare(self, packet: Any) -> bytes:
         data = bytes(packet)
-        if len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
+        form = adts.form(data)
+        if form is not None:
             if self._filter is None:
                 self._filter = av.BitStreamFilterContext("aac_adtstoasc", self._stream)
+            self._form = self._form or form
+            if form != self._form:  # the init tells one form only
+                return self._silent(1)[0]
             try:
                 data = b"".join(bytes(part) for part in self._filter.filter(av.Packet(data)))
             except av.error.InvalidDataError:
@@ -154,8 +160,8 @@ class Passed:
         if count and self._silence is None:
             context = self._stream.codec_context
             rate = self.rate * 1024 // self.size  # the core of HE-AAC runs at half the rate
-            encoding = encoder(rate, known_layout(context.layout))
-            frames = _silence(encoding, rate, known_layout(context.layout), 4)
+            layout = adts.layout(self._form) if self._form is not None else known_layout(context.layout)
+            frames = _silence(encoder(rate, layout), rate, layout, 4)
             self._silence = frames[-1]
         return [self._silence or b""] * count
 

@@ -13,7 +13,9 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import av.error
 
+from stereospot.media import adts
 from stereospot.media.carried import Sink, known_layout, name_of
 from stereospot.media.film import Edit, Track
 from stereospot.media.sound_clock import Gaps, SoundClock
@@ -77,6 +79,8 @@ class Copied:
         # Sources with a coarse clock (milliseconds, 90 kHz) say where a packet lies only to a tick.
         self._slack = 0 if scale == 1 else math.ceil(scale) + 1
         self._filter: Any = None
+        self._form = b""
+        self._bad = 0
         # Where the media begins and where it begins to be heard: what lies between is priming.
         self._zero: int | None = None
         self._start = 0
@@ -93,11 +97,14 @@ class Copied:
         return stream
 
     def take(self, packet: Any, sink: Sink) -> None:
+        data = bytes(packet)
+        if self._name == "aac" and (form := adts.form(data)) is not None:
+            data = self._without_adts(packet, form)
+            if not data:
+                self._bad += 1
+                return
         if len(self.heads) < HEAD_PACKETS:
             self.heads.append(packet)
-        data = bytes(packet)
-        if self._name == "aac" and len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
-            data = self._without_adts(packet)
         if self._block:
             self._take_pcm(packet, data, sink)
             return
@@ -166,13 +173,20 @@ class Copied:
         self.track.add(self._block, 1, count=count)
         sink(self.track, data, count)
 
-    def _without_adts(self, packet: Any) -> bytes:
+    def _without_adts(self, packet: Any, form: bytes) -> bytes:
+        """The packet without its header; nothing if that is damaged, or of another form than the track's."""
         if self._filter is None:
+            self._form = form
             self._filter = av.BitStreamFilterContext("aac_adtstoasc", self.stream)
+        if form != self._form:
+            return b""
         copy = av.Packet(bytes(packet))
         copy.pts = packet.pts
         copy.dts = packet.dts
-        return b"".join(bytes(part) for part in self._filter.filter(copy))
+        try:
+            return b"".join(bytes(part) for part in self._filter.filter(copy))
+        except av.error.FFmpegError:
+            return b""
 
     def finish(self, sink: Sink) -> Edit | None:
         if self._held is not None:
@@ -182,5 +196,7 @@ class Copied:
         start, skip = self._start, self._start - self._zero
         if start < 0:  # nothing before the film's first instant is shown
             start, skip = 0, skip - start
+        if self._bad:
+            self.warnings.append(f"{self._bad} packets of the {self._name} sound do not decode and were left out.")
         trim = skipped(self._latest)[1] if self._latest is not None else 0
         return Edit(start, skip, max(0, self.track.duration - skip - trim))

@@ -22,7 +22,7 @@ import av.stream
 
 from stereospot import errors
 from stereospot.jail import Cell
-from stereospot.media import boxes, demuxing, skeleton
+from stereospot.media import adts, boxes, demuxing, skeleton
 from stereospot.media.carried import Carried, name_of
 from stereospot.media.film import Edit, Filled, Film, Track, header, media_of
 from stereospot.media.matroska import Matroska
@@ -49,12 +49,13 @@ def write(cell: Cell, request: dict[str, Any]) -> None:
 def _write(cell: Cell, request: dict[str, Any]) -> None:
     init = cell.receive().blob
     # Leaving the file closes it, which writes what is buffered: that, too, can meet a full disk.
+    layouts = adts.changing(cell.source, request)
     with os.fdopen(os.dup(cell.outputs[0]), "r+b", buffering=1 << 20) as file, opened(cell.source, request) as source:
         supply = Supply(cell, request["zero"] * Fraction(request["time_base"]).numerator)
         if request["container"] == "matroska":
-            answer = _matroska(source, supply, init, file, request)
+            answer = _matroska(source, supply, init, file, request, layouts)
         else:
-            answer = Mp4(source, supply, init, file, request).write()
+            answer = Mp4(source, supply, init, file, request, layouts).write()
         file.flush()
         cell.send(answer)
 
@@ -147,8 +148,18 @@ class _Held:
 class Mp4:
     """Writes one mp4 or mov; see `film`."""
 
-    def __init__(self, source: Any, supply: Supply, init: bytes, file: BinaryIO, request: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        source: Any,
+        supply: Supply,
+        init: bytes,
+        file: BinaryIO,
+        request: dict[str, Any],
+        layouts: dict[int, str],
+    ) -> None:
+        """layouts: of sounds whose form changes, by their index."""
         self._source, self._supply, self._init, self._request = source, supply, init, request
+        self._layouts = layouts
         self._timescale = boxes.timescale(init)
         self._origin = request["origin"] * Fraction(request["time_base"])
         self._container: str = request["container"]
@@ -163,7 +174,8 @@ class Mp4:
     def _carry(self) -> list[Carried]:
         found: list[Carried] = []
         for stream in _chosen(self._source, self._request, "audio"):
-            found.append(carry_audio(stream, self._container, self._origin))
+            layout = self._layouts.get(stream.index)
+            found.append(carry_audio(stream, self._container, self._origin, layout=layout))
         for stream in _chosen(self._source, self._request, "subtitles"):
             if name_of(stream) in TEXT_CODECS:
                 found.append(Text(stream, self._origin))
@@ -322,7 +334,9 @@ def _movie_timescale(video: int, filled: list[tuple[Carried, Edit]]) -> int:
 
 
 # ---- Matroska --------------------------------------------------------------------------------------------
-def _matroska(source: Any, supply: Supply, init: bytes, file: BinaryIO, request: dict[str, Any]) -> dict[str, Any]:
+def _matroska(
+    source: Any, supply: Supply, init: bytes, file: BinaryIO, request: dict[str, Any], layouts: dict[int, str]
+) -> dict[str, Any]:
     streams = _chosen(source, request, "audio") + _chosen(source, request, "subtitles")
     attachments = [
         (stream.name or f"attachment-{stream.index}", stream.mimetype or "application/octet-stream", stream.data)
@@ -335,7 +349,8 @@ def _matroska(source: Any, supply: Supply, init: bytes, file: BinaryIO, request:
     packets = _packets(source, streams, warnings)
     peeked, heads = _peek(packets, streams) if "mov" in source.format.name else ([], {})
     made = Matroska(
-        file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, stereo_mode=request["stereo_mode"],
+        file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, layouts=layouts,
+        stereo_mode=request["stereo_mode"],
         tags=skeleton.kept_tags(source.metadata), video_tags=_video_tags(source, request),
         chapters=_chapters(source, origin), attachments=attachments,
         index_bytes=min(1 << 22, 4096 + 64 * math.ceil(request["seconds"])),

@@ -23,13 +23,15 @@ class Lossless:
     or lost, there is silence, so that what follows stays where it was.
     """
 
-    def __init__(self, stream: Any, origin: Fraction, *, pcm: bool) -> None:
+    def __init__(self, stream: Any, origin: Fraction, *, pcm: bool, layout: str | None = None) -> None:
+        """layout: what all is brought to; None leaves that to the first frame."""
         self.stream = stream
         self.heads: list[Any] = []
         self.warnings: list[str] = []
         self.track = Track(stream.codec_context.sample_rate)
         self._name = name_of(stream)
         self._pcm = pcm
+        self._layout = layout
         self._origin = origin
         self._codec, self._format = "flac", "s16"
         self._block = 0
@@ -144,6 +146,7 @@ class Lossless:
 
     def settle(self, sample_format: str, layout: Any, rate: int) -> None:
         """Open the encoder for what the decoder gives."""
+        layout = av.AudioLayout(self._layout) if self._layout is not None else layout
         kind = sample_format.rstrip("p")
         deep = kind not in ("s16", "u8")
         self._format = "s32" if deep else "s16"

@@ -37,6 +37,7 @@ class Matroska:
         *,
         origin: Fraction,
         zero: int,
+        layouts: dict[int, str],
         stereo_mode: str | None,
         tags: dict[str, str],
         video_tags: dict[str, str],
@@ -45,8 +46,10 @@ class Matroska:
         index_bytes: int,
     ) -> None:
         """origin: the source's second that becomes 0; sound that is over by then is left out of a film that is moved.
-        zero: the source's tick that is 0 in the fragments."""
+        zero: the source's tick that is 0 in the fragments. layouts: of sounds whose form changes, by their index:
+        Matroska tells a form once."""
         self.warnings: list[str] = []
+        self._layouts = layouts
         self._time_base = Fraction(1, boxes.timescale(init))
         self._origin = origin
         self._shift = zero - round(origin / self._time_base)
@@ -80,6 +83,8 @@ class Matroska:
         """heads: the first packets of a sound whose priming Matroska has still to be told, up to the first heard."""
         name = name_of(stream)
         samples = padding.priming(heads) if heads else 0
+        if stream.index in self._layouts and self._add_lossless(stream):
+            return
         try:
             if stream.type == "subtitle" and name == "mov_text":
                 target = self._output.add_mux_stream("subrip")
@@ -101,7 +106,7 @@ class Matroska:
     def _add_lossless(self, stream: Any) -> bool:
         """Matroska lacks a few codecs of telephones and games: FLAC of what their decoders give, if there are any."""
         context = stream.codec_context
-        one = Lossless(stream, self._origin, pcm=False)
+        one = Lossless(stream, self._origin, pcm=False, layout=self._layouts.get(stream.index))
         try:
             context.open(strict=False)
             one.settle(context.format.name, context.layout, context.sample_rate)

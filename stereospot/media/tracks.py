@@ -1,7 +1,8 @@
 """What becomes of each sound of the source on its way into an mp4 or mov.
 
     copied    packets as they are (`copied`)
-    lossless  decoded and packed as FLAC in mp4, as PCM in mov, where the container cannot hold the codec (`lossless`)
+    lossless  decoded and packed as FLAC in mp4, as PCM in mov, where the container cannot hold the codec, or not a form
+              that changes (`lossless`)
 
 Nothing is ever encoded with loss for the film.
 """
@@ -29,8 +30,10 @@ _PCM_BYTES = {
 _FLOAT_PCM = frozenset(("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"))
 
 
-def carry_audio(stream: Any, container: str, origin: Fraction) -> Carried:
-    """How an audio stream goes into an mp4 or mov."""
+def carry_audio(stream: Any, container: str, origin: Fraction, *, layout: str | None = None) -> Carried:
+    """How an audio stream goes into an mp4 or mov; layout: the widest of AAC whose form changes."""
+    if layout is not None:
+        return Lossless(stream, origin, pcm=container == "mov", layout=layout)
     name = name_of(stream)
     if name in _FLOAT_PCM or (container == "mov" and name in _PCM_BYTES):
         return Copied(stream, origin, block=_PCM_BYTES[name] * stream.codec_context.channels)

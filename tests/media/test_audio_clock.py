@@ -1,4 +1,4 @@
-"""The stream's sound where the source's clock is set back: it goes on, and is not sought by it."""
+"""The stream's sound where the clock is set back or its form changes: it goes on as far as a player can follow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.media import films, sources
 from tests.media.test_audio import cut, played, segments
-from tests.media.test_sound_clock import loudness, part
+from tests.media.test_sound_clock import changing, loudness, part
 
 
 @pytest.mark.parametrize("codec", ["aac", "mp2"])
@@ -30,3 +30,12 @@ def test_times_that_are_wrong_are_not_sought(tmp_path: Path) -> None:
     job.plan = job.plan.model_copy(update={"decode": decode})
     assert cut(job, wanted[2:], origin=wanted[0].start) == []
     assert cut(job, wanted) != []
+
+
+def test_what_the_init_does_not_describe_is_silent(tmp_path: Path) -> None:
+    job = films.job(changing(tmp_path, "aac", ("stereo", 48000), ("5.1", 48000), ("stereo", 48000)))
+    heard, rate, _ = played(cut(job, segments(job, 25)))
+    found = loudness(heard, rate)
+    assert len(found) == 12
+    assert min([*found[:3], *found[9:]]) > 0.1
+    assert max(found[5:7]) < 0.01

@@ -194,6 +194,34 @@ def test_a_form_that_changes_is_brought_to_one(container: Container, forms: Any,
     assert not [text for text in report.warnings if "decode" in text]
 
 
+@pytest.mark.parametrize("container", films.CONTAINERS)
+def test_aac_whose_form_changes_is_decoded_to_its_widest(container: Container, tmp_path: Path) -> None:
+    job = films.job(changing(tmp_path, "aac", ("stereo", 48000), ("5.1", 48000)), container)
+    job.assemble(tmp_path / "film")
+    films.check_frames(job, tmp_path / "film")
+    sound = films.sounds(tmp_path / "film")[0]
+    assert sound.codec == ("pcm_f32le" if container == "mov" else "flac")
+    assert sound.pcm.shape[0] == 6
+    assert sound.pcm.shape[1] / 48000 == pytest.approx(4.0, abs=0.1)
+    assert min(loudness(sound.pcm, 48000)) > 0.05
+    quiet = np.abs(level(sound.pcm)[2, 24000:72000]).mean()
+    assert quiet < 0.001, "stereo has nothing in the middle"
+
+
+@pytest.mark.parametrize("container", films.CONTAINERS)
+def test_a_damaged_header_of_aac_is_one_packet(container: Container, tmp_path: Path) -> None:
+    path = tmp_path / "source.ts"
+    data = bytearray(part(path, "aac", "stereo", 48000, 0, 50))
+    data[data.index(b"\xff\xf1", len(data) // 2) + 3] ^= 0xC0
+    path.write_bytes(data)
+    job = films.job(path, container)
+    report = job.assemble(tmp_path / "film")
+    sound = films.sounds(tmp_path / "film")[0]
+    assert sound.codec == "aac"
+    assert loudness(sound.pcm, 48000)[-1] > 0.1
+    assert any("do not decode" in text for text in report.warnings) == (container != "mkv")
+
+
 @pytest.mark.parametrize(("container", "kept"), [("mp4", False), ("mov", True), ("mkv", True)])
 def test_more_channels_than_flac_has(container: Container, kept: bool, tmp_path: Path) -> None:
     path = tmp_path / "source.mov"

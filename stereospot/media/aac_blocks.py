@@ -8,6 +8,7 @@ same sound on both sides, so the seam cancels as any other two frames do. Runs i
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from typing import Any
 
@@ -32,40 +33,98 @@ class Blocks:
         self.place = max(0, first - LEAD)
         """The frame that is given next."""
         self._first = first
-        self._encoders: list[tuple[int, Any]] = []
+        self._encoders: list[tuple[int, BlockEncoder]] = []
 
     def encode(self, block: Any) -> list[bytes]:
         """The AAC frames that these samples complete, in order; block: [2, 1024] float32."""
         begins = 0 if self.place == 0 else self.place + LEAD
         if begins % BLOCK == 0 and begins >= self._first:
-            self._encoders.append((begins, encoder(RATE, "stereo")))
+            self._encoders.append((begins, BlockEncoder(self.place)))
         found: list[bytes] = []
-        for first, context in list(self._encoders):
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
-            frame.sample_rate, frame.pts, frame.time_base = RATE, self.place * SIZE, Fraction(1, RATE)
-            found += self._kept(first, context, context.encode(frame))
+        for first, one in list(self._encoders):
+            found += self._kept(first, one, one.encode(block))
         self.place += 1
         return found
 
     def finish(self) -> list[bytes]:
         """What is still in the encoders."""
         found: list[bytes] = []
-        for first, context in list(self._encoders):
-            found += self._kept(first, context, context.encode(None))
+        for first, one in list(self._encoders):
+            found += self._kept(first, one, one.finish())
         return found
 
-    def _kept(self, first: int, context: Any, packets: list[Any]) -> list[bytes]:
-        """The packets of an encoder's own block; one that has given its last is done with."""
+    def _kept(self, first: int, one: BlockEncoder, frames: list[Placed]) -> list[bytes]:
+        """The frames of an encoder's own block; one that has given its last is done with."""
         found: list[bytes] = []
-        for packet in packets:
-            if not packet.size or packet.pts is None:
-                continue
-            place = packet.pts // SIZE
+        for place, data in frames:
             if first <= place < first + BLOCK:
-                found.append(bytes(packet))
+                found.append(data)
             if place == first + BLOCK - 1:
-                self._encoders.remove((first, context))
+                self._encoders.remove((first, one))
         return found
+
+
+Placed = tuple[int, bytes]
+"""A frame of AAC and the place of the samples that it holds."""
+
+
+class BlockEncoder:
+    """The encoder of one block, which only runs from the first sample on that is not 0.
+
+    What a fresh encoder makes of silence is always the same, so that hours of it cost nothing.
+    """
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+        self._silent = 0
+        self._running: Running | None = None
+
+    def encode(self, block: Any) -> list[Placed]:
+        if self._running is None and not block.any():
+            self._silent += 1
+            return [(self._place + place, data) for place, data in of_silence(self._silent - 1)]
+        return [(self._place + place, data) for place, data in self._awake().encode(block)]
+
+    def finish(self) -> list[Placed]:
+        return [(self._place + place, data) for place, data in self._awake().encode(None)]
+
+    def _awake(self) -> Running:
+        if self._running is None:
+            self._running = Running()
+            for _ in range(self._silent):
+                self._running.encode(silent(SIZE))  # what it gives for them was given
+        return self._running
+
+
+class Running:
+    """An encoder that runs; places count from its own first frame."""
+
+    def __init__(self) -> None:
+        self._context = encoder(RATE, "stereo")
+        self._count = 0
+
+    def encode(self, block: Any) -> list[Placed]:
+        """The frames that these samples complete, [2, 1024] float32; None: what it still holds."""
+        frame = None
+        if block is not None:
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, self._count * SIZE, Fraction(1, RATE)
+            self._count += 1
+        packets = self._context.encode(frame)
+        return [(packet.pts // SIZE, bytes(packet)) for packet in packets if packet.size and packet.pts is not None]
+
+
+@functools.cache
+def _silence() -> tuple[Running, list[list[Placed]]]:
+    return Running(), []
+
+
+def of_silence(number: int) -> list[Placed]:
+    """What a fresh encoder gives for its silent frame `number`, if all before were silent."""
+    running, known = _silence()
+    while len(known) <= number:
+        known.append(running.encode(silent(SIZE)))
+    return known[number]
 
 
 def encoder(rate: int, layout: str) -> Any:

@@ -85,3 +85,34 @@ def test_a_seam_of_two_encoders_is_as_quiet_as_any_other_place() -> None:
     error = np.abs(heard[: len(wave)] - wave[: len(heard)]).reshape(-1, aac_blocks.SIZE).max(axis=1)
     seams = [place + near for place in range(aac_blocks.BLOCK, count, aac_blocks.BLOCK) for near in (-1, 0, 1)]
     assert max(error[seams]) < 0.03
+
+
+def test_silence_runs_no_encoder_and_changes_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten blocks of nothing, then a tone: the frames of encoders that heard it all, by one that runs."""
+    count = 10 * aac_blocks.BLOCK
+    times = np.arange(100 * aac_blocks.SIZE) / aac_blocks.RATE
+    tone = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32).reshape(100, aac_blocks.SIZE)
+    sound = [aac_blocks.silent(aac_blocks.SIZE)] * count + [np.stack([block] * 2) for block in tone]
+
+    def frames() -> list[bytes]:
+        blocks = aac_blocks.Blocks()
+        return [frame for block in sound for frame in blocks.encode(block)] + blocks.finish()
+
+    made: list[int] = []
+    encoder = aac_blocks.encoder
+
+    def counted(rate: int, layout: str) -> Any:
+        made.append(rate)
+        return encoder(rate, layout)
+
+    monkeypatch.setattr(aac_blocks, "encoder", counted)
+    lazy, opened = frames(), len(made)
+    monkeypatch.setattr(aac_blocks.BlockEncoder, "encode", eager)
+    assert lazy == frames()
+    assert len(lazy) == count + 100
+    assert opened <= 3, "the model of silence, and the block of the tone"
+
+
+def eager(self: Any, block: Any) -> list[tuple[int, bytes]]:
+    """As `BlockEncoder.encode`, without its short cut."""
+    return [(self._place + place, data) for place, data in self._awake().encode(block)]

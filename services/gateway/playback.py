@@ -31,6 +31,7 @@ from stereospot import errors, keys
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
 from stereospot.media import boxes, hls
+from stereospot.media.audio import chunk_channels
 from stereospot.media.hls import Entry, Rendition
 from stereospot.media.model import AudioTrack, Plan, Segment
 
@@ -198,7 +199,7 @@ class Player:
                 name = sound_name(number, track)
                 first = not any(item.default for item in plan.source.audio) and number == 0
                 uri = f"{prefix}audio/{number}.m3u8"
-                renditions.append(Rendition(uri, name, track.language, track.default or first, track.channels))
+                renditions.append(Rendition(uri, name, track.language, track.default or first, chunk_channels(track)))
         spec = plan.encode
         bits = int(spec.width * spec.height * float(spec.rate) * BITS_PER_PIXEL)
         return hls.master_playlist(

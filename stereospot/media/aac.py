@@ -18,6 +18,7 @@ import numpy as np
 
 from stereospot.media import adts, boxes, padding
 from stereospot.media.aac_blocks import BIT_RATE, BLOCK, LEAD, RATE, Blocks, encoder, silent
+from stereospot.media.audio import PASSED_CHANNELS
 from stereospot.media.carried import known_layout, name_of
 from stereospot.media.opener import CODEC_WHITELIST
 from stereospot.media.sound_clock import SoundClock
@@ -75,7 +76,7 @@ def track(stream: Any, start: Fraction) -> Frames:
     context = stream.codec_context if stream is not None else None
     if context is not None and name_of(stream) == "aac" and context.profile in _COPIED_PROFILES:
         size = context.frame_size or 1024
-        if context.sample_rate and context.channels in (1, 2, 6) and size in (1024, 2048):
+        if context.sample_rate and context.channels in PASSED_CHANNELS and size in (1024, 2048):
             return Passed(stream, start, size)
     return Encoded(stream, start)
 

@@ -17,8 +17,16 @@ from stereospot import errors
 from stereospot.jail import Jail
 from stereospot.media import boxes
 from stereospot.media.limits import Limits
-from stereospot.media.model import Plan, Segment, SourceInfo
+from stereospot.media.model import AudioTrack, Plan, Segment, SourceInfo
 from stereospot.media.source import Source
+
+PASSED_CHANNELS = (1, 2, 6)
+"""What browsers play of AAC, which is passed on then."""
+
+
+def chunk_channels(track: AudioTrack) -> int:
+    """How many channels the chunks of a track have: what is not passed on becomes stereo."""
+    return track.channels if track.codec == "aac" and track.channels in PASSED_CHANNELS else 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stereospot.media import audio
 from tests.media import films, sources
 from tests.media.test_audio import cut, played, segments
 from tests.media.test_sound_clock import changing, loudness, part
@@ -39,3 +40,12 @@ def test_what_the_init_does_not_describe_is_silent(tmp_path: Path) -> None:
     assert len(found) == 12
     assert min([*found[:3], *found[9:]]) > 0.1
     assert max(found[5:7]) < 0.01
+
+
+@pytest.mark.parametrize(("codec", "layout", "count"), [("aac", "5.1", 6), ("aac", "mono", 1), ("ac3", "5.1(side)", 2)])
+def test_the_playlist_tells_the_channels_of_the_stream(codec: str, layout: str, count: int, tmp_path: Path) -> None:
+    path = tmp_path / "source.ts"
+    part(path, codec, layout, 48000, 0, 25)
+    job = films.job(path)
+    heard, _, _ = played(cut(job, segments(job)))
+    assert heard.shape[0] == audio.chunk_channels(job.plan.source.audio[0]) == count

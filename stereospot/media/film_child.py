@@ -22,9 +22,10 @@ import av.stream
 
 from stereospot import errors
 from stereospot.jail import Cell
-from stereospot.media import adts, boxes, demuxing, skeleton
+from stereospot.media import boxes, demuxing, forms, skeleton
 from stereospot.media.carried import Carried, name_of
 from stereospot.media.film import Edit, Filled, Film, Track, header, media_of
+from stereospot.media.forms import Form
 from stereospot.media.matroska import Matroska
 from stereospot.media.mov_text import Text
 from stereospot.media.opener import opened
@@ -49,13 +50,13 @@ def write(cell: Cell, request: dict[str, Any]) -> None:
 def _write(cell: Cell, request: dict[str, Any]) -> None:
     init = cell.receive().blob
     # Leaving the file closes it, which writes what is buffered: that, too, can meet a full disk.
-    layouts = adts.changing(cell.source, request)
+    needed = forms.needed(cell.source, request)
     with os.fdopen(os.dup(cell.outputs[0]), "r+b", buffering=1 << 20) as file, opened(cell.source, request) as source:
         supply = Supply(cell, request["zero"] * Fraction(request["time_base"]).numerator)
         if request["container"] == "matroska":
-            answer = _matroska(source, supply, init, file, request, layouts)
+            answer = _matroska(source, supply, init, file, request, needed)
         else:
-            answer = Mp4(source, supply, init, file, request, layouts).write()
+            answer = Mp4(source, supply, init, file, request, needed).write()
         file.flush()
         cell.send(answer)
 
@@ -155,11 +156,11 @@ class Mp4:
         init: bytes,
         file: BinaryIO,
         request: dict[str, Any],
-        layouts: dict[int, str],
+        needed: dict[int, Form],
     ) -> None:
-        """layouts: of sounds whose form changes, by their index."""
+        """needed: what `forms` found."""
         self._source, self._supply, self._init, self._request = source, supply, init, request
-        self._layouts = layouts
+        self._needed = needed
         self._timescale = boxes.timescale(init)
         self._origin = request["origin"] * Fraction(request["time_base"])
         self._container: str = request["container"]
@@ -174,8 +175,8 @@ class Mp4:
     def _carry(self) -> list[Carried]:
         found: list[Carried] = []
         for stream in _chosen(self._source, self._request, "audio"):
-            layout = self._layouts.get(stream.index)
-            found.append(carry_audio(stream, self._container, self._origin, layout=layout))
+            form = self._needed.get(stream.index)
+            found.append(carry_audio(stream, self._container, self._origin, form=form))
         for stream in _chosen(self._source, self._request, "subtitles"):
             if name_of(stream) in TEXT_CODECS:
                 found.append(Text(stream, self._origin))
@@ -335,7 +336,7 @@ def _movie_timescale(video: int, filled: list[tuple[Carried, Edit]]) -> int:
 
 # ---- Matroska --------------------------------------------------------------------------------------------
 def _matroska(
-    source: Any, supply: Supply, init: bytes, file: BinaryIO, request: dict[str, Any], layouts: dict[int, str]
+    source: Any, supply: Supply, init: bytes, file: BinaryIO, request: dict[str, Any], needed: dict[int, Form]
 ) -> dict[str, Any]:
     streams = _chosen(source, request, "audio") + _chosen(source, request, "subtitles")
     attachments = [
@@ -349,7 +350,7 @@ def _matroska(
     packets = _packets(source, streams, warnings)
     peeked, heads = _peek(packets, streams) if "mov" in source.format.name else ([], {})
     made = Matroska(
-        file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, layouts=layouts,
+        file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, needed=needed,
         stereo_mode=request["stereo_mode"],
         tags=skeleton.kept_tags(source.metadata), video_tags=_video_tags(source, request),
         chapters=_chapters(source, origin), attachments=attachments,

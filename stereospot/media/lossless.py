@@ -11,6 +11,7 @@ import numpy as np
 
 from stereospot.media.carried import Sink, known_layout, name_of
 from stereospot.media.film import Edit, Track
+from stereospot.media.forms import Form
 from stereospot.media.opener import CODEC_WHITELIST
 from stereospot.media.sound_clock import Gaps
 
@@ -23,15 +24,15 @@ class Lossless:
     or lost, there is silence, so that what follows stays where it was.
     """
 
-    def __init__(self, stream: Any, origin: Fraction, *, pcm: bool, layout: str | None = None) -> None:
-        """layout: what all is brought to; None leaves that to the first frame."""
+    def __init__(self, stream: Any, origin: Fraction, *, pcm: bool, form: Form | None = None) -> None:
+        """form: what all is brought to; None leaves that to the first frame."""
         self.stream = stream
         self.heads: list[Any] = []
         self.warnings: list[str] = []
         self.track = Track(stream.codec_context.sample_rate)
         self._name = name_of(stream)
         self._pcm = pcm
-        self._layout = layout
+        self._wanted = form
         self._origin = origin
         self._codec, self._format = "flac", "s16"
         self._block = 0
@@ -133,7 +134,7 @@ class Lossless:
         """Settle the form by what the decoder really gives: some decoders change their mind after the header."""
         try:
             if self._context is None:
-                self.settle(frame.format.name, frame.layout, frame.sample_rate)
+                self.settle(self._wanted or Form(frame.format.name, frame.layout.name, frame.sample_rate))
         except (ValueError, av.error.FFmpegError) as failure:
             self._refused = True
             self.warnings.append(
@@ -144,9 +145,9 @@ class Lossless:
         self.start = round(((frame.pts or 0) * self.stream.time_base - self._origin) * self.track.timescale)
         self._gaps = Gaps(self.stream.time_base, self.track.timescale)
 
-    def settle(self, sample_format: str, layout: Any, rate: int) -> None:
+    def settle(self, form: Form) -> None:
         """Open the encoder for what the decoder gives."""
-        layout = av.AudioLayout(self._layout) if self._layout is not None else layout
+        sample_format, layout, rate = form.sample_format, av.AudioLayout(form.layout), form.rate
         kind = sample_format.rstrip("p")
         deep = kind not in ("s16", "u8")
         self._format = "s32" if deep else "s16"

@@ -17,6 +17,7 @@ import av.error
 from stereospot.media import boxes, padding
 from stereospot.media.carried import Sink, name_of
 from stereospot.media.film import Track
+from stereospot.media.forms import Form, is_known
 from stereospot.media.lossless import Lossless
 from stereospot.media.skeleton import describe
 from stereospot.media.subtitles import plain_text
@@ -37,7 +38,7 @@ class Matroska:
         *,
         origin: Fraction,
         zero: int,
-        layouts: dict[int, str],
+        needed: dict[int, Form],
         stereo_mode: str | None,
         tags: dict[str, str],
         video_tags: dict[str, str],
@@ -46,10 +47,9 @@ class Matroska:
         index_bytes: int,
     ) -> None:
         """origin: the source's second that becomes 0; sound that is over by then is left out of a film that is moved.
-        zero: the source's tick that is 0 in the fragments. layouts: of sounds whose form changes, by their index:
-        Matroska tells a form once."""
+        zero: the source's tick that is 0 in the fragments. needed: what `forms` found."""
         self.warnings: list[str] = []
-        self._layouts = layouts
+        self._needed = needed
         self._time_base = Fraction(1, boxes.timescale(init))
         self._origin = origin
         self._shift = zero - round(origin / self._time_base)
@@ -83,7 +83,10 @@ class Matroska:
         """heads: the first packets of a sound whose priming Matroska has still to be told, up to the first heard."""
         name = name_of(stream)
         samples = padding.priming(heads) if heads else 0
-        if stream.index in self._layouts and self._add_lossless(stream):
+        if stream.index in self._needed and self._add_lossless(stream):
+            return
+        if not is_known(stream):
+            self.warnings.append(f"Track {stream.index} holds no sound and was left out.")
             return
         try:
             if stream.type == "subtitle" and name == "mov_text":
@@ -106,14 +109,17 @@ class Matroska:
     def _add_lossless(self, stream: Any) -> bool:
         """Matroska lacks a few codecs of telephones and games: FLAC of what their decoders give, if there are any."""
         context = stream.codec_context
-        one = Lossless(stream, self._origin, pcm=False, layout=self._layouts.get(stream.index))
+        form = self._needed.get(stream.index)
+        one = Lossless(stream, self._origin, pcm=False)
         try:
-            context.open(strict=False)
-            one.settle(context.format.name, context.layout, context.sample_rate)
+            if form is None:
+                context.open(strict=False)
+                form = Form(context.format.name, context.layout.name, context.sample_rate)
+            one.settle(form)
         except (ValueError, av.error.FFmpegError):
             return False
         target = one.template(self._output)
-        target.time_base = Fraction(1, context.sample_rate)
+        target.time_base = Fraction(1, one.track.timescale)
         describe(stream, target)
         self._targets[stream.index] = target
         self._lossless[stream.index] = one

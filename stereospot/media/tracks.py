@@ -1,8 +1,8 @@
 """What becomes of each sound of the source on its way into an mp4 or mov.
 
     copied    packets as they are (`copied`)
-    lossless  decoded and packed as FLAC in mp4, as PCM in mov, where the container cannot hold the codec, or not a form
-              that changes (`lossless`)
+    lossless  decoded and packed as FLAC in mp4, as PCM in mov, where the container cannot hold the codec, or not its
+              form (`forms`, `lossless`)
 
 Nothing is ever encoded with loss for the film.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 from stereospot.media.carried import Carried, name_of
 from stereospot.media.copied import Copied
+from stereospot.media.forms import Form
 from stereospot.media.lossless import Lossless
 
 MP4_AUDIO = frozenset(("aac", "mp3", "ac3", "eac3", "dts", "opus", "flac", "alac", "vorbis"))
@@ -30,10 +31,10 @@ _PCM_BYTES = {
 _FLOAT_PCM = frozenset(("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"))
 
 
-def carry_audio(stream: Any, container: str, origin: Fraction, *, layout: str | None = None) -> Carried:
-    """How an audio stream goes into an mp4 or mov; layout: the widest of AAC whose form changes."""
-    if layout is not None:
-        return Lossless(stream, origin, pcm=container == "mov", layout=layout)
+def carry_audio(stream: Any, container: str, origin: Fraction, *, form: Form | None = None) -> Carried:
+    """How an audio stream goes into an mp4 or mov; form: of one that `forms` found, which is decoded."""
+    if form is not None:
+        return Lossless(stream, origin, pcm=container == "mov", form=form)
     name = name_of(stream)
     if name in _FLOAT_PCM or (container == "mov" and name in _PCM_BYTES):
         return Copied(stream, origin, block=_PCM_BYTES[name] * stream.codec_context.channels)

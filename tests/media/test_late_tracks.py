@@ -1,4 +1,4 @@
-"""Program streams in which a track first appears behind what is looked at when they are opened."""
+"""Sources in which a track first appears behind what is looked at when they are opened."""
 
 from __future__ import annotations
 
@@ -66,3 +66,39 @@ def test_the_stream_has_its_sound(job: films.Job) -> None:
     heard, rate, _ = played(chunks)
     assert heard.shape[1] / rate == pytest.approx(SECONDS, abs=0.1)
     assert abs(heard[0, -rate : -rate // 2]).mean() > 0.1
+
+
+@pytest.mark.parametrize("container", films.CONTAINERS)
+def test_a_late_sound_of_a_broadcast_is_kept(container: Any, tmp_path: Path) -> None:
+    """It is opened without a form, which mp4 refuses in a track and Matroska in the whole film."""
+    path = tmp_path / "source.ts"
+    tracks = (sources.Audio("aac"), sources.Audio("aac", start_seconds=15))
+    sources.write(sources.Film(".ts", frames=24 * SECONDS, size=(64, 48), audio=tracks), path)
+    job = films.job(path, container)
+    job.assemble(tmp_path / "film")
+    films.check_frames(job, tmp_path / "film")
+    first, second = films.sounds(tmp_path / "film")
+    assert first.codec == "aac"
+    assert second.start - first.start == pytest.approx(15, abs=0.05)
+    assert second.pcm.shape[0] == 2
+    assert second.pcm.shape[1] / 48000 == pytest.approx(SECONDS, abs=0.1)
+
+
+@pytest.mark.parametrize("container", films.CONTAINERS)
+def test_a_sound_that_never_comes_does_not_fail_the_film(container: Any, tmp_path: Path) -> None:
+    path = tmp_path / "source.ts"
+    with av.open(str(path), "w", format="mpegts") as output:
+        video: Any = output.add_stream("libx264", rate=24, options={"preset": "ultrafast", "bf": "0"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        output.add_stream("aac", rate=48000)
+        output.start_encoding()
+        for number in range(24):
+            frame = sources.frame(number, 64, 48)
+            frame.pts, frame.time_base = number, Fraction(1, 24)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    job = films.job(path, container)
+    report = job.assemble(tmp_path / "film")
+    films.check_frames(job, tmp_path / "film")
+    assert films.sounds(tmp_path / "film") == []
+    assert [text for text in report.warnings if "left out" in text] == ["Track 1 holds no sound and was left out."]

@@ -101,6 +101,8 @@ class Analyse:
 
     async def failed(self, delivery: Delivery, work: AnalyseWork, error: errors.StereoSpotError) -> Outcome:
         """What to do about a window that could not be taken; raises what the actor waits out."""
+        if error.code == "RECORD_UNREADABLE":
+            raise error
         if error.code == "CANCELLED":
             return Ack("cancelled")
         if error.details.get("device_lost"):

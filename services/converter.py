@@ -305,7 +305,7 @@ class Converter:
 
     async def failed(self, delivery: Delivery, task: SegmentTask, error: errors.StereoSpotError) -> Outcome:
         """What to do about a segment that failed; raises what is not its doing: a broker or a storage that is away."""
-        if error.code in PATIENT:
+        if error.code in PATIENT or error.code == "RECORD_UNREADABLE":  # nor of this worker for good
             raise error
         if error.code == "CANCELLED":
             return Ack("cancelled")

@@ -7,6 +7,8 @@ reads stays (`inputs`).
 
 from __future__ import annotations
 
+import time
+
 from pydantic import ValidationError
 
 from services import inputs, operations
@@ -21,8 +23,11 @@ _log = log.get("delete")
 
 crash.declare("delete.swept", "delete.record_gone")
 
+SETTLED_SECONDS = 10.0
+"""So long after its record said so a worker may not have noticed yet that its job is gone."""
+
 SETTLE_SECONDS = 15.0
-"""Longer than the 10 s that a worker needs to notice that its job is gone; the pause may come out at 0.7 times this."""
+"""Longer than that; the pause may come out at 0.7 times this."""
 
 
 async def handle(context: Context, delivery: Delivery) -> Outcome:
@@ -40,8 +45,9 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
         await context.store.delete(mark)
     removed = await _sweep(context, job_id)
     crash.point("delete.swept")
-    if found is not None and delivery.is_first:
-        # Given back and not failed: where one try is all there is, there is a second sweep, too.
+    if found is not None and (delivery.is_first or 0 <= time.time() - found[0].updated_at < SETTLED_SECONDS):
+        # Given back and not failed: where one try is all there is, there is a second sweep, too. A delivery that was
+        # handed over at once (a stop, say) is not the first and yet too early to be the last.
         return Return(SETTLE_SECONDS, reason="sweep once more when all workers have noticed")
     if found is not None:
         await records.delete_job(context.bus, job_id)

@@ -121,6 +121,9 @@ class Planner:
         if await records.get_job(self._bus, work.job_id) is None:
             return None
         job = await records.change_job(self._bus, work.job_id, begin)
+        if job.options.model_extra:  # a film without what was asked for would be a wrong one
+            unknown = ", ".join(sorted(job.options.model_extra))
+            raise errors.error("RECORD_UNREADABLE", f"This version does not know the options {unknown}.")
         return job if is_wanted(job, work.generation, PHASES, work.attempt) else None
 
     # ---- planning ---------------------------------------------------------------------------------------

@@ -179,7 +179,10 @@ async def _forget(context: Context, item: Comparison) -> None:
         if found is None:
             return
         state, revision = found
-        less = state.model_copy(update={"done": state.done & ~mask, "sent": state.sent & ~mask})
+        left = state.done & ~mask
+        # Where nothing is left, nothing holds anybody to the header that it had.
+        init = state.init if left else None
+        less = state.model_copy(update={"done": left, "sent": state.sent & ~mask, "init": init})
         try:
             await bucket.update(subjects.state_key(item.job_id, item.generation), less, revision)
         except Conflict:
@@ -214,11 +217,13 @@ async def _rebuild_record(context: Context, item: Comparison) -> str:
     if film is None and not head.source_key:
         return "nothing: it was made from a local file whose path only the record knew; convert that again"
     now = time.time()
+    counted = await records.get_state(context.bus, item.job_id, item.generation)
+    attempt = counted[0].attempt if counted is not None else 1  # of another one its set would count for nothing
     job = Job(
         job_id=item.job_id, title=item.job_id, created_at=head.created_at, updated_at=now,
         source=SourceRef(key=head.source_key or None, name=item.job_id), options=_options(head),
-        generation=item.generation, phase=Phase.CREATED,
-        history=(Step(phase=Phase.CREATED, at=head.created_at, generation=item.generation, attempt=1),),
+        generation=item.generation, attempt=attempt, phase=Phase.CREATED,
+        history=(Step(phase=Phase.CREATED, at=head.created_at, generation=item.generation, attempt=attempt),),
         pool="stub" if head.backend == "stub" else "remote" if head.backend != "local" else context.settings.pool,
     )  # fmt: skip
     for phase in (Phase.PLANNING,) if film is None else (Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING):

@@ -85,7 +85,7 @@ class Results:
     ) -> None:
         """Store init, fragment and report, in this order; while the store is full or away the result waits here.
 
-        held: called once, when it has waited for `patience_seconds`.
+        held: called whenever it has waited for another `patience_seconds`; it may raise.
         """
         job_id, generation = task.job_id, task.generation
         fragment = converted.fragment
@@ -97,12 +97,11 @@ class Results:
             (keys.segment(job_id, generation, task.index), fragment.media, "converter.fragment_stored"),
             (keys.segment_report(job_id, generation, task.index), report.body(), "converter.report_stored"),
         )
-        pause = 0.5
-        until: float | None = None
-        told = False
         for key, data, name in steps:
             if not data:
                 continue  # depth that is not exported
+            pause = 0.5
+            until: float | None = None
             while True:
                 try:
                     # All segments share their init, and its key names its bytes.
@@ -113,9 +112,9 @@ class Results:
                     # Computed once is enough: hold the result until it can be stored.
                     _log.warning("waiting to store", action="retry", key=key, code=error.code, detail=error.detail)
                     until = until or time.monotonic() + patience_seconds
-                    if not told and time.monotonic() >= until:
-                        told = True
+                    if time.monotonic() >= until:
                         await held(error)
+                        until = time.monotonic() + patience_seconds
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 5.0)
                     continue

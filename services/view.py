@@ -29,6 +29,9 @@ RESTING = 256
 LACKING = 64
 """Jobs for which windows are asked for at a time."""
 
+_GIVEN_BACK = errors.ELSEWHERE - {"STORAGE_FULL", "STORAGE_UNAVAILABLE"}
+"""Warnings of a job that wants another worker; where the storage is the matter, whoever waits holds a result."""
+
 
 @dataclass(slots=True)
 class _Pool:
@@ -67,7 +70,7 @@ class View:
         self._pools: dict[str, _Pool] = {}
         self._shares: dict[str, _Share] = {}
         self._lacking: dict[str, Lacking] = {}
-        self._workers: dict[str, tuple[str, int, float]] = {}
+        self._workers: dict[str, tuple[Worker, float]] = {}
 
     # ---- what the tails bring ---------------------------------------------------------------------------
     def set_job(self, job: Job) -> None:
@@ -97,7 +100,7 @@ class View:
         self._refresh(state.job_id)
 
     def set_worker(self, worker: Worker) -> None:
-        self._workers[worker.worker_id] = (worker.pool, worker.slots, time.monotonic() + WORKER_SECONDS)
+        self._workers[worker.worker_id] = (worker, time.monotonic() + WORKER_SECONDS)
 
     def drop_worker(self, worker_id: str) -> None:
         self._workers.pop(worker_id, None)
@@ -115,9 +118,13 @@ class View:
         return self.in_flight(name) < max(self.slots(name), 1) * DEPTH
 
     def _resting(self, name: str) -> set[str]:
-        """Jobs that wait for a worker that is not there."""
+        """Jobs that wait for a worker that is not there: given back once, and with none at work on them since."""
+        given_back = self._pools[name].given_back
+        if not given_back:
+            return set()
         before = time.monotonic() - WAITING_SECONDS
-        return {job_id for job_id in self._pools[name].given_back if self._shares[job_id].since <= before}
+        at_work = {segment.partition(".")[0] for worker in self._living() for segment in worker.busy}
+        return {job_id for job_id in given_back - at_work if self._shares[job_id].since <= before}
 
     def candidates(self, pool: str) -> list[Candidate]:
         """Those that may get a segment now: as many as there is room for, and whoever is watched."""
@@ -138,10 +145,14 @@ class View:
 
     def slots(self, pool: str) -> int:
         """Slots of the pool's living workers."""
+        return sum(worker.slots for worker in self._living() if worker.pool == pool)
+
+    def _living(self) -> list[Worker]:
+        """Workers that were heard of lately; the others are forgotten."""
         now = time.monotonic()
-        for worker_id in [key for key, (_, _, until) in self._workers.items() if until < now]:
+        for worker_id in [key for key, (_, until) in self._workers.items() if until < now]:
             del self._workers[worker_id]
-        return sum(slots for name, slots, _ in self._workers.values() if name == pool)
+        return [worker for worker, _ in self._workers.values()]
 
     def is_at(self, job_id: str, generation: int, attempt: int) -> bool:
         """Whether this is what is being worked on of a job."""
@@ -181,7 +192,7 @@ class View:
         self._shares[job_id] = _Share(job.pool, in_flight, done, since)
         pool = self._pools.setdefault(job.pool, _Pool())
         pool.in_flight += in_flight
-        if in_flight and any(item.code in errors.ELSEWHERE for item in job.warnings):
+        if in_flight and any(item.code in _GIVEN_BACK for item in job.warnings):
             pool.given_back.add(job_id)
         waiting, windows = state.ahead(job.playhead or 0)
         if windows:

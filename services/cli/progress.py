@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from services.follow import Snapshot
+from stereospot import errors
 from stereospot.jobs import Phase
 
 LABELS = {
@@ -70,6 +71,7 @@ class Bar:
         self.meter = Meter()
         self._progress: Progress | None = None
         self._spoken = ""
+        self._warned = set[str]()
         self._quiet = quiet
         if not quiet and sys.stderr.isatty():
             self._progress = Progress(
@@ -88,6 +90,7 @@ class Bar:
         if snapshot.job.phase is Phase.CONVERTING:
             self.meter.update(snapshot.done)
         label = LABELS[snapshot.job.phase]
+        self._warn(snapshot)
         if self._progress is None:
             if not self._quiet and label != self._spoken:
                 print(f"{label} …", file=sys.stderr)
@@ -103,6 +106,17 @@ class Bar:
             rate=f"{fps:.1f} fps" if fps else "",
             left=f"{clock(eta)} left" if eta is not None and snapshot.job.phase is Phase.CONVERTING else "",
         )
+
+    def _warn(self, snapshot: Snapshot) -> None:
+        """Say at once what the job waits for; its other warnings come with the film."""
+        for warning in snapshot.job.warnings:
+            if warning.code in errors.ELSEWHERE and warning.text not in self._warned and not self._quiet:
+                self._warned.add(warning.text)
+                said = f"warning {warning.code}: {warning.text}"
+                if self._progress is None:
+                    print(said, file=sys.stderr)
+                else:
+                    self._progress.console.print(said)
 
     def close(self) -> None:
         if self._progress is not None:

@@ -141,7 +141,10 @@ async def create_samples(
         inherited(origin, chosen, gateway.context.settings) if origin is not None else Inherited(depth=None, pool=None)
     )
     async with once(gateway, request, "samples", data.model_dump_json()) as told:
-        job_id = await open_id(gateway.context.bus, sample_id(source, chosen, more["depth"]))
+        job_id = sample_id(source, chosen, more["depth"])
+        if await _is_history(gateway.context.bus, job_id):
+            # A repeated request finds what it made.
+            job_id = f"try-{told.made_id}" if told.made_id else await open_id(gateway.context.bus, job_id)
         job = await submit.create(gateway.context, source, chosen, job_id=job_id, title=title, priority=9, **more)
     return await replies.made(gateway, job.job_id, told)
 

@@ -342,6 +342,26 @@ def test_a_job_that_waits_for_another_worker_takes_no_room_from_others(monkeypat
     assert view.in_flight("cpu") == 2, "nobody gave it back"
 
 
+def test_a_job_that_a_worker_is_at_work_on_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("services.view.time.monotonic", lambda: now)
+    view = View()
+    worker = Worker(worker_id="w", host="h", pid=1, pool="cpu", slots=1, started_at=0, seen_at=0, busy=("J1.1.0",))
+    stuck = Completion(job_id="J1", generation=1, pool="cpu", planned=9, total=9).with_sent([0, 1])
+    job = a_job("J1", priority=9)
+    view.set_job(job.with_warning("OUT_OF_MEMORY", "A worker gave this job back."))
+    view.set_state(stuck)
+    now += WAITING_SECONDS
+    view.set_worker(worker)
+    assert view.in_flight("cpu") == 2, "a long segment is no reason to let others pass"
+    view.set_worker(worker.model_copy(update={"busy": ()}))
+    assert view.in_flight("cpu") == 0
+
+    view.set_job(job.with_warning("STORAGE_FULL", "A result waits until it can be stored."))
+    now += WAITING_SECONDS
+    assert view.in_flight("cpu") == 2, "its result is held, and the slot with it"
+
+
 async def test_a_job_that_no_worker_can_do_does_not_starve_its_pool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

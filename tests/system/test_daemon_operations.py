@@ -188,6 +188,7 @@ async def test_delete_removes_everything_and_the_record_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempts: int
 ) -> None:
     monkeypatch.setattr(delete, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(delete, "SETTLED_SECONDS", 0.3)
     async with rig(tmp_path, max_attempts=attempts) as context:
         await records.create_job(context.bus, a_job())
         await records.create_job(context.bus, a_job("J10"))
@@ -366,6 +367,7 @@ async def test_the_janitor_mends_each_thing_that_a_crash_can_leave(tmp_path: Pat
 
 async def test_an_input_stays_while_another_job_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delete, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(delete, "SETTLED_SECONDS", 0.1)
     key = keys.source("film", "mp4")
     source = SourceRef(key=key, name="film.mp4", size_bytes=1)
 

@@ -10,12 +10,16 @@ import pytest
 from services.collector import Collector
 from services.context import Context
 from services.janitor import Janitor
+from services.planner import Planner
 from stereospot import errors, keys, records, subjects
+from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
+from stereospot.messages import PlanWork, SegmentTask
 from tests.support import eventually
 from tests.system.gateway import CLIP, Served
 from tests.system.rig import a_job, collecting, rig
 from tests.system.test_collector import say, say_total, segment, state_of
+from tests.system.test_converter import converter, task
 
 
 async def put(context: Context, job: Job, *, options: object = None, phase: str | None = None) -> None:
@@ -39,6 +43,26 @@ async def test_a_change_keeps_an_option_that_this_version_has_not(tmp_path: Path
         assert entry is not None
         body = json.loads(entry.value)
         assert (body["title"], body["options"]["sharpness"]) == ("Film", 0.5)
+
+
+async def test_no_film_is_planned_without_an_option_that_was_asked_for(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        await put(context, a_job(phase=Phase.CREATED), options={"sharpness": 0.5})
+        planner = Planner(context)
+        try:
+            with pytest.raises(errors.Misconfigured, match="does not know the options sharpness") as raised:
+                await planner.handle(Delivery("", PlanWork(job_id="J1", generation=1, attempt=1).body()))
+            assert raised.value.code == "RECORD_UNREADABLE"
+        finally:
+            planner.close()
+
+
+async def test_a_record_that_was_unreadable_for_a_while_costs_the_worker_nothing(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context, converter(context) as made:
+        delivery = task(0)
+        for _ in range(2):
+            with pytest.raises(errors.Misconfigured):
+                await made.failed(delivery, delivery.parse(SegmentTask), errors.error("RECORD_UNREADABLE"))
 
 
 async def test_a_record_that_cannot_be_read_has_a_name(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ async def test_a_job_goes_from_submission_to_film_and_to_deletion(
     node: list[Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.delete.SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr("services.delete.SETTLED_SECONDS", 0.3)
     shared = {
         "data_dir": tmp_path / "data",
         "sandbox": "off",

@@ -181,7 +181,7 @@ async def _run(
     from stereospot.jobs import Phase
 
     started = time.monotonic()
-    resumed: tuple[int, int] | None = None  # the generation that this run found, and how many of its frames
+    resumed: tuple[int, int] | None = None  # the generation, and how many of its frames this run found
     try:
         async with daemon.running(settings, SERVICES) as context:
             found = await records.get_job(context.bus, job_id)
@@ -196,8 +196,10 @@ async def _run(
                 async for snapshot in follow.follow(context, job_id):
                     bar.show(snapshot)
                     job = snapshot.job
-                    if resumed is None or resumed[0] != job.generation:
+                    if resumed is None:
                         resumed = (job.generation, snapshot.done)
+                    elif resumed[0] != job.generation:
+                        resumed = (job.generation, 0)  # begun in this run: all that it has is of this run
                     if not job.is_active:
                         break
                 else:

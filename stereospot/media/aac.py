@@ -21,7 +21,7 @@ from stereospot.media.aac_blocks import BIT_RATE, BLOCK, LEAD, RATE, Blocks, enc
 from stereospot.media.audio import PASSED_CHANNELS
 from stereospot.media.carried import known_layout, name_of
 from stereospot.media.opener import CODEC_WHITELIST
-from stereospot.media.sound_clock import SoundClock
+from stereospot.media.source_clock import SourceClock
 
 _COPIED_PROFILES = frozenset(("LC", "HE-AAC", "HE-AACv2"))
 _MUXER = {
@@ -91,7 +91,7 @@ class Passed:
         self._stream = stream
         self._start = self.anchor
         self._count = 0
-        self._clock = SoundClock(self.rate)
+        self._clock = SourceClock(self.rate)
         self._anchored = self._landing = False
         self._silence: bytes | None = None
         self._filter: Any = None
@@ -205,7 +205,7 @@ class Encoded:
         self._heads: list[tuple[Fraction, int, int]] = []
         """Of the first two frames that were decoded, time in seconds, length in samples, their rate. The first may be
         shorter than the others: priming is cut from it."""
-        self._clock = SoundClock(RATE)
+        self._clock = SourceClock(RATE)
         self._landing = self._warming = self._sounded = False
         self._next = 0
         """While landing after a jump: where the next resampled sample belongs, from the anchor on."""

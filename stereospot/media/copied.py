@@ -18,7 +18,8 @@ import av.error
 from stereospot.media import adts
 from stereospot.media.carried import Sink, known_layout, name_of
 from stereospot.media.film import Edit, Track
-from stereospot.media.sound_clock import Gaps, SoundClock
+from stereospot.media.sound_clock import Gaps
+from stereospot.media.source_clock import SourceClock
 
 HEAD_PACKETS = 8
 """How many packets libavformat sees to write a track's header: E-AC-3 needs a few, all others one."""
@@ -86,7 +87,7 @@ class Copied:
         self._start = 0
         self._leading = False
         self._time = 0
-        self._clock = SoundClock(rate)
+        self._clock = SourceClock(rate)
         self._gaps = Gaps(stream.time_base, rate)
         self._held: tuple[bytes, int, int] | None = None
         self._latest: Any = None

@@ -27,6 +27,7 @@ from stereospot.jail import Cell
 from stereospot.jail.cell import SourceUnavailable
 from stereospot.media import decoding, opener, sniff
 from stereospot.media.inspect import no_frames
+from stereospot.media.source_clock import LONGEST_PAUSE_SECONDS
 
 REORDER = 20
 """Packets that are kept back for reordering; H.264 and HEVC reorder by 16 at most."""
@@ -86,18 +87,19 @@ def _prepared(cell: Cell, request: dict[str, Any]) -> Any:
 class _Batches:
     """Sends frames in presentation order, many at a time, and the first ones soon."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, stream: VideoStream) -> None:
         self.sent = 0
         self.last: int | None = None
+        self._pause = _longest_pause(stream)
         self._cell = cell
         self._pts = array("q")
         self._keys = bytearray()
         self._clock = time.monotonic()
 
     def add(self, pts: int, key: bool) -> None:
-        """Add the next frame; raises Distrusted if it is not later than the last."""
-        if self.last is not None and pts <= self.last:
-            raise Distrusted(f"frame {self.sent + len(self._pts)} is not later than the one before it")
+        """Add the next frame; raises Distrusted if its time does not follow the last one's."""
+        if not _follows(pts, self.last, self._pause):
+            raise Distrusted(f"frame {self.sent + len(self._pts)} does not follow the one before it")
         self.last = pts
         self._pts.append(pts)
         self._keys.append(key)
@@ -129,7 +131,7 @@ class _Packets:
         self._stream = stream
         self._indexed: bool = request["indexed"]
         self._cut = self._indexed and sniff.payload_is_cut(cell.source.read_exactly_at, cell.source.size)
-        self._batches = _Batches(cell)
+        self._batches = _Batches(cell, stream)
         self._waiting: list[tuple[int, bool, int]] = []
         """A heap of (pts, key, duration) that are not released yet."""
         self._last_key: int | None = None
@@ -333,15 +335,16 @@ def is_hidden(codec: str, indexed: bool, packet: Any) -> bool:
 
 def _timed(cell: Cell, request: dict[str, Any], container: InputContainer, stream: VideoStream) -> None:
     """The list from a decode pass, by the frames' own times."""
-    batches = _Batches(cell)
+    batches = _Batches(cell, stream)
     frames = decoding.raw_frames(container, stream)
+    pause = _longest_pause(stream)
     count = 0
     last: int | None = None
     duration = 0
     for frame in frames:
-        if not _is_later(frame.pts, last):
-            reason = "has no presentation time" if frame.pts is None else "is not later than the one before it"
-            repairable = _are_few(frames, count, last, frame.pts, batches)
+        if not _follows(frame.pts, last, pause):
+            reason = "has no presentation time" if frame.pts is None else "does not follow the one before it"
+            repairable = _are_few(frames, count, last, frame.pts, batches, pause)
             raise Distrusted(f"frame {count} {reason}", repairable=repairable)
         last = frame.pts
         batches.add(last, frame.key_frame)
@@ -350,18 +353,25 @@ def _timed(cell: Cell, request: dict[str, Any], container: InputContainer, strea
     _end(cell, request, container, batches, count, duration if duration > 0 else request["frame_ticks"])
 
 
-def _is_later(pts: int | None, last: int | None) -> TypeGuard[int]:
-    return pts is not None and (last is None or pts > last)
+def _longest_pause(stream: VideoStream) -> int:
+    return int(LONGEST_PAUSE_SECONDS / Fraction(stream.time_base or Fraction(1, 90_000)))
 
 
-def _are_few(frames: Iterator[VideoFrame], count: int, last: int | None, pts: int | None, batches: _Batches) -> bool:
+def _follows(pts: int | None, last: int | None, pause: int) -> TypeGuard[int]:
+    """Whether a frame's time is later than the last one's, and not by more than a clock that was set anew."""
+    return pts is not None and (last is None or last < pts <= last + pause)
+
+
+def _are_few(
+    frames: Iterator[VideoFrame], count: int, last: int | None, pts: int | None, batches: _Batches, pause: int
+) -> bool:
     """Whether few of the film's frames lack a good time: of the `count` before this one and some behind it."""
     bad = 1
     count += 1
     for frame in itertools.islice(frames, LOOKED_AT_FRAMES):
         last = pts if pts is not None else last
         pts = frame.pts
-        bad += not _is_later(pts, last)
+        bad += not _follows(pts, last, pause)
         count += 1
         batches.alive()
     return bad <= FEW * count
@@ -369,7 +379,7 @@ def _are_few(frames: Iterator[VideoFrame], count: int, last: int | None, pts: in
 
 def _told(cell: Cell, request: dict[str, Any], container: InputContainer, stream: VideoStream) -> None:
     """The list from a decode pass, by the rule of `Times`."""
-    batches = _Batches(cell)
+    batches = _Batches(cell, stream)
     times = decoding.times(request, stream)
     count = 0
     duration = 0

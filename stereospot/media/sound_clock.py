@@ -1,4 +1,4 @@
-"""The clock of a sound against the samples that were given of it: what is a pause, and what a clock that was set anew.
+"""The clock of a sound against the samples that were given of it: what is missing, and what is too much.
 
 Samples that follow each other say more truly than any clock how long they last; but after a pause, a lost packet, or an
 overlap only the clock knows where the sound goes on.
@@ -9,28 +9,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-LONGEST_PAUSE_SECONDS = 6 * 3600
-"""Times that jump further ahead, or back by more than a second, are a broken clock and not a pause."""
-
-
-class SoundClock:
-    """A source's clock, which may be set anew on the way: then the sound goes on where it is.
-
-    rate: samples a second; all numbers are samples.
-    """
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._jump = LONGEST_PAUSE_SECONDS * rate
-        self._shift = 0
-
-    def at(self, time: int, place: int) -> int:
-        """Where a sound of the clock's `time` belongs, if what was given so far ends at `place`."""
-        time += self._shift
-        if place - self._rate <= time <= place + self._jump:
-            return time
-        self._shift += place - time
-        return place
+from stereospot.media.source_clock import SourceClock
 
 
 class Gaps:
@@ -42,7 +21,7 @@ class Gaps:
         self._numerator, self._denominator = scale.numerator, scale.denominator
         self._tick = math.ceil(scale) + 1
         self._rate = rate
-        self._clock = SoundClock(rate)
+        self._clock = SourceClock(rate)
         self._first: int | None = None
 
     def before(self, ticks: int | None, samples: int, given: int) -> int:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-BROKEN_CLOCK_SECONDS = 1
-"""A step back by more is a clock that was set anew (for sound too: `copied`); by less it is a slip, and passes."""
+from stereospot.media.source_clock import SourceClock
 
 
 class Times:
     """Hands out times in ticks, frame after frame.
 
     repaired: a frame's own time counts. One that is not later than the last frame lies a tick behind it, so that the
-    film is in step with its sound again as soon as its times go on; where the clock was set anew, the film goes on a
-    frame later, and so does all that follows. One without a time lies as many frames behind the last that had one.
+    film is in step with its sound again as soon as its times go on; where the clock was set anew, the film goes on by
+    the rule of `SourceClock`. One without a time lies as many frames behind the last that had one.
     Not repaired: no time of the film's counts; frame i lies at first + floor(i x step).
 
     first: the time of the first frame, unless it has its own; step: ticks of a frame, not whole.
@@ -25,9 +24,8 @@ class Times:
 
     def __init__(self, first: int, step: Fraction, time_base: Fraction, *, repaired: bool) -> None:
         self._step = step
-        self._second = BROKEN_CLOCK_SECONDS / time_base
         self._repaired = repaired
-        self._offset = 0
+        self._clock = SourceClock(round(1 / time_base))
         self._last: int | None = None
         # Frames are counted from this time on.
         self._base = first
@@ -39,10 +37,7 @@ class Times:
             self._number += 1
             found = self._base + int(self._number * self._step)
         else:
-            found = pts + self._offset
-            if self._last is not None and found < self._last - self._second:
-                self._offset += self._last + int(self._step) - found
-                found = self._last + int(self._step)
+            found = pts if self._last is None else self._clock.at(pts, self._last + int(self._step))
             self._base, self._number = found, 0
         if self._last is not None:
             found = max(found, self._last + 1)

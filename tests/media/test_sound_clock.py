@@ -11,7 +11,8 @@ import av
 import numpy as np
 import pytest
 
-from stereospot.media.sound_clock import LONGEST_PAUSE_SECONDS, Gaps, SoundClock
+from stereospot.media.sound_clock import Gaps
+from stereospot.media.source_clock import LONGEST_PAUSE_SECONDS, SourceClock
 from stereospot.media.tracks import carry_audio
 from stereospot.options import Container
 from tests.media import films, sources
@@ -21,7 +22,7 @@ SECONDS = 4
 
 # ---- the rule --------------------------------------------------------------------------------------------
 def test_a_clock_that_is_set_anew_is_followed_from_there_on() -> None:
-    clock = SoundClock(48000)
+    clock = SourceClock(48000)
     assert clock.at(50_000, 48_000) == 50_000, "a pause"
     assert clock.at(20_000, 60_000) == 20_000, "an overlap"
     assert clock.at(0, 480_000) == 480_000, "set back"
@@ -30,6 +31,16 @@ def test_a_clock_that_is_set_anew_is_followed_from_there_on() -> None:
     ahead = LONGEST_PAUSE_SECONDS * 48000 + 500_000
     assert clock.at(ahead, 490_000) == 490_000, "set ahead"
     assert clock.at(ahead + 1000, 491_000) == 491_000
+
+
+def test_a_clock_that_is_back_is_in_step_again() -> None:
+    """Main film, insert, main film: the sound of each part ends a tenth of a second early."""
+    clock = SourceClock(1000)
+    assert clock.at(10_000, 9_900) == 10_000
+    assert clock.at(100, 13_900) == 13_900, "the insert"
+    assert clock.at(18_000, 17_800) == 18_000, "not by the insert's offset"
+    assert clock.at(48_000, 19_000) == 48_000, "a pause after that"
+    assert clock.at(148_000, 50_000) == 50_000, "no pause any more"
 
 
 def test_a_clock_of_milliseconds_makes_no_gap() -> None:

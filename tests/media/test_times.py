@@ -19,6 +19,7 @@ from tests.media.writing import Film, write
 from tests.media.zoo import interlaced
 
 MILLISECOND = Fraction(1, 1000)
+HOUR = 3_600_000
 VARIABLE = [*range(0, 3000, 100), *range(3000, 4980, 33)]
 """10 frames a second for three seconds, then 30."""
 
@@ -36,6 +37,10 @@ def told(own: list[int | None], *, step: Fraction = Fraction(40), repaired: bool
         ([0, 900, 500, 600, 1000], [0, 900, 901, 902, 1000]),  # a slip: in step with the sound again as soon as it can
         ([0, 5000, 100, 140, 100], [0, 5000, 5040, 5080, 5081]),  # the clock was set anew
         ([0, 5000, 100, 9000, 40], [0, 5000, 5040, 13940, 13980]),  # and once more
+        ([10_000, 10_040, 200, 240, 10_160], [10_000, 10_040, 10_080, 10_120, 10_160]),  # an insert is over
+        ([0, 40, 30 * HOUR, 30 * HOUR + 40, 160], [0, 40, 80, 120, 160]),  # what was set back is read as a wrap
+        ([0, 5 * HOUR, 5 * HOUR + 40, 12 * HOUR], [0, 5 * HOUR, 5 * HOUR + 40, 5 * HOUR + 80]),
+        ([5000, 100, 40_000, 9 * HOUR], [5000, 5040, 44_940, 44_980]),  # once it was set, an hour is no pause
         ([None, None, 100, None, None, 220], [7, 47, 100, 140, 180, 220]),
     ],
 )
@@ -112,21 +117,29 @@ def test_a_repeated_time_moves_its_frame_by_a_tick_and_no_other(tmp_path: Path, 
         source.close()
 
 
-def test_a_clock_that_is_set_anew_goes_on_a_frame_later(tmp_path: Path) -> None:
-    paths: list[Path] = []
-    for name, start in (("first", 900_000), ("second", 90_000)):
-        pts = [start + 3600 * number for number in range(50)]
-        film = Film(".ts", frames=50, rate=Fraction(25), time_base=Fraction(1, 90_000), pts=pts, size=(176, 144))
-        paths.append(tmp_path / f"{name}.ts")
-        write(film, paths[-1])
+@pytest.mark.parametrize(
+    "starts",
+    [(10, 1), (1000, 990, 1004), (10, 36_010)],
+    ids=["back", "an insert", "hours ahead"],
+)
+def test_a_clock_that_is_set_anew_goes_on_a_frame_later(starts: tuple[int, ...], tmp_path: Path) -> None:
     joined = tmp_path / "joined.ts"
-    joined.write_bytes(b"".join(path.read_bytes() for path in paths))
+    with joined.open("wb") as file:
+        for number, start in enumerate(starts):
+            pts = [90_000 * start + 3600 * frame for frame in range(50)]
+            film = Film(".ts", frames=50, rate=Fraction(25), time_base=Fraction(1, 90_000), pts=pts, size=(176, 144))
+            write(film, tmp_path / f"{number}.ts")
+            file.write((tmp_path / f"{number}.ts").read_bytes())
     source = FileSource(joined)
     try:
         info = probe(source)
-        _, batches = scanned(source, info)
+        spec, batches = scanned(source, info)
+        pts = [value for batch in batches for value in batch.pts]
+        assert pts == [pts[0] + 3600 * number for number in range(50 * len(starts))]
+        with Decoder(source, spec, info) as decoder:
+            serial = reading.collect(decoder, None, None)
+            assert [value for value, _, _ in serial] == pts
+        with Decoder(source, spec, info) as decoder:
+            assert reading.collect(decoder, pts[70], pts[80]) == serial[70:80]
     finally:
         source.close()
-    pts = [value for batch in batches for value in batch.pts]
-    assert pts == [pts[0] + 3600 * number for number in range(len(pts))]
-    assert len(pts) == 100

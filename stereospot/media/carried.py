@@ -37,6 +37,11 @@ def name_of(stream: Any) -> str:
     return "" if context is None else str(context.codec.canonical_name or "")
 
 
+def nothing_heard(stream: Any) -> str:
+    """The warning for a sound of which the film has nothing, be it that it ends before the first picture."""
+    return f"Track {stream.index} holds no sound and was left out."
+
+
 def known_layout(layout: Any) -> str:
     """The layout's name; where a source only counts channels (PCM in Matroska), what such a count usually means."""
     usual = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}

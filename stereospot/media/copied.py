@@ -16,7 +16,7 @@ import av
 import av.error
 
 from stereospot.media import adts
-from stereospot.media.carried import Sink, known_layout, name_of
+from stereospot.media.carried import Sink, known_layout, name_of, nothing_heard
 from stereospot.media.film import Edit, Track
 from stereospot.media.sound_clock import Gaps
 from stereospot.media.source_clock import SourceClock
@@ -200,4 +200,7 @@ class Copied:
         if self._bad:
             self.warnings.append(f"{self._bad} packets of the {self._name} sound do not decode and were left out.")
         trim = skipped(self._latest)[1] if self._latest is not None else 0
-        return Edit(start, skip, max(0, self.track.duration - skip - trim))
+        if self.track.duration <= skip + trim:
+            self.warnings = [nothing_heard(self.stream)]
+            return None
+        return Edit(start, skip, self.track.duration - skip - trim)

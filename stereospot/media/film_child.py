@@ -23,7 +23,7 @@ import av.stream
 from stereospot import errors
 from stereospot.jail import Cell
 from stereospot.media import boxes, demuxing, forms, skeleton
-from stereospot.media.carried import Carried, name_of
+from stereospot.media.carried import Carried, name_of, nothing_heard
 from stereospot.media.film import Edit, Filled, Film, Track, header, media_of
 from stereospot.media.forms import Form
 from stereospot.media.matroska import Matroska
@@ -219,7 +219,7 @@ class Mp4:
         for one, edit in edits:
             self._warnings += one.warnings
             if edit is None and one.stream.type == "audio" and not one.warnings:
-                self._warnings.append(f"Track {one.stream.index} holds no sound and was left out.")
+                self._warnings.append(nothing_heard(one.stream))
         return self._finish(filled)
 
     def _due(self) -> float:

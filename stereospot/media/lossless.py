@@ -9,7 +9,7 @@ import av
 import av.error
 import numpy as np
 
-from stereospot.media.carried import Sink, known_layout, name_of
+from stereospot.media.carried import Sink, known_layout, name_of, nothing_heard
 from stereospot.media.film import Edit, Track
 from stereospot.media.forms import Form
 from stereospot.media.opener import CODEC_WHITELIST
@@ -194,4 +194,7 @@ class Lossless:
         if self._bad:
             self.warnings.append(f"{self._bad} packets of the {self._name} sound do not decode and were left out.")
         skip = max(0, -self.start)
+        if self.track.duration <= skip:
+            self.warnings = [nothing_heard(self.stream)]
+            return None
         return Edit(max(0, self.start), skip, self.track.duration - skip)

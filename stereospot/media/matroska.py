@@ -15,7 +15,7 @@ import av
 import av.error
 
 from stereospot.media import boxes, padding
-from stereospot.media.carried import Sink, name_of
+from stereospot.media.carried import Sink, name_of, nothing_heard
 from stereospot.media.film import Track
 from stereospot.media.forms import Form, is_known
 from stereospot.media.lossless import Lossless
@@ -86,7 +86,7 @@ class Matroska:
         if stream.index in self._needed and self._add_lossless(stream):
             return
         if not is_known(stream):
-            self.warnings.append(f"Track {stream.index} holds no sound and was left out.")
+            self.warnings.append(nothing_heard(stream))
             return
         try:
             if stream.type == "subtitle" and name == "mov_text":

@@ -116,3 +116,20 @@ def test_everything_moves_with_the_pictures(container: Container, tmp_path: Path
     finally:
         source.close()
     assert [(cue.start, cue.end, cue.text) for cue in cues] == [(0, 300, "Early"), (500, 900, "Late")]
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+@pytest.mark.parametrize("codec", ["mp2", "aac"])
+def test_a_sound_that_is_over_before_the_film_begins(codec: str, container: Container, tmp_path: Path) -> None:
+    """As where a clock is set back behind the first pictures: the film is whole, and says that it lacks the sound."""
+    path = broadcast(tmp_path / "source.ts", 20)
+    job = films.job(path, container)
+    silent = sources.Film(
+        ".ts", format="mpegts", frames=FRAMES, rate=Fraction(25), time_base=Fraction(1, 90_000), pts=job.pts,
+        audio=(sources.Audio(codec, start_seconds=10),),
+    )  # fmt: skip
+    sources.write(silent, path)
+    report = job.assemble(tmp_path / "film")
+    films.check_frames(job, tmp_path / "film")
+    assert films.sounds(tmp_path / "film") == []
+    assert any("holds no sound" in text for text in report.warnings)

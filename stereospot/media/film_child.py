@@ -358,6 +358,7 @@ def _matroska(
     )  # fmt: skip
     ticks = _ticks(streams)
     for packet in itertools.chain(peeked, packets):
+        made.follow(packet)
         now = _seconds(packet, ticks)
         while now is not None and not supply.ended and supply.start(timescale) <= now:
             made.video(supply.media)

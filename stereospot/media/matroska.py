@@ -20,6 +20,7 @@ from stereospot.media.film import Track
 from stereospot.media.forms import Form, is_known
 from stereospot.media.lossless import Lossless
 from stereospot.media.skeleton import describe
+from stereospot.media.source_clock import SourceClock
 from stereospot.media.subtitles import plain_text
 
 CLOCK = Fraction(1, 1000)
@@ -71,7 +72,12 @@ class Matroska:
         self._converted: set[int] = set()
         self._lossless: dict[int, Lossless] = {}
         self._latest: dict[int, int] = {}
+        self._clocks: dict[int, SourceClock] = {}
+        self._ends: dict[int, int] = {}
+        """Where each sound that was followed so far ends."""
+        self._heard: set[int] = set()
         self._refused = 0
+        self._sounds = [stream for stream in streams if stream.type == "audio"]
         for stream in streams:
             self._add(stream, heads.get(stream.index, []))
         for name, kind, data in attachments:
@@ -139,6 +145,7 @@ class Matroska:
         made.duration = duration
         made.is_keyframe = True
         made.stream = target
+        self._heard.add(one.stream.index)
         self._output.mux(made)
 
     def video(self, media: bytes) -> None:
@@ -152,19 +159,34 @@ class Matroska:
             packet.stream = self._video
             self._output.mux(packet)
 
+    def follow(self, packet: Any) -> None:
+        """Before `take`: give a packet of sound the time that it has if its source's clock was set anew on the way."""
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None or packet.is_discard or packet.stream.type != "audio":
+            return
+        index = packet.stream_index
+        if index not in self._clocks:
+            self._clocks[index] = SourceClock(round(1 / packet.time_base))
+            self._ends[index] = time
+        found = self._clocks[index].at(time, self._ends[index])
+        self._ends[index] = found + (packet.duration or 0)
+        if found != time:
+            packet.pts = packet.dts = found
+
     def take(self, packet: Any) -> None:
         """Append a packet of the source as it is; mov_text becomes SubRip."""
         target = self._targets.get(packet.stream.index)
         if target is None or (packet.is_discard and packet.pts is not None and packet.pts > 0):
             return
-        if packet.stream.index not in self._lossless and not self._moved(packet):
+        index = packet.stream.index
+        if index not in self._lossless and not self._moved(packet):
             return
-        if packet.stream.index in self._converted:
+        if index in self._converted:
             for text in self._plain(packet):
                 text.stream = target
                 self._output.mux(text)
             return
-        one = self._lossless.get(packet.stream.index)
+        one = self._lossless.get(index)
         if one is not None:
             one.take(packet, self._sink(one))
             return
@@ -172,6 +194,7 @@ class Matroska:
         packet.stream = target
         try:
             self._output.mux(packet)
+            self._heard.add(index)
         except (av.error.ArgumentError, av.error.InvalidDataError):
             self._refused += 1
 
@@ -227,6 +250,9 @@ class Matroska:
     def close(self) -> None:
         for one in self._lossless.values():
             one.finish(self._sink(one))
+        for stream in self._sounds:
+            if stream.index in self._targets and stream.index not in self._heard:
+                self.warnings.append(nothing_heard(stream))
         if self._refused:
             self.warnings.append(f"{self._refused} packets of sound or subtitles are damaged and were left out.")
         self._output.close()

@@ -111,6 +111,8 @@ def _assemble(
             for message in jail.messages():
                 if "want" in message.body or "at" in message.body:
                     supply.answer(message.body)
+                elif "alive" in message.body:
+                    continue
                 else:
                     answer = message.body
         checked.finish()

@@ -10,6 +10,7 @@ import errno
 import itertools
 import math
 import os
+import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from stereospot.media.tracks import carry_audio
 _FLUSH_BYTES = 512 * 1024
 _SKELETON_BYTES = 64 * 1024
 _PEEKED_PACKETS = 1000
+_ALIVE_SECONDS = 1.0
 
 
 def write(cell: Cell, request: dict[str, Any]) -> None:
@@ -73,7 +75,15 @@ class Supply:
         self.zero = zero
         self.media = b""
         self.samples: list[boxes.Sample] = []
+        self._clock = time.monotonic()
         self.advance()
+
+    def alive(self) -> None:
+        """A sign of life, for hours of silence are packed without a read of the source."""
+        now = time.monotonic()
+        if now - self._clock > _ALIVE_SECONDS:
+            self._clock = now
+            self._cell.send({"alive": True})
 
     def advance(self) -> None:
         self._cell.send({"want": True})
@@ -241,6 +251,7 @@ class Mp4:
         self._supply.advance()
 
     def _sink(self, track: Track, data: bytes, count: int) -> None:
+        self._supply.alive()
         held = self._held.get(track)
         if held is None:
             held = self._held[track] = _Held()
@@ -350,7 +361,7 @@ def _matroska(
     packets = _packets(source, streams, warnings)
     peeked, heads = _peek(packets, streams) if "mov" in source.format.name else ([], {})
     made = Matroska(
-        file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, needed=needed,
+        file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, needed=needed, alive=supply.alive,
         stereo_mode=request["stereo_mode"],
         tags=skeleton.kept_tags(source.metadata), video_tags=_video_tags(source, request),
         chapters=_chapters(source, origin), attachments=attachments,

@@ -7,7 +7,7 @@ millisecond at most, and the film's report says so. Runs in the jail.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, BinaryIO, cast
 
@@ -40,6 +40,7 @@ class Matroska:
         origin: Fraction,
         zero: int,
         needed: dict[int, Form],
+        alive: Callable[[], None],
         stereo_mode: str | None,
         tags: dict[str, str],
         video_tags: dict[str, str],
@@ -48,7 +49,9 @@ class Matroska:
         index_bytes: int,
     ) -> None:
         """origin: the source's second that becomes 0; sound that is over by then is left out of a film that is moved.
-        zero: the source's tick that is 0 in the fragments. needed: what `forms` found."""
+        zero: the source's tick that is 0 in the fragments. needed: what `forms` found.
+        alive: called for all sound that is packed without loss."""
+        self._alive = alive
         self.warnings: list[str] = []
         self._needed = needed
         self._time_base = Fraction(1, boxes.timescale(init))
@@ -133,6 +136,7 @@ class Matroska:
         return True
 
     def _flac(self, one: Lossless, data: bytes, duration: int) -> None:
+        self._alive()
         start = one.start + one.track.duration - duration
         if self._origin:
             if start + duration <= 0:

@@ -51,9 +51,18 @@ def write(cell: Cell, request: dict[str, Any]) -> None:
 
 def _write(cell: Cell, request: dict[str, Any]) -> None:
     init = cell.receive().blob
+    with opened(cell.source, request) as source:
+        if not forms.may_be_needed(source, request):
+            _make(cell, request, init, source, {})
+            return
+        needed = forms.needed(source, request)
+    with opened(cell.source, request) as source:
+        _make(cell, request, init, source, needed)
+
+
+def _make(cell: Cell, request: dict[str, Any], init: bytes, source: Any, needed: dict[int, Form]) -> None:
     # Leaving the file closes it, which writes what is buffered: that, too, can meet a full disk.
-    needed = forms.needed(cell.source, request)
-    with os.fdopen(os.dup(cell.outputs[0]), "r+b", buffering=1 << 20) as file, opened(cell.source, request) as source:
+    with os.fdopen(os.dup(cell.outputs[0]), "r+b", buffering=1 << 20) as file:
         supply = Supply(cell, request["zero"] * Fraction(request["time_base"]).numerator)
         if request["container"] == "matroska":
             answer = _matroska(source, supply, init, file, request, needed)

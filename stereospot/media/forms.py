@@ -12,11 +12,10 @@ import av
 import av.error
 import av.stream
 
-from stereospot.jail import SourceFile
 from stereospot.media import adts
 from stereospot.media.carried import known_layout, name_of
 from stereospot.media.demuxing import packets
-from stereospot.media.opener import CODEC_WHITELIST, opened
+from stereospot.media.opener import CODEC_WHITELIST
 
 LASTING_PACKETS = 8
 """A form of AAC that does not last so long is a damaged header."""
@@ -30,39 +29,42 @@ class Form(NamedTuple):
     rate: int
 
 
-def needed(source: SourceFile, request: dict[str, Any]) -> dict[int, Form]:
+def may_be_needed(container: Any, request: dict[str, Any]) -> bool:
+    """Whether an opened source has what `needed` reads it for, after which it has to be opened anew."""
+    return any(_is_uncertain(container, stream) for stream in container.streams if stream.index in request["audio"])
+
+
+def needed(container: Any, request: dict[str, Any]) -> dict[int, Form]:
     """The forms of such sounds by their index, the widest where it changes; one that never sounds has none.
 
-    The source is read to its end if it is a transport stream with AAC, else until late tracks have begun.
+    The container is read, to its end if it is a transport stream with AAC, else until late tracks have begun.
     """
-    with opened(source, request) as container:
-        wanted = set(request["audio"])
-        streams: dict[int, Any] = {}
-        late: set[int] = set()
-        for stream in container.streams:
-            known = is_known(stream)
-            if stream.index in wanted and (not known or (_is_broadcast(container) and name_of(stream) == "aac")):
-                stream.codec_context.options = {"codec_whitelist": CODEC_WHITELIST}
-                streams[stream.index] = stream
-                late |= set() if known else {stream.index}
-            else:
-                stream.discard = av.stream.Discard.all
-        found: dict[int, Form] = {}
-        changes = {index: Changes() for index, stream in streams.items() if name_of(stream) == "aac"}
-        for packet in packets(container, list(streams.values())):
-            index = packet.stream_index
-            if index in changes:
-                changes[index].add(bytes(packet))
-            if index in late and (form := _heard(packet)) is not None:
-                found[index] = form
-                late.remove(index)
-            if not late and not changes:
-                break
-        for index, change in changes.items():
-            if len(change.lasting) > 1:
-                form = found.get(index) or Form("fltp", "", streams[index].codec_context.sample_rate)
-                found[index] = form._replace(layout=change.widest)
-        return found
+    wanted = set(request["audio"])
+    streams: dict[int, Any] = {}
+    late: set[int] = set()
+    for stream in container.streams:
+        if stream.index in wanted and _is_uncertain(container, stream):
+            stream.codec_context.options = {"codec_whitelist": CODEC_WHITELIST}
+            streams[stream.index] = stream
+            late |= set() if is_known(stream) else {stream.index}
+        else:
+            stream.discard = av.stream.Discard.all
+    found: dict[int, Form] = {}
+    changes = {index: Changes() for index, stream in streams.items() if name_of(stream) == "aac"}
+    for packet in packets(container, list(streams.values())):
+        index = packet.stream_index
+        if index in changes:
+            changes[index].add(bytes(packet))
+        if index in late and (form := _heard(packet)) is not None:
+            found[index] = form
+            late.remove(index)
+        if not late and not changes:
+            break
+    for index, change in changes.items():
+        if len(change.lasting) > 1:
+            form = found.get(index) or Form("fltp", "", streams[index].codec_context.sample_rate)
+            found[index] = form._replace(layout=change.widest)
+    return found
 
 
 def is_known(stream: Any) -> bool:
@@ -71,8 +73,8 @@ def is_known(stream: Any) -> bool:
     return stream.type != "audio" or context is None or bool(context.channels and context.sample_rate)
 
 
-def _is_broadcast(container: Any) -> bool:
-    return container.format.name == "mpegts"
+def _is_uncertain(container: Any, stream: Any) -> bool:
+    return not is_known(stream) or (container.format.name == "mpegts" and name_of(stream) == "aac")
 
 
 def _heard(packet: Any) -> Form | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -100,11 +101,15 @@ def test_a_film_that_was_begun_by_another_encoder_is_begun_anew(
 ) -> None:
     publish, work = Results.publish, Converter._work  # pyright: ignore[reportPrivateUsage]
 
+    told = threading.Event()
+
     async def publish_older(self: Results, task: SegmentTask, done: SegmentDone) -> None:
         await publish(self, task, done.model_copy(update={"init_sha256": "b" * 64}))
+        told.set()
 
     def some(self: Converter, lease: Any, head: Any, segment: Segment) -> Any:
-        if segment.index > 1:
+        if segment.index > 0:  # one only: this version's encoder would find the next one's header to be another
+            assert told.wait(60)
             raise errors.error("SOURCE_MISSING")
         return work(self, lease, head, segment)
 

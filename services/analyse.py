@@ -23,6 +23,7 @@ from services import operations, plans, sources
 from services.context import Context
 from services.watch import Threads, is_wanted, watching
 from stereospot import crash, errors, keys, metrics, records, subjects
+from stereospot.actor import PATIENT
 from stereospot.bus import Delivery
 from stereospot.jobs import COMPUTING, Job
 from stereospot.media.frames import Decoder
@@ -101,7 +102,7 @@ class Analyse:
 
     async def failed(self, delivery: Delivery, work: AnalyseWork, error: errors.StereoSpotError) -> Outcome:
         """What to do about a window that could not be taken; raises what the actor waits out."""
-        if error.code == "RECORD_UNREADABLE":
+        if error.code in PATIENT or error.code == "RECORD_UNREADABLE":
             raise error
         if error.code == "CANCELLED":
             return Ack("cancelled")
@@ -118,8 +119,6 @@ class Analyse:
             return Return(MISSING_SECONDS, reason=error.code, failure=failure)
         if isinstance(error, errors.Permanent) and (error.code not in SECOND_LOOK or delivery.attempt > 1):
             return Reject(failure)
-        if error.code in ("STORAGE_UNAVAILABLE", "STORAGE_FULL", "BROKER_UNAVAILABLE"):
-            raise error
         if isinstance(error, errors.Exhausted) and not self._alone:
             await self._explain(work, failure)
         return Retry(reason=str(error), failure=failure)

@@ -10,7 +10,6 @@ import errno
 import itertools
 import math
 import os
-import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,11 +18,10 @@ from typing import Any, BinaryIO
 
 import av
 import av.error
-import av.stream
 
 from stereospot import errors
 from stereospot.jail import Cell
-from stereospot.media import boxes, demuxing, forms, skeleton
+from stereospot.media import boxes, forms, skeleton
 from stereospot.media.carried import Carried, name_of, nothing_heard
 from stereospot.media.film import Edit, Filled, Film, Track, header, media_of
 from stereospot.media.forms import Form
@@ -31,12 +29,12 @@ from stereospot.media.matroska import Matroska
 from stereospot.media.mov_text import Text
 from stereospot.media.opener import opened
 from stereospot.media.subtitles import TEXT_CODECS
+from stereospot.media.supply import Supply, chapters_of, chosen, packets_of, seconds_of, ticks_of, video_tags
 from stereospot.media.tracks import carry_audio
 
 _FLUSH_BYTES = 512 * 1024
 _SKELETON_BYTES = 64 * 1024
 _PEEKED_PACKETS = 1000
-_ALIVE_SECONDS = 1.0
 
 
 def write(cell: Cell, request: dict[str, Any]) -> None:
@@ -70,89 +68,6 @@ def _make(cell: Cell, request: dict[str, Any], init: bytes, source: Any, needed:
             answer = Mp4(source, supply, init, file, request, needed).write()
         file.flush()
         cell.send(answer)
-
-
-class Supply:
-    """The fragments, one in hand: asked of the parent, which has checked them.
-
-    For mp4 only the first is whole; of the others `media` ends where the payload begins. `zero` is the source's tick
-    that is 0 in them.
-    """
-
-    def __init__(self, cell: Cell, zero: int) -> None:
-        self._cell = cell
-        self.zero = zero
-        self.media = b""
-        self.samples: list[boxes.Sample] = []
-        self._clock = time.monotonic()
-        self.advance()
-
-    def alive(self) -> None:
-        """A sign of life, for hours of silence are packed without a read of the source."""
-        now = time.monotonic()
-        if now - self._clock > _ALIVE_SECONDS:
-            self._clock = now
-            self._cell.send({"alive": True})
-
-    def advance(self) -> None:
-        self._cell.send({"want": True})
-        message = self._cell.receive()
-        self.media = message.blob
-        self.samples = [] if message.body["end"] else boxes.read_fragment(self.media)
-
-    def place(self, offset: int) -> None:
-        """Have the parent write this fragment's payload at `offset` of the film."""
-        self._cell.send({"at": offset})
-
-    @property
-    def ended(self) -> bool:
-        return not self.samples
-
-    def start(self, timescale: int) -> float:
-        first = self.samples[0]
-        return (self.zero + first.time + first.offset) / timescale
-
-
-def _packets(source: Any, streams: list[Any], warnings: list[str]) -> Iterator[Any]:
-    """The packets of `streams`, and nothing else is read."""
-    for stream in source.streams:
-        if stream not in streams:
-            stream.discard = av.stream.Discard.all
-    return demuxing.packets(source, streams, warnings)
-
-
-def _ticks(streams: list[Any]) -> dict[int, float]:
-    """Seconds a tick, by stream index: asking each packet makes a Fraction each time."""
-    return {stream.index: float(stream.time_base) for stream in streams}
-
-
-def _seconds(packet: Any, ticks: dict[int, float]) -> float | None:
-    time = packet.dts
-    if time is None and (time := packet.pts) is None:
-        return None
-    return time * ticks[packet.stream_index]
-
-
-def _chosen(source: Any, request: dict[str, Any], kind: str) -> list[Any]:
-    wanted = set(request[kind])
-    return [stream for stream in source.streams if stream.index in wanted and stream.codec_context is not None]
-
-
-def _chapters(source: Any, origin: Fraction) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for number, chapter in enumerate(source.chapters(), 1):
-        base = chapter["time_base"]
-        shift = round(origin / base)
-        start, end = max(0, chapter["start"] - shift), max(0, chapter["end"] - shift)
-        if end >= start:
-            found.append(
-                {"id": number, "start": start, "end": end, "time_base": base, "metadata": dict(chapter["metadata"])}
-            )
-    return found
-
-
-def _video_tags(source: Any, request: dict[str, Any]) -> dict[str, str]:
-    return skeleton.kept_tags(source.streams[request["video"]].metadata)
 
 
 # ---- mp4 and mov -----------------------------------------------------------------------------------------
@@ -193,10 +108,10 @@ class Mp4:
 
     def _carry(self) -> list[Carried]:
         found: list[Carried] = []
-        for stream in _chosen(self._source, self._request, "audio"):
+        for stream in chosen(self._source, self._request, "audio"):
             form = self._needed.get(stream.index)
             found.append(carry_audio(stream, self._container, self._origin, form=form))
-        for stream in _chosen(self._source, self._request, "subtitles"):
+        for stream in chosen(self._source, self._request, "subtitles"):
             if name_of(stream) in TEXT_CODECS:
                 found.append(Text(stream, self._origin))
             else:
@@ -222,10 +137,10 @@ class Mp4:
     def write(self) -> dict[str, Any]:
         by_index = {one.stream.index: one for one in self._carried}
         streams = [one.stream for one in self._carried]
-        ticks = _ticks(streams)
+        ticks = ticks_of(streams)
         due = self._due()
-        for packet in _packets(self._source, streams, self._warnings):
-            now = _seconds(packet, ticks)
+        for packet in packets_of(self._source, streams, self._warnings):
+            now = seconds_of(packet, ticks)
             while now is not None and due <= now:
                 self._fragment()
                 due = self._due()
@@ -298,8 +213,8 @@ class Mp4:
         def attempt(tracks: list[tuple[Carried, Edit]]) -> bytes:
             return skeleton.write(
                 self._container, self._init, self._first_media, [one for one, _ in tracks],
-                tags=skeleton.kept_tags(self._source.metadata), video_tags=_video_tags(self._source, self._request),
-                chapters=_chapters(self._source, self._origin), timescales=(movie, self._timescale),
+                tags=skeleton.kept_tags(self._source.metadata), video_tags=video_tags(self._source, self._request),
+                chapters=chapters_of(self._source, self._origin), timescales=(movie, self._timescale),
             )  # fmt: skip
 
         try:
@@ -320,7 +235,7 @@ class Mp4:
         moov = boxes.find(skeleton_bytes, "moov")
         assert moov is not None
         count = sum(item.kind == b"trak" for item in boxes.children(skeleton_bytes, moov))
-        chapters = _chapters(self._source, self._origin)
+        chapters = chapters_of(self._source, self._origin)
         found: list[Filled] = []
         for number in range(known, count):
             trak = [item for item in boxes.children(skeleton_bytes, moov) if item.kind == b"trak"][number]
@@ -358,7 +273,7 @@ def _movie_timescale(video: int, filled: list[tuple[Carried, Edit]]) -> int:
 def _matroska(
     source: Any, supply: Supply, init: bytes, file: BinaryIO, request: dict[str, Any], needed: dict[int, Form]
 ) -> dict[str, Any]:
-    streams = _chosen(source, request, "audio") + _chosen(source, request, "subtitles")
+    streams = chosen(source, request, "audio") + chosen(source, request, "subtitles")
     attachments = [
         (stream.name or f"attachment-{stream.index}", stream.mimetype or "application/octet-stream", stream.data)
         for stream in source.streams
@@ -367,19 +282,19 @@ def _matroska(
     timescale = boxes.timescale(init)
     origin = request["origin"] * Fraction(request["time_base"])
     warnings: list[str] = []
-    packets = _packets(source, streams, warnings)
+    packets = packets_of(source, streams, warnings)
     peeked, heads = _peek(packets, streams) if "mov" in source.format.name else ([], {})
     made = Matroska(
         file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, needed=needed, alive=supply.alive,
         stereo_mode=request["stereo_mode"],
-        tags=skeleton.kept_tags(source.metadata), video_tags=_video_tags(source, request),
-        chapters=_chapters(source, origin), attachments=attachments,
+        tags=skeleton.kept_tags(source.metadata), video_tags=video_tags(source, request),
+        chapters=chapters_of(source, origin), attachments=attachments,
         index_bytes=min(1 << 22, 4096 + 64 * math.ceil(request["seconds"])),
     )  # fmt: skip
-    ticks = _ticks(streams)
+    ticks = ticks_of(streams)
     for packet in itertools.chain(peeked, packets):
         made.follow(packet)
-        now = _seconds(packet, ticks)
+        now = seconds_of(packet, ticks)
         while now is not None and not supply.ended and supply.start(timescale) <= now:
             made.video(supply.media)
             supply.advance()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from stereospot.media.plan import FEW_PLAYERS, PTS_SYNTHESISED
+from stereospot.media.plan import PICTURE_REDUCED, PTS_SYNTHESISED
 from stereospot.media.scan import FROM_FRAMES
 from stereospot.messages import Notice
 
 _CODES: tuple[tuple[str, str], ...] = (
     (rf"{PTS_SYNTHESISED}|{re.escape(FROM_FRAMES)}", "PTS_SYNTHESISED"),
-    (FEW_PLAYERS, FEW_PLAYERS),
+    (PICTURE_REDUCED, PICTURE_REDUCED),
     (r"could not be read to its end|begins or ends in the middle|ends (early|in the middle)|is missing", "SOURCE_CUT"),
     (r"do not decode|are damaged", "SOUND_DAMAGED"),
     (r"was left out|were left out", "TRACK_LEFT_OUT"),

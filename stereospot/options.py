@@ -63,7 +63,9 @@ class Options(BaseModel):
         default="both", description="which eyes are warped; the other is the source"
     )
     swap_eyes: bool = False
-    codec: Codec | None = None
+    codec: Codec | None = Field(
+        default=None, description="named, it keeps the source's bits and chroma; null plays everywhere, as H.264 or (HDR) AV1"
+    )
     crf: int = Field(default=20, ge=0, le=51, description="quality; 0 is lossless where the codec can")
     preset: str = Field(default="veryfast", pattern=r"^[a-z0-9]{1,16}$")
     container: Container = "mp4"

@@ -79,7 +79,7 @@ async def convert(
     convergence
         which depth lies at the screen, 0 the farthest to 1 the nearest
     codec
-        video codec (default: x264; svtav1 for HDR)
+        video codec, named to keep the source's bits and chroma (default: x264 as it plays everywhere; svtav1 for HDR)
     crf
         quality, lower is better and larger; 0 is lossless
     preset

@@ -94,7 +94,7 @@ _CODECS = {
     "nvenc-hevc": "H.265, by the GPU",
 }
 
-DEFAULT_CODEC = "H.264, for HDR AV1"
+DEFAULT_CODEC = "H.264 for every player, for HDR AV1"
 
 _ENGINES = {"relief": "Relief", "cues": "Cues, without a network", "depth-anything": "Depth Anything", "iw3": "iw3"}
 

@@ -47,7 +47,7 @@ FIRST_SECONDS = (1.0, 1.0, 2.0)
 SLACK = 0.2
 """How much of its length a segment may be shorter or longer to end at a keyframe."""
 PTS_SYNTHESISED = "PTS_SYNTHESISED"
-FEW_PLAYERS = "FEW_PLAYERS"
+PICTURE_REDUCED = "PICTURE_REDUCED"
 
 
 # ---- the head -----------------------------------------------------------------------------------------------------
@@ -76,11 +76,12 @@ def head(
     packets promise: no decoder seeks in it. Raises HDR_NEEDS_10_BIT.
     """
     codec = _codec(info, options)
-    pixel_format = _encoded_format(info, codec, tone_map=options.tone_map)
+    tone_mapped = options.tone_map and info.video.colour.is_hdr
+    pixel_format = _encoded_format(info, options, codec, tone_mapped=tone_mapped)
     width, height = output[0] + output[0] % 2, output[1] + output[1] % 2
-    colour = _sdr(info.video.colour) if options.tone_map and info.video.colour.is_hdr else info.video.colour
-    decoded = info.video.pixel_format if options.tone_map and info.video.colour.is_hdr else pixel_format
-    if options.codec is None and (warning := _few_players(codec, pixel_format)) is not None:
+    colour = _sdr(info.video.colour) if tone_mapped else info.video.colour
+    decoded = _DEEP[pixel_format] if tone_mapped and info.video.pixel_format in _DEEP.values() else pixel_format
+    if not tone_mapped and (warning := _reduced(info.video.pixel_format, pixel_format)) is not None:
         info = info.model_copy(update={"warnings": (*info.warnings, warning)})
     target = options.segment_seconds or DEFAULT_SECONDS
     return Plan(
@@ -154,7 +155,7 @@ def synthesised(plan: Plan, reason: Untrusted) -> Plan:
 
 
 def _codec(info: SourceInfo, options: Options) -> Codec:
-    """x264 plays everywhere, in 8 bit and 4:2:0 (`_few_players`); HDR needs 10 bit, which browsers play as AV1."""
+    """x264 plays everywhere, in 8 bit and 4:2:0 (`_encoded_format`); HDR needs 10 bit, which browsers play as AV1."""
     if options.tone_map or not info.video.colour.is_hdr:
         return options.codec or Codec.X264
     codec = options.codec or Codec.SVTAV1
@@ -163,36 +164,42 @@ def _codec(info: SourceInfo, options: Options) -> Codec:
     return codec
 
 
-def _encoded_format(info: SourceInfo, codec: Codec, *, tone_map: bool) -> PixelFormat:
-    """The source's own format where the encoder has it: nothing is lost that the codec can keep."""
+def _encoded_format(info: SourceInfo, options: Options, codec: Codec, *, tone_mapped: bool) -> PixelFormat:
+    """The source's own format where a codec that has it was named, or nothing may be lost; else what plays everywhere.
+
+    Of H.264, headsets, televisions, phones and most hardware decode 8 bits and 4:2:0 alone, so nobody gets more of it
+    without having asked.
+    """
     wanted = info.video.pixel_format
-    deep = wanted.endswith("10le") and not (tone_map and info.video.colour.is_hdr)
-    if codec in (Codec.X264, Codec.X265):
-        return wanted if deep == wanted.endswith("10le") else _shallow(wanted)
-    if codec is Codec.NVENC_H264:
+    unasked = codec is Codec.X264 and options.codec is None and options.crf > 0
+    if codec is Codec.NVENC_H264 or unasked:
         return "yuv420p"
+    deep = wanted in _DEEP.values() and not tone_mapped
+    if codec in (Codec.X264, Codec.X265):
+        return wanted if deep else _SHALLOW.get(wanted, wanted)
     return "yuv420p10le" if deep else "yuv420p"
 
 
-def _few_players(codec: Codec, pixel_format: PixelFormat) -> str | None:
-    """The warning for a film whose format nobody asked for and that few players know."""
-    if codec is not Codec.X264 or pixel_format == "yuv420p":
+def _reduced(source: PixelFormat, film: PixelFormat) -> str | None:
+    """The warning for a film of fewer bits or less chroma than its source."""
+    if source == film:
         return None
-    bits, chroma = (10 if pixel_format.endswith("10le") else 8), ":".join(pixel_format[3:6])
-    profile = {"4:2:2": "High 4:2:2", "4:4:4": "High 4:4:4"}.get(chroma, "High 10")
     return (
-        f"{FEW_PLAYERS}: the film keeps its source's {bits} bits and {chroma} as H.264 {profile}, which most headsets, "
-        "televisions and phones do not play; the codec svtav1 makes a film of 4:2:0 that more of them play"
+        f"{PICTURE_REDUCED}: the film has {_depth(film)}, which its codec's players decode, where the source has "
+        f"{_depth(source)}; name the codec x265 to keep those"
     )
 
 
-def _shallow(pixel_format: PixelFormat) -> PixelFormat:
-    shallow: dict[PixelFormat, PixelFormat] = {
-        "yuv420p10le": "yuv420p",
-        "yuv422p10le": "yuv422p",
-        "yuv444p10le": "yuv444p",
-    }
-    return shallow.get(pixel_format, pixel_format)
+def _depth(form: PixelFormat) -> str:
+    return f"{10 if form in _SHALLOW else 8} bits and {':'.join(form[3:6])}"
+
+
+_DEEP: dict[PixelFormat, PixelFormat] = {
+    "yuv420p": "yuv420p10le",
+    "yuv422p": "yuv422p10le",
+    "yuv444p": "yuv444p10le",
+}
+_SHALLOW: dict[PixelFormat, PixelFormat] = {deep: shallow for shallow, deep in _DEEP.items()}
 
 
 def _sdr(colour: Colour) -> Colour:

@@ -127,30 +127,46 @@ def head(info: SourceInfo, *, output: tuple[int, int, Fraction] = (1920, 1080, F
 HDR = Colour(primaries=9, transfer=16, matrix=9)
 
 
-def test_sdr_becomes_x264_in_its_own_pixel_format() -> None:
-    for form in ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"):
-        made = head(info_of(pixel_format=form))
-        assert made.encode.codec is Codec.X264
-        assert made.encode.pixel_format == made.decode.pixel_format == form
+FORMS = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sdr_becomes_h264_that_plays_everywhere(form: str) -> None:
+    made = head(info_of(pixel_format=form))
+    assert made.encode.codec is Codec.X264
+    assert made.encode.pixel_format == made.decode.pixel_format == "yuv420p"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("options", [{"codec": "x264"}, {"codec": "x265"}, {"crf": 0}])
+def test_who_names_a_codec_or_wants_no_loss_keeps_the_source_s_format(form: str, options: dict[str, Any]) -> None:
+    made = head(info_of(pixel_format=form), **options)
+    assert made.encode.pixel_format == made.decode.pixel_format == form
+    assert made.source.warnings == ()
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "options", "said"),
     [
-        ("yuv420p", None),
-        ("yuv420p10le", "10 bits and 4:2:0 as H.264 High 10,"),
-        ("yuv422p", "8 bits and 4:2:2 as H.264 High 4:2:2,"),
-        ("yuv444p10le", "10 bits and 4:4:4 as H.264 High 4:4:4,"),
+        ("yuv420p", {}, None),
+        (
+            "yuv420p10le",
+            {},
+            "the film has 8 bits and 4:2:0, which its codec's players decode, where the source has 10 ",
+        ),
+        ("yuv422p", {}, "where the source has 8 bits and 4:2:2; name the codec x265"),
+        ("yuv444p10le", {}, "where the source has 10 bits and 4:4:4; name the codec x265"),
+        ("yuv420p10le", {"codec": "svtav1"}, None),
+        ("yuv422p10le", {"codec": "svtav1"}, "the film has 10 bits and 4:2:0"),
+        ("yuv420p10le", {"codec": "nvenc-h264"}, "the film has 8 bits and 4:2:0"),
     ],
 )
-def test_what_few_players_know_is_said_where_nobody_asked_for_it(form: str, said: str | None) -> None:
-    warnings = head(info_of(pixel_format=form)).source.warnings
-    assert [text.partition(":")[0] for text in warnings] == ([plan.FEW_PLAYERS] if said else [])
+def test_fewer_bits_or_less_chroma_than_the_source_s_is_said(
+    form: str, options: dict[str, Any], said: str | None
+) -> None:
+    warnings = head(info_of(pixel_format=form), **options).source.warnings
+    assert [text.partition(":")[0] for text in warnings] == ([plan.PICTURE_REDUCED] if said else [])
     assert said is None or said in warnings[0]
-    for codec in ("x264", "x265", "svtav1"):
-        assert head(info_of(pixel_format=form), codec=codec).source.warnings == ()
-    assert head(info_of(pixel_format="yuv420p10le", colour=HDR)).source.warnings == ()
-    assert head(info_of(pixel_format="yuv420p10le", colour=HDR), tone_map=True).source.warnings == ()
 
 
 def test_hdr_becomes_av1_in_ten_bit() -> None:
@@ -171,6 +187,16 @@ def test_tone_mapping_decodes_ten_bit_and_encodes_eight() -> None:
     made = head(info_of(pixel_format="yuv420p10le", colour=HDR), codec="x264", tone_map=True)
     assert (made.decode.pixel_format, made.encode.pixel_format) == ("yuv420p10le", "yuv420p")
     assert made.encode.colour.transfer == 1
+    assert made.source.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "decoded", "encoded"),
+    [({}, "yuv420p10le", "yuv420p"), ({"codec": "x265"}, "yuv422p10le", "yuv422p")],
+)
+def test_tone_mapping_keeps_the_chroma_of_what_is_encoded(options: dict[str, Any], decoded: str, encoded: str) -> None:
+    made = head(info_of(pixel_format="yuv422p10le", colour=HDR), tone_map=True, **options)
+    assert (made.decode.pixel_format, made.encode.pixel_format) == (decoded, encoded)
 
 
 @pytest.mark.parametrize(("codec", "level"), [("x264", "5.0"), ("x265", "5.0"), ("svtav1", None)])

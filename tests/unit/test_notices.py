@@ -46,7 +46,7 @@ def test_codes_of_some_sentences() -> None:
         "2 bitmap subtitle tracks were left out: they need mkv.": "TRACK_LEFT_OUT",
         "3 packets of the dts sound do not decode and were left out.": "SOUND_DAMAGED",
         "PTS_SYNTHESISED: the packets have no times": "PTS_SYNTHESISED",
-        "FEW_PLAYERS: the film keeps its source's 10 bits": "FEW_PLAYERS",
+        "PICTURE_REDUCED: the film has 8 bits and 4:2:0": "PICTURE_REDUCED",
         "something new": notices.NOTE,
     }
     assert {text: notices.code(text) for text in said} == said

@@ -182,6 +182,85 @@ def _backdrop(w: World, depth: float) -> None:
         )
 
 
+@kind(1.2)
+def studio(w: World) -> None:
+    """People, or wares, before one colour without a seam: the team in rows, the guest, the advertisement."""
+    rng = w.rng
+    w.outdoors = False
+    wares = rng.random() < 0.35
+    size = rng.uniform(0.15, 0.5) if wares else 1.0
+    depth = size * rng.uniform(1.0, 3.0) if wares else rng.uniform(0.8, 4.5)
+    w.eye[1] = size * rng.uniform(0.6, 2.0) if wares else rng.uniform(1.0, 1.7)
+    w.pitch = -rng.uniform(0.0, 0.5) if wares else rng.normal(-0.02, 0.06)
+    tone = w.colour(0.75, 1) if rng.random() < 0.35 else w.colour(0.02, 0.95)
+    if rng.random() < 0.4:
+        tone = np.full(3, rng.choice([0.95, 0.95, 0.5, 0.06]))  # white, grey, black
+    glow = rng.choice([0.0, 0.5, 1.0])
+    cloth = w.plain_material(tone, emission=glow)
+    w.add(QUAD, (0, 0, depth * rng.uniform(1.4, 3.5)), (80, 80, 1), material=cloth, casts=False)
+    if glow < 1 and (wares or rng.random() < 0.4):  # without a shadow nobody could see a floor
+        w.add(QUAD, (0, 0, 0), (80, 80, 1), places.FLOOR, cloth, casts=False)
+    if wares:
+        for _ in range(int(rng.choice([1, 1, 2, 3, 6, 12]))):
+            at = (w.across(depth, 0.7), 0, depth * rng.uniform(0.85, 1.25))
+            if rng.random() < 0.35:
+                props.bottle(w, at, size * rng.uniform(0.6, 1.3))
+            else:
+                props.clutter(w, at, size * rng.uniform(0.2, 0.7))
+        return
+    rows = int(rng.choice([1, 1, 1, 2, 3]))
+    apart = rng.uniform(0.45, 0.9)
+    for row in range(rows):
+        z = depth + 0.55 * row
+        across = max(1, int(rng.integers(1, 2 + int(1.6 * w.half_width * z / apart))))
+        start = rng.uniform(-0.3, 0.3) - apart * (across - 1) / 2
+        for place in range(min(across, 9)):
+            at = (start + apart * place + rng.normal(0, 0.05), 0.12 * row, z + rng.normal(0, 0.06))
+            person(
+                w,
+                at,
+                rng.uniform(0.92, 1.08),
+                rng.normal(0, 0.3),
+                simple=z > 3 and across > 4,
+                gesture=rng.random() < 0.15,
+            )
+
+
+@kind(0.7)
+def podium(w: World) -> None:
+    """Someone before curtains and flags, often behind a desk: the speaker, the singer, the newsreader."""
+    rng = w.rng
+    w.outdoors = False
+    depth = rng.uniform(0.8, 3.0)
+    w.eye[1], w.pitch = rng.uniform(1.2, 1.8), rng.normal(-0.03, 0.06)
+    behind = depth + rng.uniform(0.4, 2.5)
+    fold = rng.uniform(0.06, 0.25)
+    cloth = w.material(share=0.0, contrast=rng.uniform(0, 0.3))
+    reach = 1.3 * w.half_width * behind
+    for index in range(min(40, int(2 * reach / fold))):
+        x = -reach + fold * index
+        w.rod(
+            (x, -0.5, behind + fold * rng.uniform(0.3, 0.9)), (x + rng.normal(0, 0.02), 4, behind + fold), fold, cloth
+        )
+    w.add(QUAD, (0, 0, behind + 2 * fold), (80, 80, 1), material=cloth, casts=False)
+    for _ in range(int(rng.choice([0, 0, 1, 2, 3]))):  # a flag hangs down its pole in folds
+        x, z = w.across(behind, 0.8), rng.uniform(depth + 0.2, behind)
+        w.rod((x, 0, z), (x, 2.4, z), 0.02, w.plain_material(w.colour(0.1, 0.9)))
+        for strip in range(3):
+            side = x + 0.09 * strip
+            w.rod((side, rng.uniform(0.5, 1.2), z), (side - 0.05, 2.2, z), 0.07, w.plain_material(w.colour(0.05, 1)))
+    for index in range(int(rng.choice([1, 1, 1, 2]))):
+        person(w, (w.across(depth, 0.35), 0, depth + 0.4 * index), 1.0, rng.normal(0, 0.3), gesture=rng.random() < 0.3)
+    if rng.random() < 0.5:
+        z = depth - rng.uniform(0.25, 0.45)
+        half = (rng.uniform(0.25, 1.2), rng.uniform(0.45, 0.6), 0.12)
+        w.box((rng.normal(0, 0.15), half[1], z), half, turn_y(rng.normal(0, 0.15)))
+        if rng.random() < 0.5:
+            w.rod(
+                (rng.normal(0, 0.1), 2 * half[1], z), (0, w.eye[1] - 0.2, z + 0.1), 0.01, w.plain_material((0.05,) * 3)
+            )
+
+
 def _desk(w: World) -> tuple[float, float, float]:
     """A surface seen from near: returns the things' size, their depth and the wall's."""
     rng = w.rng

@@ -64,7 +64,7 @@ class Options(BaseModel):
     )
     swap_eyes: bool = False
     codec: Codec | None = Field(
-        default=None, description="named, it keeps the source's bits and chroma; null plays everywhere, as H.264 or (HDR) AV1"
+        default=None, description="named, it keeps the source's bits and chroma; null plays everywhere (AV1 for HDR)"
     )
     crf: int = Field(default=20, ge=0, le=51, description="quality; 0 is lossless where the codec can")
     preset: str = Field(default="veryfast", pattern=r"^[a-z0-9]{1,16}$")

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from inference.comfort import Comfort
 from inference.depth import export
-from services import alias, notices, operations, plans, reports, sources, space
+from services import alias, lost, notices, operations, plans, reports, sources, space
 from services.context import Context
 from services.watch import Threads, is_wanted, obeying, watching
 from stereospot import crash, errors, jobs, keys, log, records, subjects
@@ -106,11 +106,16 @@ class Assembler:
         return Ack()
 
     async def reject(self, delivery: Delivery, failure: Failure) -> None:
-        """No film: the job fails with the reason; a retry assembles again from the stored fragments."""
+        """No film: the job fails with the reason; a retry makes what the storage has lost, and assembles again."""
         try:
             trigger = delivery.parse(Trigger)
         except ValidationError:
             return
+        try:
+            # Before the job fails: whoever retries it a moment later finds the set as it is stored.
+            await lost.forget(self._context, trigger.job_id, trigger.generation)
+        except errors.Transient as error:
+            _log.warning("not looked for", action="retry", job_id=trigger.job_id, code=error.code, detail=error.detail)
         await operations.fail(self._bus, trigger.job_id, trigger.generation, failure, attempt=trigger.attempt)
 
     async def _begin(self, trigger: Trigger) -> Job | None:
@@ -240,7 +245,7 @@ class Assembler:
         init = found[0].init if found else None
         body = await self._store.get(keys.init(job.job_id, job.generation, init)) if init else None
         if body is None:
-            raise errors.error("ASSEMBLY_FAILED", "The header of the fragments is gone.")
+            raise errors.error("ASSEMBLY_FAILED", "The header of the fragments is gone. A retry makes it again.")
         return body
 
 
@@ -267,7 +272,7 @@ class Fragments:
                 name, fetched = self._ahead.popleft()
                 body = self._fetched(fetched)
                 if body is None:
-                    raise errors.error("ASSEMBLY_FAILED", f"{name} is gone.")
+                    raise errors.error("ASSEMBLY_FAILED", f"{name} is gone. A retry makes it again.")
                 yield body
         finally:
             for _, fetched in self._ahead:

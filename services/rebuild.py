@@ -15,13 +15,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
-from services import operations, plans
+from services import lost, operations, plans
 from services.context import Context
-from services.reports import Report
-from stereospot import completion, errors, jobs, keys, records, subjects
-from stereospot.bus import Conflict
+from stereospot import completion, jobs, keys, records, subjects
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase, Step
 from stereospot.media.model import Plan, PlanTotal
@@ -74,10 +70,7 @@ async def _compare(context: Context, job: Job) -> Comparison:
     if job.phase is Phase.COMPLETED:
         await _compare_film(context, item, job)
         return item
-    item.reports = await stored_reports(context, job.job_id, job.generation)
-    counted = set(completion.bits(item.state.done)) if item.state else set[int]()
-    item.lost = sorted(counted - set(item.reports))
-    item.uncounted = sorted(set(item.reports) - counted)
+    await _compare_segments(context, item)
     if item.lost:
         item.problems.append(f"{len(item.lost)} segments are counted and not stored, the first is {item.lost[0]}")
     done = await context.bus.stream_info(
@@ -91,6 +84,13 @@ async def _compare(context: Context, job: Job) -> Comparison:
     return item
 
 
+async def _compare_segments(context: Context, item: Comparison) -> None:
+    item.reports = await lost.stored_reports(context.store, item.job_id, item.generation)
+    if item.state is not None:
+        item.lost = await lost.missing(context.store, item.state, item.reports)
+    item.uncounted = sorted(set(item.reports) - set(completion.bits(item.state.done if item.state else 0)))
+
+
 async def _compare_film(context: Context, item: Comparison, job: Job) -> None:
     assert job.film is not None
     stored = await context.store.head(job.film.key)
@@ -99,33 +99,8 @@ async def _compare_film(context: Context, item: Comparison, job: Job) -> None:
     item.film_missing = True
     said = "is not stored" if stored is None else f"has {stored.size} bytes, not {job.film.size_bytes}"
     item.problems.append(f"its film {job.film.key} {said}")
-    item.reports = await stored_reports(context, job.job_id, job.generation)
-    counted = set(completion.bits(item.state.done)) if item.state else set[int]()
-    item.lost = sorted(counted - set(item.reports))
-    item.uncounted = sorted(set(item.reports) - counted)
+    await _compare_segments(context, item)
     item.remedy = "assemble it again" if not item.lost else "convert what is missing and assemble it again"
-
-
-async def stored_reports(context: Context, job_id: str, generation: int) -> dict[int, SegmentDone]:
-    """The completion of every segment whose fragment and report are stored, and agree."""
-    prefix = keys.segments_prefix(job_id, generation)
-    sizes: dict[int, int] = {}
-    names: list[tuple[int, str]] = []
-    async for item in context.store.list(prefix):
-        if place := keys.parse_segment(item.key):
-            sizes[place.index] = item.size
-        elif place := keys.parse_segment(item.key.removesuffix(".json") + ".m4s"):
-            names.append((place.index, item.key))
-    found: dict[int, SegmentDone] = {}
-    for index, key in names:
-        body = await context.store.get(key)
-        try:
-            done = None if body is None else Report.model_validate_json(body).done
-        except ValidationError:
-            continue
-        if done is not None and sizes.get(index) == done.size_bytes:
-            found[index] = done
-    return found
 
 
 async def _generations(context: Context) -> AsyncIterator[tuple[str, int]]:
@@ -150,7 +125,7 @@ async def mend(context: Context, item: Comparison) -> str:
         return await _rebuild_record(context, item)
     await _tell(context, item)
     if item.lost:
-        await _forget(context, item)
+        await lost.forget(context, item.job_id, item.generation)
     if item.lost or item.film_missing:
         await _once_more(context, item.job)
     else:
@@ -165,30 +140,6 @@ async def _tell(context: Context, item: Comparison) -> None:
             subjects.done_segment(item.job_id, item.generation, index), item.reports[index],
             msg_id=f"doctor.{secrets.token_hex(8)}",
         )  # fmt: skip
-
-
-async def _forget(context: Context, item: Comparison) -> None:
-    """Take segments out of the set that storage does not hold."""
-    for index in item.lost:
-        # First its report: while that is there a converter would tell the segment once more, and not make it.
-        await context.store.delete(keys.segment_report(item.job_id, item.generation, index))
-    bucket = context.bus.bucket(subjects.STATE)
-    mask = completion.bitmap_of(item.lost)
-    for _ in range(16):
-        found = await records.get_state(context.bus, item.job_id, item.generation)
-        if found is None:
-            return
-        state, revision = found
-        left = state.done & ~mask
-        # Where nothing is left, nothing holds anybody to the header that it had.
-        init = state.init if left else None
-        less = state.model_copy(update={"done": left, "sent": state.sent & ~mask, "init": init})
-        try:
-            await bucket.update(subjects.state_key(item.job_id, item.generation), less, revision)
-        except Conflict:
-            continue
-        return
-    raise errors.error("BROKER_UNAVAILABLE", f"The set of {item.job_id} changes faster than it can be mended.")
 
 
 async def _once_more(context: Context, job: Job) -> None:
@@ -236,7 +187,7 @@ async def _rebuild_record(context: Context, item: Comparison) -> str:
     await records.create_job(context.bus, job)
     if film is not None:
         return "its record was rebuilt from plan and film"
-    item.reports = await stored_reports(context, item.job_id, item.generation)
+    item.reports = await lost.stored_reports(context.store, item.job_id, item.generation)
     item.uncounted = sorted(item.reports)
     await _tell(context, item)
     await operations.publish_plan(context.bus, job, again=True)

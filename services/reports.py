@@ -38,6 +38,17 @@ async def read(store: ObjectStore, job_id: str, generation: int, index: int) -> 
         return None
 
 
+async def stored(store: ObjectStore, job_id: str, generation: int, index: int) -> SegmentDone | None:
+    """The completion of a segment that is stored: its report is, its fragment in that size, and their header."""
+    found = await read(store, job_id, generation, index)
+    if found is None:
+        return None
+    names = (keys.segment(job_id, generation, index), keys.init(job_id, generation, found.done.init_sha256))
+    fragment, header = await asyncio.gather(*(store.head(name) for name in names))
+    whole = fragment is not None and fragment.size == found.done.size_bytes and header is not None
+    return found.done if whole else None
+
+
 def file_name(job: Job, head: Plan) -> str:
     """`Title.3D.HSBS.LR.mp4`: the name to save the film under."""
     title = job.title or job.source.name or job.job_id

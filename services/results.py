@@ -56,12 +56,8 @@ class Results:
         return found[0].init
 
     async def stored(self, task: SegmentTask) -> SegmentDone | None:
-        """The completion of a fragment that is stored, if there is one: its report is, and so is the fragment."""
-        found = await reports.read(self._store, task.job_id, task.generation, task.index)
-        if found is None:
-            return None
-        fragment = await self._store.head(keys.segment(task.job_id, task.generation, task.index))
-        return found.done if fragment is not None and fragment.size == found.done.size_bytes else None
+        """The completion of a fragment that is stored, if there is one."""
+        return await reports.stored(self._store, task.job_id, task.generation, task.index)
 
     async def report_again(self, task: SegmentTask, done: SegmentDone | None) -> bool:
         """Report a fragment that is stored once more; False where there is none, or one with a header of another."""

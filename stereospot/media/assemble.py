@@ -197,7 +197,8 @@ class _Supply:
             self._jail.send({"end": True})
             return
         mdat = boxes.find(media, "mdat")
-        assert mdat is not None
+        if mdat is None:
+            raise errors.error("ASSEMBLY_FAILED", "A fragment is not whole. A retry makes it again.")
         self._payload = memoryview(media)[mdat.body : mdat.end]
         # The first one goes whole: libavformat makes a header from it.
         self._jail.send({"end": False}, media if self._whole or self._first else media[: mdat.body])

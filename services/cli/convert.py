@@ -32,7 +32,9 @@ LayoutName = Literal[
 CodecName = Literal["x264", "x265", "svtav1", "nvenc-h264", "nvenc-hevc"]
 
 SUFFIXES: dict[str, Container] = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "mkv"}
-SERVICES = frozenset({"planner", "analyse", "converter", "collector", "assembler"})
+SERVICES = frozenset({"planner", "analyse", "converter", "collector", "assembler", "janitor", "dead-letters"})
+"""The last two have work only where something got lost between two writes, or was given back too often for the broker:
+without them the command would wait for it for ever."""
 
 
 async def convert(

@@ -1,0 +1,72 @@
+"""`stereospot convert` has nobody beside it: what gets lost on the way is found by the command itself."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services import operations
+from services.converter import Converter
+from services.janitor import Janitor
+from stereospot import errors
+from stereospot.bus import Bus, Delivery
+from stereospot.jobs import Job
+from stereospot.messages import SegmentTask
+from stereospot.outcome import Outcome, Return
+from tests.media import sources
+from tests.system.test_convert_command import read
+from tests.system.test_convert_failures import convert
+
+
+@pytest.mark.timeout(90)
+def test_a_segment_that_rests_more_often_than_the_broker_offers_it_is_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside one that must be alone a segment is given back every second, and that may take an hour."""
+    handle, rests = Converter.handle, 8
+
+    async def rest(self: Converter, delivery: Delivery) -> Outcome:
+        nonlocal rests
+        if rests > 0 and delivery.parse(SegmentTask).index == 1:
+            rests -= 1
+            return Return(0.05, reason="another one is alone here")
+        return await handle(self, delivery)
+
+    monkeypatch.setattr("streams_config.provision.EXCUSED", 1)
+    monkeypatch.setattr(Converter, "handle", rest)
+    assert convert(tmp_path) == 0, capsys.readouterr().err
+    assert rests == 0
+    assert read(tmp_path / "out.mp4").times == read(sources.path("h264_mp4_silent")).times
+
+
+@pytest.mark.timeout(90)
+def test_a_plan_that_could_not_be_asked_for_is_asked_for_later_in_the_same_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is of a new generation, and the broker's disk was full when its plan was to be asked for."""
+    publish, work, refused = operations.publish_plan, Converter._work, 1  # pyright: ignore[reportPrivateUsage]
+
+    async def refuse(bus: Bus, job: Job, **values: Any) -> None:
+        nonlocal refused
+        if job.generation == 2 and refused > 0:
+            refused -= 1
+            raise errors.error("STORAGE_FULL", "The broker says: insufficient storage.")
+        await publish(bus, job, **values)
+
+    def other_encoder(self: Converter, lease: Any, head: Any, segment: Any) -> Any:
+        if head.generation == 1:
+            raise errors.error("ENCODER_MISMATCH", "this is not that.")
+        return work(self, lease, head, segment)
+
+    monkeypatch.setattr(operations, "publish_plan", refuse)
+    monkeypatch.setattr(Converter, "_work", other_encoder)
+    quick = functools.partial(Janitor, every_seconds=0.5, settled_seconds=1.0)
+    monkeypatch.setattr("services.janitor.Janitor", quick)
+    assert convert(tmp_path) == 0, capsys.readouterr().err
+    assert refused == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
+    assert read(tmp_path / "out.mp4").times == read(sources.path("h264_mp4_silent")).times

@@ -270,12 +270,31 @@ class Actor:
             case Retry(delay_seconds=delay):
                 await received.nak(self._delay(delivery.attempt) if delay is None else delay)
             case Return(delay_seconds=delay):
-                await self._tries.excuse(delivery)
+                await self._excuse(delivery)
                 # In step with the renewal of waiting requests it would come back to the same worker for ever.
                 await received.nak(delay * random.uniform(0.7, 1.3))
             case Reject(failure=failure):
                 await self._bury(delivery, failure)
                 await received.terminate(f"{failure.code} {failure.detail}")
+
+    async def _excuse(self, delivery: Delivery) -> None:
+        """Note that this was no try, and keep the message until the broker has taken that; raises Transient in the end.
+
+        Given back without the note it would count: a broker without room would use up tries that nobody has had.
+        """
+        deadline = time.monotonic() + self._patience
+        waits = 0
+        while True:
+            try:
+                await self._tries.excuse(delivery)
+            except errors.Transient as problem:
+                if self.bus.is_closed or time.monotonic() > deadline:
+                    raise
+                waits += 1
+                self._log.warning("not excused yet", action="retry", subject=delivery.subject, reason=str(problem))
+                await asyncio.sleep(self._delay(waits))
+                continue
+            return
 
     async def _bury(self, delivery: Delivery, failure: Failure) -> None:
         """Dead letter first, then `on_reject`, so that a crash in between repeats both and loses neither."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import pytest
 
@@ -198,6 +199,40 @@ async def test_what_is_given_back_untried_uses_up_no_attempt(bus: Bus, settings:
     assert tried == [1, 2]
     (letter,) = await letters(bus)
     assert (letter.attempts, letter.failure.details["cause"]["code"]) == (2, "REMOTE_FAILED")
+
+
+async def test_a_broker_that_has_no_room_for_the_note_uses_up_no_attempt(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not tried is kept, with its lease, until the broker can write down that it was none."""
+    await shorten(bus, subjects.WORK, PLAN, ack_wait=300_000_000)
+    stream = subjects.kv_stream(subjects.TRIES)
+    config = (await bus.stream_info(stream))["config"]
+    await bus.api(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 1})
+    publish, refused, seen = bus.publish, 0, list[tuple[int, bool]]()
+
+    async def impatient(subject: str, body: Any, **values: Any) -> int:
+        nonlocal refused
+        values["patience_seconds"] = 0.1
+        try:
+            return await publish(subject, body, **values)
+        except errors.StereoSpotError as problem:
+            refused += problem.code == "STORAGE_FULL"
+            raise
+
+    async def handle(delivery: Delivery) -> Outcome:
+        seen.append((delivery.attempt, delivery.is_first))
+        return Return(0.01, reason="MODEL_MISSING") if len(seen) == 1 else Ack()
+
+    monkeypatch.setattr(bus, "publish", impatient)
+    async with running(plan_actor(bus, handle, max_attempts=2, ack_wait=0.3, backoff_cap_seconds=0.2)):
+        await submit(bus, "a")
+        await eventually(lambda: refused >= 6, what="the broker has refused the note for several leases")
+        assert seen == [(1, True)]
+        await bus.api(f"STREAM.UPDATE.{stream}", config)
+        await eventually(empty(bus))
+    assert seen == [(1, True), (1, False)]
+    assert await letters(bus) == []
 
 
 async def test_what_killed_every_worker_is_buried_by_the_next_one(bus: Bus) -> None:

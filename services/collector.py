@@ -77,7 +77,9 @@ def add(groups: dict[tuple[str, int], Group], received: Received) -> bool:
         elif found.what == "part":
             group.parts.append(PartDone.model_validate_json(delivery.data))
         elif found.what == "total":
-            group.total = TotalDone.model_validate_json(delivery.data)
+            total = TotalDone.model_validate_json(delivery.data)
+            # One of an earlier attempt may come again behind the present one's.
+            group.total = max(group.total or total, total, key=lambda item: item.attempt)
         elif found.what == "window":
             group.windows.append(WindowDone.model_validate_json(delivery.data).window)
         elif found.what == "audio":

@@ -92,6 +92,19 @@ async def test_the_last_segment_triggers_once_however_often_it_comes(tmp_path: P
         assert (state.done, state.total, state.init) == (0b111, 3, INIT)
 
 
+async def test_an_earlier_attempt_that_comes_late_does_not_hide_the_present_one(tmp_path: Path) -> None:
+    """A total that could not be stored comes again, behind that of the retry, and both are read together."""
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job())
+        await say_total(context, 3, attempt=2)
+        await say_total(context, 3, attempt=1)
+        async with collecting(Collector(context)):
+            await eventually(lambda: _drained(context), what="everything acknowledged")
+        state = await state_of(context)
+        assert state is not None
+        assert (state.total, state.attempt) == (3, 2)
+
+
 async def _drained(context: Context) -> bool:
     return (await context.bus.stream_info(subjects.DONE))["state"]["messages"] == 0
 

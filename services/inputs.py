@@ -6,10 +6,16 @@ with depth in it) leaves a mark beside it before it is recorded, and takes it aw
 
 from __future__ import annotations
 
+import time
+
 from stereospot import errors, keys, records
 from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
 from stereospot.storage.base import ObjectStore
+
+FRESH_SECONDS = 300.0
+"""A mark is left before its job is recorded, which takes moments: one so young counts without a record, too. Where that
+job never came to be the janitor removes the input a day later."""
 
 
 def foreign(job: Job) -> list[str]:
@@ -22,13 +28,14 @@ def foreign(job: Job) -> list[str]:
 
 
 async def is_used(bus: Bus, store: ObjectStore, input_id: str) -> bool:
-    """Whether a job with a record, other than the one with this id, reads the input."""
+    """Whether a job other than the one with this id reads the input: one with a record, or about to have one."""
     async for item in store.list(f"{keys.input_prefix(input_id)}used-by/"):
         mark = keys.parse_input_use(item.key)
         try:
             found = await records.get_job(bus, mark[1]) if mark is not None else None
         except errors.Misconfigured:
             return True  # also a record of a newer version is one
-        if found is not None and found[0].phase is not Phase.DELETED:
+        is_coming = found is None and item.modified > time.time() - FRESH_SECONDS
+        if is_coming or (found is not None and found[0].phase is not Phase.DELETED):
             return True
     return False

@@ -13,10 +13,10 @@ from services.context import Context
 from services.janitor import Janitor
 from services.ledger import Ledger
 from stereospot import completion, errors, jobs, keys, records, subjects
-from stereospot.bus import Delivery
+from stereospot.bus import Bus, Delivery
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
-from stereospot.messages import DeadLetter, Failure, Film, PlanWork, SegmentTask, SourceRef, Trigger
+from stereospot.messages import DeadLetter, DeleteWork, Failure, Film, PlanWork, SegmentTask, SourceRef, Trigger
 from stereospot.options import Options
 from stereospot.outcome import Ack
 from stereospot.tries import Tries
@@ -208,6 +208,35 @@ async def test_delete_removes_everything_and_the_record_last(
         assert not [item async for item in context.store.list("input/J1/")]
         assert await state.keys("state") == ["state.J10.1"]
         assert await context.store.head(keys.segment("J10", 1, 0)) is not None
+
+
+async def test_an_input_that_a_job_is_about_to_read_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The film of samples is converted whole while they are deleted: its mark is there, its record not yet."""
+    monkeypatch.setattr(delete, "SETTLED_SECONDS", 0.0)
+    source = SourceRef(key="input/J1/source.mp4", name="A.mp4")
+    async with rig(tmp_path) as context:
+        await context.store.put("input/J1/source.mp4", b"x")
+        await records.create_job(context.bus, a_job())
+        create = records.create_job
+
+        async def overtaken(bus: Bus, job: Job) -> int:
+            await operations.delete(context.bus, "J1")
+            given = Delivery(subject="s", data=DeleteWork(job_id="J1").body(), attempt=2)
+            assert await delete.handle(context, given) == Ack()
+            assert await _no_record(context, "J1")
+            return await create(bus, job)
+
+        monkeypatch.setattr(records, "create_job", overtaken)
+        await submit.create(context, source, Options(backend="stub"), job_id="J2")
+        assert not await _gone(context, "input/J1/source.mp4")
+
+        # Once that is deleted, too, nobody reads it.
+        await operations.delete(context.bus, "J2")
+        assert (
+            await delete.handle(context, Delivery(subject="s", data=DeleteWork(job_id="J2").body(), attempt=2)) == Ack()
+        )
+        await Janitor(context, stale_seconds=-1).sweep_storage()
+        assert await _gone(context, "input/J1/source.mp4")
 
 
 async def _gone(context: Context, key: str) -> bool:

@@ -81,6 +81,8 @@ async def _compare(context: Context, job: Job) -> Comparison:
         item.problems.append(f"{len(item.uncounted)} segments are stored and not counted")
     if item.problems:
         item.remedy = "tell the stored segments again, forget the others, one attempt more"
+        if job.phase is Phase.CANCELLED:
+            item.remedy = "forget the segments that are not stored"
     return item
 
 
@@ -126,6 +128,8 @@ async def mend(context: Context, item: Comparison) -> str:
     await _tell(context, item)
     if item.lost:
         await lost.forget(context, item.job_id, item.generation)
+    if item.job.phase is Phase.CANCELLED:
+        return item.remedy  # whoever cancelled it may retry it
     if item.lost or item.film_missing:
         await _once_more(context, item.job)
     else:
@@ -146,7 +150,8 @@ async def _once_more(context: Context, job: Job) -> None:
     """The same generation, one attempt more, in whatever phase it is; what is stored is kept."""
 
     def again(found: Job) -> Job | None:
-        if (found.generation, found.attempt) != (job.generation, job.attempt) or found.phase is Phase.DELETED:
+        is_over = found.phase in (Phase.CANCELLED, Phase.DELETED)
+        if (found.generation, found.attempt) != (job.generation, job.attempt) or is_over:
             return None
         return jobs.advance(
             found, Phase.PLANNING, at=time.time(), note="doctor", attempt=found.attempt + 1, film=None, failure=None

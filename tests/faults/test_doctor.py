@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services import cli, daemon, doctor, rebuild, submit
+from services import cli, daemon, doctor, operations, rebuild, submit
 from services.context import Context
 from services.doctor import Level
 from stereospot import keys, records, subjects
@@ -129,6 +129,22 @@ async def test_a_set_that_counts_too_much_or_too_little_is_seen(tmp_path: Path) 
         assert found[0].done == 0
         assert (job[0].phase, job[0].attempt, job[0].history[-1].note) == (Phase.PLANNING, 2, "doctor")
         assert await rebuild.compare(context) == [], "a record that has just changed is left alone"
+
+
+async def test_a_job_that_somebody_cancelled_is_not_begun_again(tmp_path: Path) -> None:
+    """Its set is set right, so that a retry makes what is missing: that is for whoever cancelled it to ask for."""
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job())
+        state = Completion(job_id="J1", generation=1, total=2, planned=2, done=0b11, sent=0b11)
+        await context.bus.bucket(subjects.STATE).put(subjects.state_key("J1", 1), state)
+        await operations.cancel(context.bus, "J1")
+        (item,) = await rebuild.compare(context, settled_seconds=0)
+        assert item.remedy == await rebuild.mend(context, item) == "forget the segments that are not stored"
+        found, job = await records.get_state(context.bus, "J1", 1), await records.get_job(context.bus, "J1")
+        assert found is not None
+        assert job is not None
+        assert (found[0].done, job[0].phase, job[0].attempt) == (0, Phase.CANCELLED, 1)
+        assert await rebuild.compare(context, settled_seconds=0) == []
 
 
 async def test_streams_that_are_missing_or_different_are_named_and_made(tmp_path: Path) -> None:

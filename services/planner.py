@@ -187,7 +187,7 @@ class Planner:
             depth, step = await given.look(self._store, self._threads, job, info, self._limits, stop)
             stereo = head.stereo.model_copy(update={"grid_step": step})
             head = head.model_copy(update={"depth": depth, "stereo": stereo})
-        await space.check_store(self._store, space.plan_bytes(head))
+        await space.make_room(self._store, job, space.plan_bytes(head))
         if engine not in FLAT:
             bars = await self._threads.run(letterbox.find, source, info, head.decode, limits=self._limits, stop=stop)
             head = head.model_copy(update={"stereo": head.stereo.model_copy(update={"bars": bars})})

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from services import operations
 from services.watch import is_wanted
-from stereospot import errors
+from stereospot import errors, keys, log
 from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
 from stereospot.media.model import Plan, SourceInfo
 from stereospot.messages import Failure
 from stereospot.outcome import Return
 from stereospot.storage.base import ObjectStore
+
+_log = log.get("space")
 
 RESERVE_BYTES = 64 << 20
 """What is left free in any case: the broker's store often lies on the same disk."""
@@ -47,6 +49,26 @@ async def check_store(store: ObjectStore, needed: int) -> None:
     free = await store.free_bytes()
     if free is not None and free < needed + RESERVE_BYTES:
         raise errors.error("STORAGE_FULL", f"{needed >> 20} MiB are needed, {free >> 20} MiB are free.")
+
+
+async def make_room(store: ObjectStore, job: Job, needed: int) -> None:
+    """`check_store` for a film that is begun anew: what is left of its earlier generations goes first, if need be.
+
+    Their segments and sound are nobody's any more, and would hold as much room as the new ones need. A film that was
+    made of them stays until the new one is there.
+    """
+    try:
+        await check_store(store, needed)
+        return
+    except errors.Transient as error:
+        if error.code != "STORAGE_FULL" or job.generation == 1:
+            raise
+    removed = 0
+    for generation in range(1, job.generation):
+        for prefix in (keys.segments_prefix(job.job_id, generation), keys.audio_prefix(job.job_id, generation)):
+            removed += await store.delete_prefix(prefix)
+    _log.info("made room", action="mend", job_id=job.job_id, generation=job.generation, objects=removed)
+    await check_store(store, needed)
 
 
 async def check_folder(folder: Path, needed: int) -> None:

@@ -205,6 +205,36 @@ async def test_no_room_is_said_before_anything_is_stored(tmp_path: Path, monkeyp
         assert (await current(context)).warnings == (), "it waits no more"
 
 
+async def test_a_film_that_is_begun_anew_gets_the_room_of_what_it_had_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host whose encoder was upgraded, say, on a disk that holds the film's fragments once and not twice."""
+    async with planning(tmp_path, "h264_mp4", segment_seconds=0.5) as (context, made, job):
+        assert await made.handle(work(job)) == Ack()
+        old = (keys.segment("J1", 1, 0), keys.segment("J1", 1, 1), keys.audio_init("J1", 1, 0))
+        kept = (keys.film("J1", 1, "mp4"), keys.segment("J2", 1, 0))
+        for key in old + kept:
+            await context.store.put(key, b"x")
+        other = 0
+
+        async def free(self: object) -> int:
+            """Room for the new segments where none of the old ones is there, and nobody else takes it."""
+            taken = [key for key in old if await context.store.head(key) is not None]
+            return 0 if taken or other else 1 << 40
+
+        monkeypatch.setattr(type(context.store), "free_bytes", free)
+        assert await operations.reencode(context.bus, "J1", 1)
+        other = 1
+        assert isinstance(await made.handle(work(await current(context))), Return), "it waits where that is not enough"
+        (warning,) = (await current(context)).warnings
+        assert warning.code == "STORAGE_FULL"
+        other = 0
+        assert await made.handle(work(await current(context))) == Ack()
+        after = await current(context)
+        assert (after.phase, after.generation, after.warnings) == (Phase.CONVERTING, 2, ())
+        assert [key for key in old + kept if await context.store.head(key) is not None] == list(kept)
+
+
 async def test_films_that_do_not_fit_are_passed_by_one_that_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

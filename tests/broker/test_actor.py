@@ -14,6 +14,8 @@ from stereospot.letters import kind_of
 from stereospot.messages import Failure, PlanWork
 from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 from stereospot.settings import Settings
+from stereospot.tries import Tries
+from streams_config.provision import provision
 from tests.broker.acting import PLAN, empty, letters, plan_actor, running, shorten, submit
 from tests.support import eventually
 
@@ -208,7 +210,7 @@ async def test_a_broker_that_has_no_room_for_the_note_uses_up_no_attempt(
     await shorten(bus, subjects.WORK, PLAN, ack_wait=300_000_000)
     stream = subjects.kv_stream(subjects.TRIES)
     config = (await bus.stream_info(stream))["config"]
-    await bus.api(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 1})
+    await bus.api(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 1, "discard": "new"})
     publish, refused, seen = bus.publish, 0, list[tuple[int, bool]]()
 
     async def impatient(subject: str, body: Any, **values: Any) -> int:
@@ -233,6 +235,21 @@ async def test_a_broker_that_has_no_room_for_the_note_uses_up_no_attempt(
         await eventually(empty(bus))
     assert seen == [(1, True), (1, False)]
     assert await letters(bus) == []
+
+
+async def test_notes_of_long_ago_give_way_to_new_ones(bus: Bus) -> None:
+    """A bucket that refused them would hold up, or use up the tries of, all that a fleet gives back."""
+    stream = subjects.kv_stream(subjects.TRIES)
+    config = (await bus.stream_info(stream))["config"]
+    await bus.api(f"STREAM.UPDATE.{stream}", {**config, "discard": "new"})
+    await provision(bus.nc)
+    config = (await bus.stream_info(stream))["config"]
+    assert config["discard"] == "old", "as on a server that an older version provisioned"
+    await bus.api(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 4000})
+    tries = Tries(bus)
+    for sequence in range(1, 61):
+        await tries.excuse(Delivery("s", b"", stream=subjects.WORK, stream_sequence=sequence))
+    assert [await tries.excused(subjects.WORK, sequence) for sequence in (1, 60)] == [0, 1]
 
 
 async def test_what_killed_every_worker_is_buried_by_the_next_one(bus: Bus) -> None:

@@ -114,7 +114,7 @@ class Assembler:
         try:
             # Before the job fails: whoever retries it a moment later finds the set as it is stored.
             await lost.forget(self._context, trigger.job_id, trigger.generation)
-        except errors.Transient as error:
+        except errors.StereoSpotError as error:
             _log.warning("not looked for", action="retry", job_id=trigger.job_id, code=error.code, detail=error.detail)
         await operations.fail(self._bus, trigger.job_id, trigger.generation, failure, attempt=trigger.attempt)
 

@@ -163,7 +163,7 @@ class Dispatcher:
             async for message in messages:
                 try:
                     take(message.subject.removeprefix(prefix), message)
-                except ValidationError as error:
+                except (ValidationError, errors.Misconfigured) as error:
                     _log.error("unreadable record", action="refuse", subject=message.subject, reason=str(error))
                 self.wake()
 

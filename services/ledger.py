@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from stereospot import completion, log, subjects
+from stereospot import completion, errors, log, subjects
 from stereospot.bus import Bus, Stored
 from stereospot.completion import Completion
 from stereospot.jobs import ACTIVE, Job, Phase
@@ -84,7 +84,7 @@ class Ledger:
                 message = await anext(tail)
                 try:
                     take(message.subject.removeprefix(prefix), message)
-                except ValidationError as problem:
+                except (ValidationError, errors.Misconfigured) as problem:
                     _log.error("unreadable record", action="refuse", subject=message.subject, reason=str(problem))
                 self._seen[bucket] = message.sequence
                 count += 1

@@ -12,8 +12,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
+from stereospot import errors
 from stereospot import spans as packing
 from stereospot.messages import Message
 
@@ -266,4 +267,18 @@ def encode(completion: Completion) -> bytes:
 
 
 def decode(value: bytes) -> Completion:
-    return Completion.model_validate_json(value)
+    """The set that was stored; raises RECORD_UNREADABLE for one that is none here."""
+    try:
+        return Completion.model_validate_json(value)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        said = f"{'.'.join(map(str, first['loc'])) or 'set'}: {first['msg']}"
+        raise errors.error("RECORD_UNREADABLE", f"A completion set: {said}") from problem
+
+
+def readable(value: bytes) -> Completion | None:
+    """The same; None for a set that is none here."""
+    try:
+        return decode(value)
+    except errors.Misconfigured:
+        return None

@@ -57,7 +57,7 @@ class Live:
     @property
     def completion(self) -> Completion | None:
         if self.parsed is None and self.value:
-            self.parsed = completion.decode(self.value)
+            self.parsed = completion.readable(self.value)
         return self.parsed
 
     def rate(self) -> float | None:

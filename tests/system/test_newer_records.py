@@ -13,6 +13,7 @@ from services.janitor import Janitor
 from services.planner import Planner
 from stereospot import errors, keys, records, subjects
 from stereospot.bus import Delivery
+from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
 from stereospot.messages import PlanWork, SegmentTask
 from tests.support import eventually
@@ -96,6 +97,45 @@ async def test_the_janitor_goes_on_beside_a_record_that_it_cannot_read(tmp_path:
         janitor = Janitor(context, stale_seconds=-1)
         assert (await janitor.sweep()).mended == {"plan": ["J2"]}
         assert (await janitor.sweep_storage()).mended == {"orphan": ["input/U2/"]}, "what the other may read stays"
+
+
+async def put_set(context: Context, job_id: str) -> None:
+    """The completion set of a job as a version that counts in another way writes it."""
+    body = json.loads(Completion(job_id=job_id, generation=1).body()) | {"done": {"runs": [[0, 4]]}}
+    await context.bus.bucket(subjects.STATE).put(subjects.state_key(job_id, 1), json.dumps(body).encode())
+
+
+async def test_a_completion_set_that_cannot_be_read_holds_up_no_other_job(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context, converter(context) as made:
+        for job_id in ("J1", "J2"):
+            await records.create_job(context.bus, a_job(job_id))
+        await put_set(context, "J1")
+        with pytest.raises(errors.Misconfigured, match="done: Value error") as raised:
+            await made.handle(task(0))
+        assert raised.value.code == "RECORD_UNREADABLE", "given back, not failed"
+        async with collecting(Collector(context, pause_seconds=0.05)):
+            for job_id in ("J1", "J2"):
+                await say(context, segment(0, job_id=job_id))
+                await say_total(context, 1, job_id=job_id)
+            await eventually(lambda: is_complete(context, "J2"), what="the other job")
+            assert (await Janitor(context).sweep()).mended == {}
+            await context.bus.bucket(subjects.STATE).purge(subjects.state_key("J1", 1))
+            await eventually(lambda: is_complete(context, "J1"), what="this one, once it is rebuilt")
+
+
+async def test_the_pages_are_there_beside_a_set_that_cannot_be_read(gateway: Served) -> None:
+    for job_id in ("J1", "J2"):
+        await records.create_job(gateway.context.bus, a_job(job_id))
+    await put_set(gateway.context, "J1")
+    two = Completion(job_id="J2", generation=1, total=2, planned=2, done=1, sent=3)
+    await gateway.context.bus.bucket(subjects.STATE).put(subjects.state_key("J2", 1), two)
+
+    async def progress() -> int:
+        return (await gateway.client.get("/api/v1/jobs/J2")).json()["progress"]["segments"]["done"]
+
+    await eventually(lambda: progress(), what="what came after it is read")
+    assert (await gateway.client.get("/api/v1/jobs/J1")).status_code == 200
+    assert (await gateway.client.get("/api/v1/jobs")).status_code == 200
 
 
 async def test_a_record_that_became_unreadable_between_two_looks_stops_no_sweep(tmp_path: Path) -> None:

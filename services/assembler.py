@@ -4,7 +4,7 @@
 
 The trigger may come twice and an assembler may sleep through its lease: the film counts by the compare-and-set that
 completes the job and names key and hash. The first delivery of a first attempt writes the plain key; every later one
-writes under a name made of the film's hash, so nobody who wakes up late can put other bytes under a recorded key.
+writes under a name made of attempt and hash, so nobody who wakes up late can put other bytes under a recorded key.
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ class Assembler:
                 crash.point("assembler.written")
                 key = keys.film(job.job_id, job.generation, head.container)
                 if not plain:
-                    key = keys.film_again(job.job_id, job.generation, report.sha256, head.container)
+                    key = keys.film_again(
+                        job.job_id, job.generation, job.attempt, report.sha256, head.container
+                    )  # fmt: skip
                 # Minutes, to a store that is far away: a cancel does not wait for them.
                 try:
                     await obeying(stop, self._store.put_file(key, path, move=True))

@@ -15,7 +15,7 @@ from stereospot.subjects import is_token
 
 _KEY = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*\Z")
 _EXTENSION = re.compile(r"^[a-z0-9]{1,8}\Z")
-_FILM = re.compile(r"^final(?:-[0-9a-f]{16})?\.(mp4|mov|mkv)\Z")
+_FILM = re.compile(r"^final(?:-(?:[0-9]+-)?[0-9a-f]{16})?\.(mp4|mov|mkv)\Z")
 _SEGMENT = re.compile(r"^(\d{5,9})\.m4s\Z")
 _CHUNK = re.compile(r"^chunk_(\d{5,9})\.mp4\Z")
 
@@ -139,9 +139,10 @@ def film(job_id: str, generation: int, extension: str) -> str:
     return f"jobs/{job_id}/{generation}/final.{extension}"
 
 
-def film_again(job_id: str, generation: int, sha256: str, extension: str) -> str:
-    """A film that a repeated assembly made: named by its content, so that no late writer can change a recorded one."""
-    return f"jobs/{job_id}/{generation}/final-{sha256[:16]}.{extension}"
+def film_again(job_id: str, generation: int, attempt: int, sha256: str, extension: str) -> str:
+    """A film that a repeated assembly made: named by its content, so that no late writer can change a recorded one, and
+    by its attempt, so that none removes what a retry has recorded."""
+    return f"jobs/{job_id}/{generation}/final-{attempt}-{sha256[:16]}.{extension}"
 
 
 def film_alias(job_id: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,7 @@ async def test_one_that_wakes_up_late_cannot_touch_the_recorded_film(tmp_path: P
         assert await made.handle(trigger(delivered=2)) == Ack()
         recorded = (await current(context)).film
         assert recorded is not None
-        assert recorded.key == keys.film_again("J1", 1, recorded.sha256, "mp4")
+        assert recorded.key == keys.film_again("J1", 1, 1, recorded.sha256, "mp4")
         assert keys.parse_film(recorded.key) == ("J1", 1, "mp4")
 
         # Now the first one goes on where it slept: with the record it knew, at the plain key.
@@ -113,6 +114,32 @@ async def test_one_that_wakes_up_late_cannot_touch_the_recorded_film(tmp_path: P
         assert hashlib.sha256(body).hexdigest() == recorded.sha256
         assert sorted(await stored(context)) == sorted([recorded.key, keys.film_alias("J1")])
         assert scratch(context) == []
+
+
+async def test_one_that_was_cancelled_and_slept_removes_nothing_that_the_retry_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It made the same film: the retry's may not lie where it clears its own away."""
+    async with converted(tmp_path) as (context, made):
+        record, slept = Assembler._record, False  # pyright: ignore[reportPrivateUsage]
+
+        async def sleep_before_it_is_known(self: Assembler, *given: Any) -> Job:
+            nonlocal slept
+            if slept:
+                return await record(self, *given)
+            slept = True
+            await operations.cancel(context.bus, "J1")
+            done = await record(self, *given)
+            await operations.retry(context.bus, "J1")
+            await records.change_job(context.bus, "J1", lambda job: jobs.advance(job, Phase.CONVERTING, at=3.0))
+            assert await made.handle(trigger(attempt=2)) == Ack()
+            return done
+
+        monkeypatch.setattr(Assembler, "_record", sleep_before_it_is_known)
+        assert await made.handle(trigger(delivered=2)) == Ack()
+        film = (await current(context)).film
+        assert film is not None
+        assert sorted(await stored(context)) == sorted([film.key, keys.film_alias("J1")])
 
 
 async def test_a_film_that_does_not_fit_says_so_and_leaves_its_slot_to_others(

@@ -202,10 +202,14 @@ async def _rebuild_record(context: Context, item: Comparison) -> str:
 async def _stored_film(context: Context, head: Plan, total: PlanTotal | None) -> Film | None:
     if total is None:
         return None
-    key = keys.film(head.job_id, head.generation, head.container)
-    info = await context.store.head(key)
-    if info is None:
+    place = (head.job_id, head.generation, head.container)
+    prefix = f"{keys.generation_prefix(head.job_id, head.generation)}final"
+    films = [item async for item in context.store.list(prefix) if keys.parse_film(item.key) == place]
+    if not films:
         return None
+    # A repeated assembly has a key of its own; each of them is whole, and the newest is the likeliest to be the one.
+    info = max(films, key=lambda item: item.modified)
+    key = info.key
     digest = hashlib.sha256()
     async for block in context.store.stream(key):
         digest.update(block)

@@ -18,7 +18,7 @@ from stereospot.settings import Settings
 from tests.faults.fleet import PIPELINE, stretched
 from tests.media import sources as films
 from tests.support import eventually
-from tests.system.rig import a_job, rig
+from tests.system.rig import a_job, a_planned_job, rig
 
 
 async def made(context: Context) -> Job:
@@ -112,6 +112,20 @@ async def test_records_and_sets_are_rebuilt_from_storage(tmp_path: Path) -> None
         assert second.film is not None
         assert second.film.sha256 == first.film.sha256
         assert {item.key: item.modified async for item in context.store.list("jobs/J1/1/segments/")} == stored
+
+
+async def test_a_film_that_a_repeated_assembly_made_is_found_again(tmp_path: Path) -> None:
+    """Its segments may be gone by then: without it all would be converted once more, or could not be."""
+    async with rig(tmp_path) as context:
+        await a_planned_job(context, films.path("h264_mp4_silent"))
+        key = keys.film_again("J1", 1, 2, "c" * 64, "mp4")
+        await context.store.put(key, b"film")
+        await context.bus.purge("KV_jobs", "$KV.jobs.J1")
+        assert await repaired(context) == ["its record was rebuilt from plan and film"]
+        job = await records.get_job(context.bus, "J1")
+        assert job is not None
+        assert job[0].film is not None
+        assert (job[0].phase, job[0].film.key, job[0].film.size_bytes) == (Phase.COMPLETED, key, 4)
 
 
 async def test_a_set_that_counts_too_much_or_too_little_is_seen(tmp_path: Path) -> None:

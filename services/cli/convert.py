@@ -138,6 +138,11 @@ async def convert(
         identity += [given.path, given.size_bytes, given.digest]
     key = hashlib.sha256("|".join(map(str, identity)).encode()).hexdigest()[:20]
     folder = settings.data_dir / "convert" / key
+    if packed is not None and packed.parent == folder.parent:
+        # The name that all runs know goes with the first of them that ends.
+        await asyncio.to_thread(folder.mkdir, exist_ok=True)
+        await asyncio.to_thread(_deliver, packed, folder / packed.name)
+        given = await submit.local_source(folder / packed.name, None)
     private = settings.model_copy(
         update={"data_dir": folder, "nats_url": None, "nats_port": -1, "storage": "local", "pool": _pool(options)}
     )
@@ -146,7 +151,7 @@ async def convert(
     )
     # Only now, with the film in its place and synced, may what it was made from go.
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    if packed is not None and packed.parent == settings.data_dir / "convert":
+    if packed is not None and packed.parent == folder.parent:
         await asyncio.to_thread(packed.unlink, missing_ok=True)
     if common.json:
         print(jsonlib.dumps(result))

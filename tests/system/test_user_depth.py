@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 
 from services.cli.app import main
+from services.converter import Converter
+from stereospot.bus import Delivery
+from stereospot.outcome import Outcome
 
 COUNT, WIDTH, HEIGHT = 30, 96, 64
 
@@ -112,6 +115,26 @@ def test_depth_of_another_length_or_size_is_refused(
     assert text in said
     assert "near is white" in said, "the advice"
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_pictures_that_another_conversion_reads_too_stay_until_both_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same depth for another layout: that one ends first, and clears away what it was made from."""
+    source, folder = film(tmp_path / "film.mp4"), depth_pictures(tmp_path / "depth")
+    handle, cleared = Converter.handle, list[Path]()
+
+    async def beside(self: Converter, delivery: Delivery) -> Outcome:
+        for path in (tmp_path / "data" / "convert").glob("depth-*.mov"):
+            path.unlink()
+            cleared.append(path)
+        return await handle(self, delivery)
+
+    monkeypatch.setattr(Converter, "handle", beside)
+    code, said = convert(capsys, source, tmp_path / "out.mp4", "--depth", str(folder))
+    assert code == 0, said
+    assert len(cleared) == 1
+    assert not any((tmp_path / "data" / "convert").iterdir())
 
 
 def test_engine_user_without_depth_and_depth_with_another_engine(

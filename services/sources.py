@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from stereospot import errors
-from stereospot.media.source import FileSource, Source, StoredSource
+from stereospot.media.source import FileSource, Source, StoredSource, unopened
 from stereospot.messages import SourceRef
 from stereospot.storage.base import ObjectStore
 
@@ -41,7 +41,7 @@ def identify(path: Path) -> SourceRef:
             raise errors.error("EMPTY_INPUT", path.name)
         digest = quick_digest(path, found.st_size)
     except OSError as error:
-        raise errors.error("SOURCE_MISSING", f"{path.name}: {error.strerror}.") from error
+        raise unopened(path.name, error) from error
     return SourceRef(
         path=str(path), name=path.name, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, digest=digest
     )
@@ -57,13 +57,13 @@ def check(ref: SourceRef) -> None:
             # Touched or copied back: the bytes decide.
             same = ref.digest == quick_digest(path, found.st_size)
     except OSError as error:
-        raise errors.error("SOURCE_MISSING", f"{path.name}: {error.strerror}.") from error
+        raise unopened(path.name, error) from error
     if not same:
         raise errors.error("SOURCE_CHANGED", path.name)
 
 
 async def open_source(store: ObjectStore, ref: SourceRef) -> Source:
-    """Open a job's source for the jail's parent; raises SOURCE_MISSING or SOURCE_CHANGED."""
+    """Open a job's source for the jail's parent; raises SOURCE_MISSING, SOURCE_CHANGED, or STORAGE_UNAVAILABLE."""
     if ref.path is not None:
         await asyncio.to_thread(check, ref)
         return await asyncio.to_thread(FileSource, Path(ref.path))

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Protocol
 
-from stereospot.errors import error
+from stereospot.errors import StereoSpotError, error
 from stereospot.storage.base import ObjectStore
 
 READ_SECONDS = 60.0
+
+AWAY = frozenset(
+    {
+        errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN,
+        errno.ENETUNREACH, errno.EMFILE, errno.ENFILE,
+    }
+)  # fmt: skip
+"""What a file system in the network says while its server is away, and a machine with too many files open."""
+
+
+def unopened(name: str, failure: OSError) -> StereoSpotError:
+    """Why a local file cannot be opened: STORAGE_UNAVAILABLE for what passes, SOURCE_MISSING for all else."""
+    code = "STORAGE_UNAVAILABLE" if failure.errno in AWAY else "SOURCE_MISSING"
+    return error(code, f"{name}: {failure.strerror}.")
 
 
 class Source(Protocol):
@@ -32,7 +47,8 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A regular local file; raises SOURCE_MISSING for anything else, SOURCE_CHANGED when it shrinks under way."""
+    """A regular local file; raises SOURCE_MISSING for anything else, SOURCE_CHANGED when it shrinks under way, and
+    STORAGE_UNAVAILABLE while its file system does not answer."""
 
     read_ahead = 0
 
@@ -41,7 +57,7 @@ class FileSource:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
         except OSError as failure:
-            raise error("SOURCE_MISSING", f"{self.name}: {failure.strerror}") from failure
+            raise unopened(self.name, failure) from failure
         state = os.fstat(self._descriptor)
         if not stat.S_ISREG(state.st_mode):
             self.close()

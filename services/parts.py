@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import stereospot
+from services import waits
 from services.context import Context
 from stereospot import errors, log, subjects
 from stereospot.actor import Actor, Handler, OnReject
@@ -54,10 +55,12 @@ def _actor(
     slots: int = 1,
     ack_wait: float = 20.0,
     on_reject: OnReject | None = None,
+    says_waits: bool = False,
     max_attempts: int | None = -1,
 ) -> Actor:
     return Actor(
         context.bus, stream, consumer, handler, name=name, slots=slots, ack_wait=ack_wait, on_reject=on_reject,
+        on_wait=functools.partial(waits.say, context) if says_waits else None,
         max_attempts=context.settings.max_attempts if max_attempts == -1 else max_attempts,
         patience_seconds=WAIT_SECONDS,
     )  # fmt: skip
@@ -77,8 +80,9 @@ def _planner(context: Context, _: object) -> Part:
 
     planner = Planner(context)
     actor = _actor(
-        context, subjects.WORK, "work-plan", planner.handle, "planner", slots=planner.slots, on_reject=planner.reject
-    )
+        context, subjects.WORK, "work-plan", planner.handle, "planner", slots=planner.slots, on_reject=planner.reject,
+        says_waits=True,
+    )  # fmt: skip
     return _part(actor, planner.close)
 
 
@@ -98,7 +102,7 @@ def _analyse(context: Context, _: object) -> Part:
     analyse = Analyse(context)
     actor = _actor(
         context, subjects.WORK, "work-analyse", analyse.handle, "analyse", slots=analyse.slots,
-        on_reject=analyse.reject,
+        on_reject=analyse.reject, says_waits=True,
     )  # fmt: skip
     analyse.on_lost = actor.stop
 
@@ -120,7 +124,7 @@ def _assembler(context: Context, _: object) -> Part:
     stream = subjects.kv_stream(subjects.STATE)
     actor = _actor(
         context, stream, "assembler", assembler.handle, "assembler", slots=assembler.slots, ack_wait=30.0,
-        on_reject=assembler.reject,
+        on_reject=assembler.reject, says_waits=True,
     )  # fmt: skip
     return _part(actor, assembler.close)
 
@@ -172,6 +176,7 @@ def _converter(context: Context, _: object) -> Part:
     actor = _actor(
         context, subjects.CONVERT, lanes, converter.handle, "converter", slots=slots,
         ack_wait=settings.ack_wait_seconds, on_reject=converter.reject,
+        says_waits=context.alone,  # else it leaves the work to others after a while, and says that
     )  # fmt: skip
     # As many again as there are slots: a worker that cannot store must not take the whole queue.
     converter.ahead.on_change = lambda ahead: actor.resize(slots + min(ahead, slots))

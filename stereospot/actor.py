@@ -27,9 +27,13 @@ crash.declare("actor.fetched", "actor.handled", "actor.dead_lettered", "actor.se
 
 Handler = Callable[[Delivery], Awaitable[Outcome]]
 OnReject = Callable[[Delivery, Failure], Awaitable[None]]
+OnWait = Callable[[Delivery, Failure], Awaitable[None]]
 
 PATIENT = frozenset({"BROKER_UNAVAILABLE", "STORAGE_UNAVAILABLE", "STORAGE_FULL"})
 """The surroundings failed, not the work: the handler is run again here, with the same attempt, after a pause."""
+
+TELL_SECONDS = 60.0
+"""How long a message waits here before `on_wait` hears of it: short outages are nobody's business."""
 
 UNREADABLE_SECONDS = 30.0
 """How long work rests whose job's record is of a newer version: until another process, or this one renewed, has it."""
@@ -42,7 +46,8 @@ class Actor:
     """One message a handler; `slots` handlers at a time; several consumers are lanes, probed in order each time.
 
     All times in seconds. `max_attempts` None: never dead-letter for failing often. `patience_seconds` bounds how long a
-    message waits here for a broker or a storage before that counts as a failed try. At `stop` running handlers
+    message waits here for a broker or a storage before that counts as a failed try; `on_wait` is told once of each that
+    waits for a storage, and what it raises is only logged. At `stop` running handlers
     get `grace_seconds` to finish, then are cancelled and their messages handed over at once.
     """
 
@@ -58,6 +63,7 @@ class Actor:
         ack_wait: float = 20.0,
         max_attempts: int | None = 4,
         on_reject: OnReject | None = None,
+        on_wait: OnWait | None = None,
         grace_seconds: float = 1.0,
         backoff_seconds: float = 1.0,
         backoff_cap_seconds: float = 60.0,
@@ -69,6 +75,7 @@ class Actor:
         self.slots = slots
         self._handler = handler
         self._on_reject = on_reject
+        self._on_wait = on_wait
         self._ack_wait = ack_wait
         self._max_attempts = max_attempts
         self._grace = grace_seconds
@@ -227,15 +234,17 @@ class Actor:
         if self._max_attempts is not None and delivery.attempt > self._max_attempts:
             lost = Failure.of(errors.error("WORKER_LOST", "No worker that took it came back."))
             return Retry(failure=lost)  # not tried again: `_judge` makes it the end
-        deadline = time.monotonic() + self._patience
+        started = time.monotonic()
+        deadline = started + self._patience
         tries = 0
+        told = False
         while True:
             try:
                 return await self._handler(delivery)
             except errors.StereoSpotError as problem:
                 if problem.code not in PATIENT or time.monotonic() > deadline:
                     return _outcome_of(problem, delivery)
-                cause: Exception = problem
+                cause = problem
             except Exception as problem:
                 self._log.exception("handler failed", action="retry", subject=delivery.subject)
                 return _outcome_of(problem, delivery)
@@ -244,7 +253,19 @@ class Actor:
             self._log.warning(
                 "waiting", action="retry", subject=delivery.subject, reason=str(cause), delay_seconds=round(delay, 3)
             )
+            if not told and cause.code != "BROKER_UNAVAILABLE" and time.monotonic() >= started + TELL_SECONDS:
+                told = await self._tell(delivery, cause)
             await asyncio.sleep(delay)
+
+    async def _tell(self, delivery: Delivery, cause: errors.StereoSpotError) -> bool:
+        """Have said what a message waits for; whether that was said."""
+        try:
+            if self._on_wait is not None:
+                await self._on_wait(delivery, Failure.of(cause))
+        except errors.StereoSpotError as problem:
+            self._log.warning("not told", action="retry", subject=delivery.subject, reason=str(problem))
+            return False
+        return True
 
     def _judge(self, delivery: Delivery, outcome: Outcome) -> Outcome:
         """At the last attempt a retry becomes a rejection that keeps the cause."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from services import sources
-from stereospot import errors, records
+from services import daemon, sources
+from stereospot import actor, errors
 from stereospot.jobs import Phase
 from stereospot.media.source import FileSource
 from tests.media import sources as films
 from tests.support import eventually
-from tests.system.test_planner import planning, work
+from tests.system.test_planner import current, planning, work
 
 
 def away(monkeypatch: pytest.MonkeyPatch, path: Path, number: int, *, times: int = 1000) -> list[int]:
@@ -64,6 +64,30 @@ def test_what_passes_is_told_from_what_stays(
         assert raised.value.code == code
 
 
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+async def test_a_share_that_is_away_for_long_is_said_on_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(actor, "TELL_SECONDS", seconds)
+    async with planning(tmp_path, "h264_mp4") as (context, _, _job):
+        path = films.path("h264_mp4").resolve()
+        with monkeypatch.context() as broken:
+            tried = away(broken, path, errno.ESTALE)
+            async with daemon.running(context.settings, {"planner"}):
+                await eventually(lambda: len(tried) >= 2, what="a second look")
+                job = await current(context)
+                assert job.phase is Phase.PLANNING
+                broken.undo()
+                said = "This job waits, and goes on by itself: The storage does not answer. "
+                assert [item.text.startswith(said) for item in job.warnings] == ([True] if seconds == 0 else [])
+
+                async def is_planned() -> bool:
+                    return (await current(context)).phase is Phase.CONVERTING
+
+                await eventually(is_planned, what="the plan, once the share is back")
+        assert (await current(context)).warnings == (), "it waits no more"
+
+
 async def test_a_share_that_is_away_for_a_moment_fails_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with planning(tmp_path, "h264_mp4") as (context, made, job):
         tried = away(monkeypatch, films.path("h264_mp4").resolve(), errno.ESTALE, times=1)
@@ -71,9 +95,4 @@ async def test_a_share_that_is_away_for_a_moment_fails_no_job(tmp_path: Path, mo
             await made.handle(work(job))
         assert tried == [errno.ESTALE]
         await made.handle(work(job))
-
-        async def is_planned() -> bool:
-            found = await records.get_job(context.bus, "J1")
-            return found is not None and found[0].phase is Phase.CONVERTING
-
-        await eventually(is_planned, what="the plan, once the share is back")
+        assert (await current(context)).phase is Phase.CONVERTING

@@ -114,6 +114,7 @@ _ENTRIES = (
     Entry("REMOTE_INVALID", "transient", 502, "The remote inference endpoint answered with something else than the segment.", "Check that the endpoint runs a StereoSpot server of this version."),
     Entry("ATTEMPTS_EXHAUSTED", "permanent", 500, "This work failed too many times.", "See the reason; mend it, then retry the job or the dead letter."),
     Entry("ASSEMBLY_FAILED", "permanent", 500, "The film could not be put together.", "See the detail; retry the job once the cause is mended."),
+    Entry("OUTPUT_UNWRITABLE", "permanent", 507, "The film cannot be put where it was asked for.", "Make room there, or give another place with -o: what is finished is kept, and the same command goes on with it."),
     Entry("VERIFICATION_FAILED", "permanent", 500, "The finished film does not have the source's frames and times.", "Retry the job; if it happens again, report it with the source."),
     # ---- around it --------------------------------------------------------------------------------------
     Entry("STORAGE_FULL", "transient", 507, "There is not enough free space.", "Free some space; the work goes on by itself."),

@@ -14,6 +14,7 @@ import hashlib
 import json as jsonlib
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -127,7 +128,7 @@ async def convert(
     target = (output or _beside(file, options)).expanduser().absolute()
     if target.exists() and not overwrite:
         raise errors.error("CONFLICT", f"{target} exists; --overwrite replaces it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(_try_folder, target)
     exported = _exported(export_depth, overwrite)
     given = packed = None
     if depth is not None:
@@ -217,12 +218,15 @@ async def _run(
                 raise Failed(job.failure) if job.failure else errors.error("CANCELLED")
             film = context.store.local_path(job.film.key)
             assert film is not None, "a private store is local"
-            if exported is not None:
-                kept = context.store.local_path(keys.depth(job_id, job.generation))
-                assert kept is not None, "a private store is local"
-                await asyncio.to_thread(_deliver, kept, exported)
-            subtitles, missing = await sidecars.write(context, job, target, overwrite=overwrite)
-            await asyncio.to_thread(_deliver, film, target)
+            try:
+                if exported is not None:
+                    kept = context.store.local_path(keys.depth(job_id, job.generation))
+                    assert kept is not None, "a private store is local"
+                    await asyncio.to_thread(_deliver, kept, exported)
+                subtitles, missing = await sidecars.write(context, job, target, overwrite=overwrite)
+                await asyncio.to_thread(_deliver, film, target)
+            except OSError as error:
+                raise _unwritable(target, error) from error
     except (errors.Misconfigured, Failed) as error:
         # Another run of the same command may be at work in the folder.
         ours = isinstance(error, Failed) or error.code != "ALREADY_RUNNING"
@@ -290,7 +294,7 @@ def _exported(path: Path | None, overwrite: bool) -> Path | None:
         raise errors.error("INVALID_OPTIONS", f"The depth is written as .mkv, not {path.suffix!r}.")
     if path.exists() and not overwrite:
         raise errors.error("CONFLICT", f"{path} exists; --overwrite replaces it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _try_folder(path)
     return path
 
 
@@ -302,6 +306,20 @@ def _beside(file: Path, options: Options) -> Path:
 
 def _pool(options: Options) -> str:
     return "stub" if options.backend == "stub" else "cpu"
+
+
+def _try_folder(target: Path) -> None:
+    """Find out now, and not after days of work, that nothing can be written beside `target`."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: Path, error: OSError) -> errors.StereoSpotError:
+    return errors.error("OUTPUT_UNWRITABLE", f"{target}: {error.strerror or error}.")
 
 
 def _deliver(film: Path, target: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from services import operations
+from services.assembler import Assembler
+from services.cli import main
 from services.converter import Converter
 from services.janitor import Janitor
 from stereospot import errors
@@ -19,7 +21,7 @@ from stereospot.messages import SegmentTask
 from stereospot.outcome import Outcome, Return
 from tests.media import sources
 from tests.system.test_convert_command import read
-from tests.system.test_convert_failures import convert
+from tests.system.test_convert_failures import WORDS, convert
 
 
 @pytest.mark.timeout(90)
@@ -70,3 +72,40 @@ def test_a_plan_that_could_not_be_asked_for_is_asked_for_later_in_the_same_run(
     assert refused == 0
     assert json.loads(capsys.readouterr().out)["warnings"] == []
     assert read(tmp_path / "out.mp4").times == read(sources.path("h264_mp4_silent")).times
+
+
+def test_a_film_that_cannot_be_put_in_its_place_is_kept_and_put_there_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after, out = Assembler._after, tmp_path / "films"  # pyright: ignore[reportPrivateUsage]
+    words = ["convert", str(sources.path("h264_mp4_silent")), "-o", str(out / "out.mp4"), "--data"]
+
+    async def lose_the_folder(self: Assembler, job: Job) -> None:
+        out.rmdir()  # a disk that was taken away, say
+        await after(self, job)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Assembler, "_after", lose_the_folder)
+        assert main([*words, str(tmp_path / "data"), *WORDS]) == 1
+    said = json.loads(capsys.readouterr().out)["error"]
+    assert said["code"] == "OUTPUT_UNWRITABLE"
+    assert str(out) in said["reason"]
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(Converter, "_work", never)
+    monkeypatch.setattr(Assembler, "make", never)
+    assert main([*words, str(tmp_path / "data"), *WORDS]) == 0, capsys.readouterr().err
+    assert read(out / "out.mp4").times == read(sources.path("h264_mp4_silent")).times
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "films").write_text("no folder")
+    for words in (["-o", str(tmp_path / "films" / "out.mp4")], ["--export-depth", str(tmp_path / "films" / "d.mkv")]):
+        data = ["--data", str(tmp_path / "data")]
+        assert main(["convert", str(sources.path("h264_mp4_silent")), *words, *data, *WORDS]) == 1
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == "OUTPUT_UNWRITABLE"
+    assert not (tmp_path / "data").exists()

@@ -216,6 +216,8 @@ async def _run(
                 bar.close()
             if job.phase is not Phase.COMPLETED or job.film is None:
                 raise Failed(job.failure) if job.failure else errors.error("CANCELLED")
+            if not overwrite and await asyncio.to_thread(target.exists):
+                raise errors.error("CONFLICT", f"{target} has come to exist; the film is kept: give another -o.")
             film = context.store.local_path(job.film.key)
             assert film is not None, "a private store is local"
             try:

@@ -100,6 +100,25 @@ def test_a_film_that_cannot_be_put_in_its_place_is_kept_and_put_there_later(
     assert read(out / "out.mp4").times == read(sources.path("h264_mp4_silent")).times
 
 
+def test_what_came_to_lie_there_meanwhile_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after, out = Assembler._after, tmp_path / "out.mp4"  # pyright: ignore[reportPrivateUsage]
+
+    async def write(self: Assembler, job: Job) -> None:
+        out.write_text("of another conversion")
+        await after(self, job)
+
+    with monkeypatch.context() as beside:
+        beside.setattr(Assembler, "_after", write)
+        assert convert(tmp_path) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "CONFLICT"
+    assert out.read_text() == "of another conversion"
+    out.rename(tmp_path / "other.mp4")
+    assert convert(tmp_path) == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out)["frames_resumed"] > 0
+
+
 def test_a_place_where_nothing_can_be_written_is_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,14 +28,31 @@ def foreign(job: Job) -> list[str]:
 
 
 async def is_used(bus: Bus, store: ObjectStore, input_id: str) -> bool:
-    """Whether a job other than the one with this id reads the input: one with a record, or about to have one."""
+    """Whether a job other than the one with this id reads the input: one with a record, or about to have one, or whose
+    record was lost."""
     async for item in store.list(f"{keys.input_prefix(input_id)}used-by/"):
         mark = keys.parse_input_use(item.key)
+        if mark is None:
+            continue
         try:
-            found = await records.get_job(bus, mark[1]) if mark is not None else None
+            found = await records.get_job(bus, mark[1])
         except errors.Misconfigured:
             return True  # also a record of a newer version is one
         is_coming = found is None and item.modified > time.time() - FRESH_SECONDS
         if is_coming or (found is not None and found[0].phase is not Phase.DELETED):
             return True
+        if found is None and await is_lost(bus, store, mark[1]):
+            return True
+    return False
+
+
+async def is_lost(bus: Bus, store: ObjectStore, job_id: str) -> bool:
+    """Whether a job was never deleted and has objects, but no record: the broker's store was lost, or is an older one.
+
+    A deleted job leaves a marker in place of its record.
+    """
+    if await records.is_taken(bus, job_id):
+        return False
+    async for _ in store.list(keys.job_prefix(job_id)):
+        return True
     return False

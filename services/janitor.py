@@ -37,6 +37,8 @@ SETTLED_SECONDS = 30.0
 STALE_SECONDS = 24 * 3600.0
 """Temporary files and orphaned objects of this age belong to nobody who lives."""
 
+LOST = "`stereospot doctor --repair` rebuilds their records."
+
 WATCHED_SECONDS = 24 * 3600.0
 """So long fragments outlive the withdrawal of their stream: twice the longest film that is accepted."""
 
@@ -299,13 +301,20 @@ class Janitor:
                 job_id = prefix.split("/")[1]
                 if job_id not in known and modified < before:
                     orphans.add(prefix)
+        lost: set[str] = set()
         for prefix in sorted(orphans):
             job_id = prefix.split("/")[1]
             used = prefix.startswith("input/") and await inputs.is_used(self._bus, self._store, job_id)
             with _readable(job_id):
-                if not used and await records.get_job(self._bus, job_id) is None:
-                    await self._store.delete_prefix(prefix)
-                    findings.add("orphan", prefix)
+                if used or await records.get_job(self._bus, job_id) is not None:
+                    continue
+                if await inputs.is_lost(self._bus, self._store, job_id):
+                    lost.add(job_id)  # its record can be rebuilt from what lies here
+                    continue
+                await self._store.delete_prefix(prefix)
+                findings.add("orphan", prefix)
+        if lost:
+            _log.error("jobs without a record", action="keep", count=len(lost), job_ids=sorted(lost)[:20], advice=LOST)
         return findings
 
     async def _folders(self, top: str) -> AsyncIterator[tuple[str, float]]:

@@ -432,10 +432,32 @@ async def test_the_janitor_removes_what_dead_processes_left_in_scratch(tmp_path:
 
 async def test_the_janitor_removes_only_old_orphans(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
-        await records.create_job(context.bus, a_job())
-        for key in ("input/J1/source.mp4", "input/gone/source.mp4", keys.segment("gone", 1, 0)):
+        for job_id in ("J1", "gone"):
+            await records.create_job(context.bus, a_job(job_id))
+        await records.delete_job(context.bus, "gone")
+        for key in ("input/J1/source.mp4", "input/gone/source.mp4", keys.segment("gone", 1, 0), "input/U1/source.mp4"):
             await context.store.put(key, b"x")
         assert (await Janitor(context).sweep_storage()).mended == {}, "a young object may be an upload"
         found = await Janitor(context, stale_seconds=0.0).sweep_storage()
-        assert found.mended["orphan"] == ["input/gone/", "jobs/gone/"]
+        assert found.mended["orphan"] == ["input/U1/", "input/gone/", "jobs/gone/"]
         assert [item.key async for item in context.store.list("input/")] == ["input/J1/source.mp4"]
+
+
+async def test_the_janitor_keeps_the_films_of_a_broker_whose_store_was_lost(tmp_path: Path) -> None:
+    """`doctor --repair` rebuilds their records, also when somebody has started all services before."""
+    async with rig(tmp_path) as context:
+        whole = submit.SourceRef(key="input/J1/source.mp4")
+        await records.create_job(context.bus, a_job())
+        await submit.create(context, whole, Options(), job_id="J2")
+        for key in ("input/J1/source.mp4", keys.plan("J1", 1), keys.film("J1", 1, "mp4"), keys.plan("J2", 1)):
+            await context.store.put(key, b"x")
+        before = {item.key async for item in context.store.list("")}
+        await context.bus.purge(subjects.kv_stream(subjects.JOBS))
+        assert (await Janitor(context, stale_seconds=0.0).sweep_storage()).mended == {}
+        assert {item.key async for item in context.store.list("")} == before
+
+        await context.store.delete_prefix("jobs/J1/")
+        assert (await Janitor(context, stale_seconds=0.0).sweep_storage()).mended == {}, "the other job reads it, too"
+        await context.store.delete_prefix("jobs/J2/")
+        found = await Janitor(context, stale_seconds=0.0).sweep_storage()
+        assert found.mended.get("orphan") is None, "its mark is young"

@@ -170,7 +170,10 @@ class S3Store:
             pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
             async for page in pages:
                 for upload in page.get("Uploads", ()):
-                    if upload["Initiated"].timestamp() <= limit and upload["Key"] not in kept:
+                    if upload["Initiated"].timestamp() > limit or upload["Key"] in kept:
+                        continue
+                    # A film on its way over a slow line may have begun days ago.
+                    if await _newest_part(client, self.bucket, upload["Key"], upload["UploadId"]) <= limit:
                         await client.abort_multipart_upload(
                             Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                         )
@@ -375,3 +378,12 @@ class _RangeBeyondEnd(Exception):
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+async def _newest_part(client: Any, bucket: str, key: str, upload_id: str) -> float:
+    """When the last part of a multipart upload came, in Unix seconds; 0 where none has."""
+    newest = 0.0
+    pages = client.get_paginator("list_parts").paginate(Bucket=bucket, Key=key, UploadId=upload_id)
+    async for page in pages:
+        newest = max([newest, *(part["LastModified"].timestamp() for part in page.get("Parts", ()))])
+    return newest

@@ -8,6 +8,7 @@ import io
 import random
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,28 @@ async def test_unfinished_uploads_are_swept(s3_server: Seaweed, store: ObjectSto
     assert await store.sweep(3600) == 0
     assert await store.sweep(-60) == 1
     assert await store.sweep(-60) == 0
+
+
+async def test_an_upload_that_takes_days_is_left_alone_while_parts_come(store: ObjectStore) -> None:
+    assert isinstance(store, S3Store)
+
+    def days_ago(parsed: Any, **_: object) -> None:
+        for upload in parsed.get("Uploads", ()):
+            upload["Initiated"] -= timedelta(days=2)
+
+    client = await store._connected()  # pyright: ignore[reportPrivateUsage]
+    client.meta.events.register("after-call.s3.ListMultipartUploads", days_ago)
+    try:
+        begun = await client.create_multipart_upload(Bucket="tests", Key=store.prefix + KEY)
+        await client.upload_part(
+            Bucket="tests", Key=store.prefix + KEY, UploadId=begun["UploadId"], PartNumber=1, Body=b"part"
+        )
+        assert await store.sweep(3600) == 0
+        await client.create_multipart_upload(Bucket="tests", Key=store.prefix + KEY)
+        assert await store.sweep(3600) == 1, "of one begun so long ago nothing has come"
+        assert await store.sweep(-60) == 1
+    finally:
+        client.meta.events.unregister("after-call.s3.ListMultipartUploads", days_ago)
 
 
 class Answer:

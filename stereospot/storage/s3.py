@@ -109,7 +109,8 @@ class S3Store:
         try:
             await self.put(key, multipart.read(path))
             if move:
-                await asyncio.to_thread(path.unlink)
+                # Days later it may have been taken for what a dead process left.
+                await asyncio.to_thread(path.unlink, missing_ok=True)
         except FileNotFoundError as error:
             raise errors.error("SOURCE_MISSING", f"There is no {path.name}.", key=key) from error
 

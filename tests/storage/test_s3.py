@@ -167,6 +167,25 @@ async def test_an_upload_that_takes_days_is_left_alone_while_parts_come(store: O
         client.meta.events.unregister("after-call.s3.ListMultipartUploads", days_ago)
 
 
+async def test_a_film_that_is_removed_from_scratch_on_its_way_has_arrived(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "film.mp4", multipart.read
+    path.write_bytes(b"film")
+
+    async def swept(given: Path) -> AsyncIterator[bytes]:
+        async for block in read(given):
+            await asyncio.to_thread(given.unlink)
+            yield block
+
+    monkeypatch.setattr(multipart, "read", swept)
+    await store.put_file(KEY, path, move=True)
+    assert await store.get(KEY) == b"film"
+    monkeypatch.undo()
+    with pytest.raises(errors.Permanent, match=r"There is no film\.mp4"):
+        await store.put_file(KEY, path, move=True)
+
+
 class Answer:
     """The raw body of an answer that no server gave."""
 

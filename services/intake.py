@@ -273,7 +273,10 @@ async def sweep(store: ObjectStore, older_than_seconds: float) -> tuple[int, fro
 
     The record of a finished upload goes, too, once it is old; its object belongs to its job, or to nobody.
     """
-    found = {item.key.split("/")[1] async for item in store.list("uploads/")}
+    found: dict[str, float] = {}
+    async for item in store.list("uploads/"):
+        upload_id = item.key.split("/")[1]
+        found[upload_id] = max(item.modified, found.get(upload_id, 0.0))
     before = time.time() - older_than_seconds
     removed = 0
     growing: set[str] = set()
@@ -281,7 +284,8 @@ async def sweep(store: ObjectStore, older_than_seconds: float) -> tuple[int, fro
         upload = await _record(store, upload_id)
         result = await store.head(keys.upload_result(upload_id))
         if result is not None or upload is None:
-            if result is None or result.modified <= before:
+            # A record that cannot be read may be a newer version's, of an upload that is under way.
+            if (result.modified if result is not None else found[upload_id]) <= before:
                 await store.delete_prefix(keys.upload_prefix(upload_id))
                 removed += 1
             continue

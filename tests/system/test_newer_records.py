@@ -9,6 +9,7 @@ import pytest
 
 from services.collector import Collector
 from services.context import Context
+from services.intake import Upload, sweep
 from services.janitor import Janitor
 from services.planner import Planner
 from stereospot import errors, keys, records, subjects
@@ -151,6 +152,17 @@ async def test_a_record_that_became_unreadable_between_two_looks_stops_no_sweep(
 
 async def _nothing(*_: object) -> int:
     return 0
+
+
+async def test_an_upload_of_a_kind_that_is_not_known_here_is_left_to_those_who_know_it(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        upload = Upload(upload_id="U1", key="input/U1/source.mp4", name="A.mp4", size_bytes=4, created_at=1.0)
+        body = json.dumps(json.loads(upload.body()) | {"how": "torrent"}).encode()
+        await context.store.put(keys.upload_record("U1"), body)
+        assert await sweep(context.store, 3600) == (0, frozenset())
+        assert await context.store.get(keys.upload_record("U1")) == body
+        assert await sweep(context.store, -1) == (1, frozenset()), "nobody goes on with it any more"
+        assert await context.store.get(keys.upload_record("U1")) is None
 
 
 async def test_an_unknown_option_is_refused_by_the_api_and_shown_where_a_record_has_it(gateway: Served) -> None:

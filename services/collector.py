@@ -1,4 +1,4 @@
-"""The collector: the only writer of completion sets, and the home of the dispatcher.
+"""The collector: it alone adds to completion sets (see `lost` for what leaves them), and is the home of the dispatcher.
 
     DONE ─fetch(256)─> by (job, generation) ─one compare-and-set each─> state [+ trigger] ─> ack ─> dispatch
 

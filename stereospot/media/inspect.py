@@ -18,7 +18,8 @@ from av.video.stream import VideoStream
 from stereospot.errors import StereoSpotError, error
 from stereospot.jail import Cell
 from stereospot.jail.cell import SourceUnavailable
-from stereospot.media import dolby, opener, pixels, sniff
+from stereospot.media import dolby, opener, pace, pixels, sniff
+from stereospot.media.clocks import RUNNING_CLOCKS
 from stereospot.media.decoding import BROKEN_END
 
 FIRST_FRAMES = 8
@@ -85,6 +86,9 @@ def _describe(
     video["frames_declared"] = declared or None
     video["first_pts"] = next((frame.pts for frame in frames if frame.pts is not None), stream.start_time or 0)
     video["first_frames"] = [frame.pts for frame in frames if frame.pts is not None][:FIRST_FRAMES]
+    if duration is not None and duration > request["max_seconds"] and container.format.name in RUNNING_CLOCKS:
+        paced = pace.seconds(container, stream, size)
+        duration = paced if paced is not None and paced < duration / 2 else duration
     return {
         "container": container.format.name[:TEXT],
         "size_bytes": size,

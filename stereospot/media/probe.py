@@ -31,9 +31,8 @@ def probe(source: Source, *, limits: Limits | None = None, stop: threading.Event
     if source.size == 0:
         raise error("EMPTY_INPUT")
     jail_limits = limits.jail(stall_code="PROBE_TIMEOUT", wall_seconds=PROBE_SECONDS)
-    with Jail(
-        "stereospot.media.inspect:child", limits.request(), sources=[source], limits=jail_limits, stop=stop
-    ) as jail:
+    request = limits.request() | {"max_seconds": limits.max_duration_seconds}
+    with Jail("stereospot.media.inspect:child", request, sources=[source], limits=jail_limits, stop=stop) as jail:
         body = next((message.body for message in jail.messages()), None)
     return _checked(body, source.size, limits)
 

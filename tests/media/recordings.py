@@ -1,0 +1,99 @@
+"""Recordings whose clock is set anew on the way: transport streams that are joined, with a beep in each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from tests.media import sources
+
+RATE = 48_000
+SECOND = 90_000
+PART_SECONDS = 2
+BEEP_SECONDS = 0.8
+"""Where each part sounds, from its first picture on."""
+
+
+def sound(codec: str, seconds: float, begin: float) -> Iterator[Any]:
+    """Packets of silence with a beep of a fifth of a second; from `begin` on, 0 being the part's first picture."""
+    kind = "s16" if codec == "mp2" else "fltp"
+    context: Any = av.CodecContext.create(codec, "w")
+    context.layout, context.sample_rate, context.format, context.bit_rate = "stereo", RATE, kind, 128_000
+    context.time_base = Fraction(1, RATE)
+    context.open()
+    times = begin + np.arange(round((seconds - begin) * RATE)) / RATE
+    wave = np.where(abs(times - BEEP_SECONDS - 0.1) < 0.1, 0.5 * np.sin(2 * np.pi * 1000 * times), 0)
+    frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo")
+    frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+    made = [done for piece in av.AudioResampler(format=kind).resample(frame) for done in context.encode(piece)]
+    for packet in [*made, *context.encode(None)]:
+        copy = av.Packet(bytes(packet))
+        copy.time_base = Fraction(1, SECOND)
+        copy.pts = copy.dts = round((begin + float(packet.pts * packet.time_base)) * SECOND)
+        copy.duration = round(float(packet.duration * packet.time_base) * SECOND)
+        yield copy
+
+
+def part(path: Path, codec: str, start: float, sounding: float, begin: float = 0, delay: float = 0) -> bytes:
+    """Two seconds of a recording whose clock shows `start` at its first picture; its sound lasts for `sounding`.
+
+    delay: how much later than its pictures the sound comes in the file.
+    """
+    with av.open(str(path), "w", format="mpegts") as output:
+        options = {"preset": "ultrafast", "bf": "2", "g": "25"}
+        video: Any = output.add_stream("libx264", rate=25, options=options)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track: Any = output.add_stream(codec, rate=RATE)
+        track.codec_context.layout = "stereo"
+        output.start_encoding()
+        ordered: list[tuple[float, Any]] = []
+        for number in range(25 * PART_SECONDS):
+            frame = sources.frame(number, 64, 48)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            ordered += [(float(packet.dts * packet.time_base), packet) for packet in video.encode(frame)]
+        ordered += [(float(packet.dts * packet.time_base), packet) for packet in video.encode(None)]
+        for packet in sound(codec, sounding, begin):
+            packet.stream = track
+            ordered.append((float(packet.dts * packet.time_base) + delay, packet))
+        for _, packet in sorted(ordered, key=lambda item: item[0]):
+            packet.pts += round(start / packet.time_base)
+            packet.dts += round(start / packet.time_base)
+            output.mux_one(packet)
+    return path.read_bytes()
+
+
+def joined(tmp_path: Path, codec: str, *parts: tuple[float, float]) -> Path:
+    """Recordings one behind the other: (clock at the first picture, seconds of sound) of each."""
+    path = tmp_path / "joined.ts"
+    made = {item: part(tmp_path / "part.ts", codec, *item) for item in dict.fromkeys(parts)}
+    path.write_bytes(b"".join(made[item] for item in parts))
+    return path
+
+
+def beeps(pcm: Any, rate: int) -> list[float]:
+    """Seconds at which it begins to sound, after a pause."""
+    steps = rate // 200
+    heard = np.abs(pcm[0, : pcm.shape[1] // steps * steps].astype(np.float64))
+    loud = heard.reshape(-1, steps).max(axis=1) > 0.1 * heard.max()
+    return [at / 200 for at in np.flatnonzero(loud) if not loud[max(0, at - 20) : at].any()]
+
+
+def heard(path: Path) -> list[float]:
+    """Beeps of the first sound by the times of the file, which may have holes."""
+    placed: dict[int, Any] = {}
+    with av.open(str(path), "r") as film:
+        stream: Any = film.streams.audio[0]
+        for frame in film.decode(stream):
+            samples = np.atleast_2d(frame.to_ndarray())[:1]
+            if not frame.format.is_planar:
+                samples = samples[:, :: len(frame.layout.channels)]
+            placed[round(frame.time * stream.rate)] = samples
+    pcm = np.zeros((1, max(at + samples.shape[1] for at, samples in placed.items())))
+    for at, samples in placed.items():
+        pcm[:, max(0, at) : at + samples.shape[1]] = samples[:, max(0, -at) :]
+    return beeps(pcm, stream.rate)

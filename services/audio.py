@@ -28,7 +28,7 @@ from stereospot.jobs import Job, Phase
 from stereospot.media import audio as cutting
 from stereospot.media import clocks, subtitles
 from stereospot.media.limits import Limits
-from stereospot.media.model import Plan, Segment
+from stereospot.media.model import ClockReset, Plan, Segment
 from stereospot.media.source import Source
 from stereospot.messages import AudioWork, Failure
 from stereospot.outcome import Ack, Outcome, Reject, Retry
@@ -206,13 +206,25 @@ class Audio:
             pause = min(2 * pause, LONGEST_PAUSE)
         raise errors.error("CANCELLED")
 
+    async def _resets(self, head: Plan, stop: threading.Event) -> Sequence[ClockReset]:
+        """Where the source's clock is set anew: known when the scan is over, unless its times are good anyway."""
+        if not head.decode.repaired:
+            return ()
+        while not stop.is_set():
+            total = await self._plans.total(head.job_id, head.generation)
+            if total is not None:
+                return total.resets
+            await asyncio.sleep(LONGEST_PAUSE)
+        raise errors.error("CANCELLED")
+
     async def _subtitles(self, head: Plan, source: Source, stop: threading.Event) -> None:
         """Store each text track as WebVTT for the page's player, and as ASS with every cue once for each eye."""
         if all(track.bitmap for track in head.source.subtitles):
             return
         origin = clocks.origin_seconds(head)
+        resets = await self._resets(head, stop)
         found = await self._threads.run(
-            subtitles.read, source, head.source, origin=origin, limits=self._limits, stop=stop
+            subtitles.read, source, head.source, origin=origin, resets=resets, limits=self._limits, stop=stop
         )
         width, height = head.encode.width, head.encode.height
         for track, cues in found.items():

@@ -36,16 +36,18 @@ async def write(
 
 
 async def _written(context: Context, job: Job, target: Path, overwrite: bool) -> list[Path]:
-    head = await Plans(context.store).head(job.job_id, job.generation)
-    if head is None or signalling.packing(head.encode.layout) is None:
+    plans = Plans(context.store)
+    head, total = await plans.head(job.job_id, job.generation), await plans.total(job.job_id, job.generation)
+    if head is None or total is None or signalling.packing(head.encode.layout) is None:
         return []
     if all(track.bitmap for track in head.source.subtitles):
         return []
     source = await sources.open_source(context.store, job.source)
     try:
         limits = Limits.of(context.settings)
+        origin = clocks.origin_seconds(head)
         found = await asyncio.to_thread(
-            subtitles.read, source, head.source, origin=clocks.origin_seconds(head), limits=limits
+            subtitles.read, source, head.source, origin=origin, resets=total.resets, limits=limits
         )
     finally:
         await asyncio.to_thread(source.close)

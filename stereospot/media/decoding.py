@@ -62,10 +62,16 @@ class Ranged(NamedTuple):
     pad: int
 
 
-def raw_frames(container: InputContainer, stream: VideoStream) -> Generator[VideoFrame]:
-    """Frames in output order from where the container stands; bad packets are skipped, a broken end is the end."""
+def raw_frames(
+    container: InputContainer, stream: VideoStream, seen: Callable[[Any], None] = lambda _: None
+) -> Generator[VideoFrame]:
+    """Frames in output order from where the container stands; bad packets are skipped, a broken end is the end.
+
+    seen: called for every packet before it is decoded.
+    """
     try:
         for packet in container.demux(stream):
+            seen(packet)
             try:
                 yield from decode(packet)
             except av.error.EOFError:

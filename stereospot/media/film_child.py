@@ -139,7 +139,7 @@ class Mp4:
         streams = [one.stream for one in self._carried]
         ticks = ticks_of(streams)
         due = self._due()
-        for packet in packets_of(self._source, streams, self._warnings):
+        for packet in packets_of(self._source, streams, self._request, self._warnings):
             now = seconds_of(packet, ticks)
             while now is not None and due <= now:
                 self._fragment()
@@ -282,7 +282,7 @@ def _matroska(
     timescale = boxes.timescale(init)
     origin = request["origin"] * Fraction(request["time_base"])
     warnings: list[str] = []
-    packets = packets_of(source, streams, warnings)
+    packets = packets_of(source, streams, request, warnings)
     peeked, heads = _peek(packets, streams) if "mov" in source.format.name else ([], {})
     made = Matroska(
         file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, needed=needed, alive=supply.alive,

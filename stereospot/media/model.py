@@ -259,6 +259,14 @@ class Plan(Model):
     created_at: float = Field(description="seconds since the epoch")
 
 
+class ClockReset(Model):
+    """Where the source's clock was set anew, as the pictures show it: all tracks follow it by this (`resets`)."""
+
+    position: int = Field(description="byte of the source at which the last picture of the clock before it lies")
+    shift: int = Field(description="ticks that are added to the source's times from there on")
+    start: int = Field(description="PTS of the first picture from there on")
+
+
 class PlanTotal(Model):
     """The end of a plan: what the whole scan found. It comes last."""
 
@@ -269,3 +277,6 @@ class PlanTotal(Model):
     end_pts: int = Field(description="first PTS after the last frame's duration")
     pts_sha256: str = Field(description="over the PTS list as little-endian int64")
     warnings: tuple[str, ...] = Field(default=(), description="what the scan has to say to the user")
+    resets: tuple[ClockReset, ...] = Field(
+        default=(), description="in the order of the file; a plan of an older version tells none"
+    )

@@ -17,6 +17,7 @@ from stereospot.errors import error
 from stereospot.media import clocks, levels
 from stereospot.media.model import (
     Bars,
+    ClockReset,
     Colour,
     DecodeSpec,
     EncodeSpec,
@@ -232,6 +233,7 @@ class Cutter:
     _end: int | None = None
     _final: bool = False
     _warnings: tuple[str, ...] = ()
+    _resets: tuple[ClockReset, ...] = ()
 
     def __post_init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -246,6 +248,7 @@ class Cutter:
             self._frames += len(batch.pts)
             self._digest.update(_int64(batch.pts))
         self._warnings += batch.warnings
+        self._resets += batch.resets
         if batch.final:
             self._end, self._final = batch.end_pts, True
         return self._cut()
@@ -265,6 +268,7 @@ class Cutter:
             end_pts=self._end,
             pts_sha256=self._digest.hexdigest(),
             warnings=self._warnings,
+            resets=self._resets,
         )
         return rest, total
 

@@ -7,12 +7,14 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from stereospot.errors import error
 from stereospot.jail import Jail
 from stereospot.jail.wire import Message
 from stereospot.media.limits import Limits
-from stereospot.media.model import SourceInfo
+from stereospot.media.model import ClockReset, SourceInfo
+from stereospot.media.resets import MOST
 from stereospot.media.source import Source
 
 MAX_FRAMES = 50_000_000
@@ -35,7 +37,8 @@ class Untrusted(Exception):
 class FrameBatch:
     """Frames in presentation order: their PTS, strictly increasing over all batches, and which are keyframes.
 
-    The last batch is `final` and has `end_pts`, the first PTS after the last frame; `warnings` are for the user.
+    `resets` are those whose `start` is among these frames. The last batch is `final` and has `end_pts`, the first PTS
+    after the last frame; `warnings` are for the user.
     """
 
     pts: list[int]
@@ -43,6 +46,7 @@ class FrameBatch:
     final: bool = False
     end_pts: int | None = None
     warnings: tuple[str, ...] = ()
+    resets: tuple[ClockReset, ...] = ()
 
 
 def scan(
@@ -165,5 +169,17 @@ def _checked(message: Message, last: int | None) -> FrameBatch:
         ends_well = not final or (isinstance(end, int) and newest is not None and newest < end < MAX_PTS)
         if increasing and ends_well and all(-MAX_PTS < value < MAX_PTS for value in values[:1] + values[-1:]):
             warnings = tuple(str(text)[:300] for text in body.get("warnings", ()))
-            return FrameBatch(values, keys, final, end if final else None, warnings)
+            return FrameBatch(values, keys, final, end if final else None, warnings, _resets(body))
     raise error("CORRUPT_INPUT", "The scan's answer makes no sense.")
+
+
+def _resets(body: dict[str, Any]) -> tuple[ClockReset, ...]:
+    try:
+        found = tuple(
+            ClockReset(position=position, shift=shift, start=start) for position, shift, start in body.get("resets", ())
+        )
+    except (TypeError, ValueError) as failure:
+        raise error("CORRUPT_INPUT", "The scan's answer makes no sense.") from failure
+    if len(found) > MOST or any(max(item.position, abs(item.shift), abs(item.start)) > MAX_PTS for item in found):
+        raise error("CORRUPT_INPUT", "The scan's answer makes no sense.")
+    return found

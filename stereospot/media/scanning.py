@@ -25,7 +25,8 @@ from av.video.stream import VideoStream
 
 from stereospot.jail import Cell
 from stereospot.jail.cell import SourceUnavailable
-from stereospot.media import decoding, opener, sniff
+from stereospot.media import decoding, opener, resets, sniff
+from stereospot.media.hidden import is_hidden
 from stereospot.media.inspect import no_frames
 from stereospot.media.source_clock import LONGEST_PAUSE_SECONDS
 
@@ -94,6 +95,7 @@ class _Batches:
         self._cell = cell
         self._pts = array("q")
         self._keys = bytearray()
+        self._resets: list[resets.Reset] = []
         self._clock = time.monotonic()
 
     def add(self, pts: int, key: bool) -> None:
@@ -107,10 +109,16 @@ class _Batches:
         if len(self._pts) >= min(max(FIRST_FRAMES, self.sent), BATCH_FRAMES) or now - self._clock > BATCH_SECONDS:
             self.send()
 
+    def reset(self, found: resets.Reset) -> None:
+        """The clock was set anew where the next frame is."""
+        self._resets.append(found)
+
     def send(self, **values: Any) -> None:
         count = len(self._pts)
-        self._cell.send({"frames": count, "final": False} | values, self._pts.tobytes() + bytes(self._keys))
+        body = {"frames": count, "final": False, "resets": self._resets} | values
+        self._cell.send(body, self._pts.tobytes() + bytes(self._keys))
         self.sent += count
+        self._resets = []
         self._pts = array("q")
         self._keys = bytearray()
         self._clock = time.monotonic()
@@ -312,27 +320,6 @@ def early_end(frames: int, declared: int | None, about: str = "") -> str:
     return f"the file ends early: {frames} of {f'{about}{declared}' if declared else 'its'} frames are in it"
 
 
-def is_hidden(codec: str, indexed: bool, packet: Any) -> bool:
-    """Whether a VP8 or VP9 packet shows nothing: an alternate reference of its own.
-
-    VP8 (RFC 6386 §9.1): bit 4 of the first byte is show_frame. VP9: two bits frame marker, profile, then
-    show_existing_frame, frame_type, show_frame; a superframe (its last byte is a marker) shows one of its frames.
-    """
-    if indexed or codec not in ("vp8", "libvpx", "vp9", "libvpx-vp9"):
-        return False
-    data = memoryview(packet)
-    first = data[0]
-    if codec in ("vp8", "libvpx"):
-        return not first & 0x10
-    if data[-1] & 0xE0 == 0xC0 or first >> 6 != 2:
-        return False
-    profile = (first >> 5 & 1) | (first >> 4 & 1) << 1
-    shift = 2 if profile == 3 else 3
-    if first >> shift & 1:  # show_existing_frame
-        return False
-    return not first >> (shift - 2) & 1
-
-
 def _timed(cell: Cell, request: dict[str, Any], container: InputContainer, stream: VideoStream) -> None:
     """The list from a decode pass, by the frames' own times."""
     batches = _Batches(cell, stream)
@@ -381,11 +368,15 @@ def _told(cell: Cell, request: dict[str, Any], container: InputContainer, stream
     """The list from a decode pass, by the rule of `Times`."""
     batches = _Batches(cell, stream)
     times = decoding.times(request, stream)
+    finder = resets.Finder()
     count = 0
     duration = 0
-    for frame in decoding.raw_frames(container, stream):
+    for frame in decoding.raw_frames(container, stream, finder.packet):
         own = request["repaired"] and frame.pts is not None
-        batches.add(times.next(frame.pts), frame.key_frame)
+        place = times.next(frame.pts)
+        if (reset := finder.frame(frame.pts, place, times.shift)) is not None:
+            batches.reset(reset)
+        batches.add(place, frame.key_frame)
         duration = (frame.duration or 0) if own else 0
         count += 1
     _end(cell, request, container, batches, count, duration if duration > 0 else times.next(None) - (batches.last or 0))

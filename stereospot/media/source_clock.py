@@ -1,8 +1,9 @@
-"""A source's clock that may be set anew on the way: pictures and sound follow it by one rule. Pure.
+"""A source's clock that may be set anew on the way: how pictures follow it, and all else where they tell nothing. Pure.
 
 Recordings that are joined, inserts, and a clock of 33 bits that starts again: then a film goes on where it is. What
 comes back from an insert is in step with what was before it, so an offset that held once is tried before a new one is
-made: pictures and sound, each of which ended somewhere else when the clock was set, are together again then.
+made: pictures and sound, each of which ended somewhere else when the clock was set, are together again then. A plan
+tells what its pictures made of the clock (`resets`); sound by such times has only gaps left to follow.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ class SourceClock:
 
     def __init__(self, second: int) -> None:
         self._second = second
-        self._offset = 0
+        self.offset = 0
+        """What is added to the clock's times now."""
         self._earlier: deque[int] = deque(maxlen=_KEPT_OFFSETS)
 
     def at(self, time: int, place: int) -> int:
         """Where what has the clock's `time` belongs in the film, if all before it ends at `place`."""
-        found = time + self._offset
+        found = time + self.offset
         if self._continues(found, place, RETURNED_SECONDS if self._earlier else LONGEST_PAUSE_SECONDS):
             return found
         for earlier in reversed(self._earlier):
@@ -49,6 +51,6 @@ class SourceClock:
         return -BROKEN_CLOCK_SECONDS * self._second <= found - place <= longest * self._second
 
     def _set(self, offset: int, time: int) -> int:
-        self._earlier.append(self._offset)
-        self._offset = offset
+        self._earlier.append(self.offset)
+        self.offset = offset
         return time + offset

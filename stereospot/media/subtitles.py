@@ -20,7 +20,7 @@ from stereospot import errors
 from stereospot.jail import Jail
 from stereospot.media import signalling
 from stereospot.media.limits import Limits
-from stereospot.media.model import SourceInfo
+from stereospot.media.model import ClockReset, SourceInfo
 from stereospot.media.source import Source
 from stereospot.options import Layout
 
@@ -100,12 +100,13 @@ def read(
     info: SourceInfo,
     *,
     origin: Fraction = Fraction(0),
+    resets: Sequence[ClockReset] = (),
     limits: Limits | None = None,
     stop: threading.Event | None = None,
 ) -> dict[int, list[Cue]]:
     """The cues of every text track, by the track's place among the source's subtitles; one pass, blocking.
 
-    origin: the source's second that is 0 in the film (`clocks`); times are the film's.
+    origin: the source's second that is 0 in the film (`clocks`); resets: those of the plan. Times are the film's.
     Tracks of pictures and tracks without a cue are left out. Raises what the source raises, CANCELLED, DECODER_CRASHED,
     DECODE_STALLED, CORRUPT_INPUT.
     """
@@ -113,7 +114,12 @@ def read(
     if not text:
         return {}
     limits = limits or Limits()
-    request = limits.request() | {"subtitles": sorted(text), "origin": str(origin)}
+    request = limits.request() | {
+        "subtitles": sorted(text),
+        "origin": str(origin),
+        "time_base": str(info.video.time_base),
+        "resets": [(item.position, item.shift, item.start) for item in resets],
+    }
     found: dict[int, list[Cue]] = {}
     with Jail(
         "stereospot.media.subtitle_child:read", request, sources=[source], limits=limits.jail(), stop=stop

@@ -10,7 +10,7 @@ from typing import Any
 import av.stream
 
 from stereospot.jail import Cell
-from stereospot.media import boxes, demuxing, skeleton
+from stereospot.media import boxes, demuxing, resets, skeleton
 
 ALIVE_SECONDS = 1.0
 
@@ -56,12 +56,13 @@ class Supply:
         return (self.zero + first.time + first.offset) / timescale
 
 
-def packets_of(source: Any, streams: list[Any], warnings: list[str]) -> Iterator[Any]:
-    """The packets of `streams`, and nothing else is read."""
+def packets_of(source: Any, streams: list[Any], request: dict[str, Any], warnings: list[str]) -> Iterator[Any]:
+    """The packets of `streams`, by the film's clock; nothing else is read."""
     for stream in source.streams:
         if stream not in streams:
             stream.discard = av.stream.Discard.all
-    return demuxing.packets(source, streams, warnings)
+    packets = demuxing.packets(source, streams, warnings)
+    return resets.followed(packets, request["resets"], Fraction(request["time_base"]))
 
 
 def ticks_of(streams: list[Any]) -> dict[int, float]:

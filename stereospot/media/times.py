@@ -31,6 +31,11 @@ class Times:
         self._base = first
         self._number = -1
 
+    @property
+    def shift(self) -> int:
+        """What lies between the source's clock and the film's times: 0 until that clock is set anew."""
+        return self._clock.offset
+
     def next(self, pts: int | None) -> int:
         """The time of the next frame, whose own is `pts`."""
         if pts is None or not self._repaired:

@@ -13,8 +13,9 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 
-from stereospot.media import clocks, cmaf
+from stereospot.media import clocks, cmaf, plan
 from stereospot.media.assemble import FilmReport, assemble
 from stereospot.media.model import (
     AudioTrack,
@@ -27,6 +28,7 @@ from stereospot.media.model import (
     SubtitleTrack,
     VideoTrack,
 )  # fmt: skip
+from stereospot.media.probe import probe
 from stereospot.media.source import FileSource
 from stereospot.options import Codec, Container, Layout
 
@@ -62,11 +64,15 @@ def job(
     codec: Codec = Codec.X264,
     layout: Layout = Layout.HALF_SBS,
     frames: int = 24,
+    told: tuple[list[int], PlanTotal] | None = None,
 ) -> Job:
-    """Plan `path` by decoding it and convert it to small pictures that carry their number."""
+    """Plan `path` by decoding it and convert it to small pictures that carry their number.
+
+    told: the frames' times and the total of a scan, where the film's own are no list.
+    """
     with av.open(str(path), "r") as source:
         stream = source.streams.video[0]
-        pts = [frame.pts for frame in source.decode(stream) if frame.pts is not None]
+        pts = told[0] if told else [frame.pts for frame in source.decode(stream) if frame.pts is not None]
         time_base = stream.time_base or Fraction(1, 90000)
         rate = stream.average_rate or Fraction(24)
         info = _info(source, path, stream.index, time_base, rate, pts[0])
@@ -75,7 +81,7 @@ def job(
         preset="ultrafast", layout=layout, threads=1, origin=clocks.fragment_origin(info),
     )  # fmt: skip
     last = pts[-1] - pts[-2] if len(pts) > 1 else max(1, round(1 / rate / time_base))
-    end = pts[-1] + last
+    end = told[1].end_pts if told else pts[-1] + last
     starts = [*range(0, len(pts), frames), len(pts)]
     fragments: list[bytes] = []
     init = b""
@@ -86,7 +92,7 @@ def job(
         made = encoder.finish(pts[after] if after < len(pts) else end)
         init = made.init
         fragments.append(made.media)
-    plan = Plan(
+    head = Plan(
         job_id="j", generation=1, source_key="input/j/source.bin", source=info, encode=encode, container=container,
         decode=DecodeSpec(stream_index=info.video.stream_index, pixel_format="yuv420p"),
         stereo=StereoSpec(engine="identity", layout=layout, divergence=0, convergence=0.5),
@@ -94,9 +100,28 @@ def job(
     )  # fmt: skip
     digest = hashlib.sha256(struct.pack(f"<{len(pts)}q", *pts)).hexdigest()
     total = PlanTotal(
-        segments=len(fragments), frames=len(pts), parts=(0,), first_pts=pts[0], end_pts=end, pts_sha256=digest
-    )
-    return Job(path, plan, total, init, fragments, pts)
+        segments=len(fragments), frames=len(pts), parts=(0,), first_pts=pts[0], end_pts=end, pts_sha256=digest,
+        resets=told[1].resets if told else (),
+    )  # fmt: skip
+    return Job(path, head, total, init, fragments, pts)
+
+
+def repaired(path: Path, container: Container = "mp4") -> Job:
+    """The same of a film whose clock is set anew on the way, planned as the planner does it."""
+    source = FileSource(path)
+    try:
+        info = probe(source)
+        with pytest.raises(plan.Untrusted) as caught:
+            list(plan.scan(source, info))
+        assert caught.value.repairable
+        cutter = plan.Cutter(info)
+        pts: list[int] = []
+        for batch in plan.decode_scan(source, info, repaired=True):
+            pts += batch.pts
+            cutter.feed(batch)
+    finally:
+        source.close()
+    return job(path, container, told=(pts, cutter.finish()[1]))
 
 
 def _info(source: Any, path: Path, index: int, time_base: Fraction, rate: Fraction, first: int) -> SourceInfo:

@@ -18,6 +18,8 @@ PART_SECONDS = 2
 BEEP_SECONDS = 0.8
 """Where each part sounds, from its first picture on."""
 
+_CLUSTER = b"\x1f\x43\xb6\x75"
+
 
 def sound(codec: str, seconds: float, begin: float) -> Iterator[Any]:
     """Packets of silence with a beep of a fifth of a second; from `begin` on, 0 being the part's first picture."""
@@ -97,3 +99,22 @@ def heard(path: Path) -> list[float]:
     for at, samples in placed.items():
         pcm[:, max(0, at) : at + samples.shape[1]] = samples[:, max(0, -at) :]
     return beeps(pcm, stream.rate)
+
+
+def subtitled(path: Path, *starts: int) -> Path:
+    """Matroska as senders write it, joined: two seconds each whose clock shows `starts` milliseconds at first.
+
+    Each has a cue from half a second on, for half a second, that tells its number.
+    """
+    for number, start in enumerate(starts):
+        cue = (start + 500, start + 1000, f"Cue {number}")
+        film = sources.Film(
+            ".mkv", frames=25 * PART_SECONDS, rate=Fraction(25), time_base=Fraction(1, 1000), size=(64, 48),
+            pts=[start + 40 * at for at in range(25 * PART_SECONDS)], subtitles="subrip", cues=(cue,),
+            container_options={"live": "1"},
+        )  # fmt: skip
+        sources.write(film, path.with_name("part.mkv"))
+        data = path.with_name("part.mkv").read_bytes()
+        with path.open("ab") as file:
+            file.write(data[data.index(_CLUSTER) :] if number else data)
+    return path

@@ -9,7 +9,7 @@ import pytest
 
 from stereospot.errors import StereoSpotError
 from stereospot.media import plan, sniff
-from stereospot.media.scanning import is_hidden
+from stereospot.media.hidden import is_hidden
 from stereospot.media.source import FileSource
 from tests.media import reading, sources
 

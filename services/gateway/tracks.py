@@ -28,6 +28,8 @@ async def tracks(
 ) -> Response[dict[str, Any]]:
     """Text subtitles that are stored, chapters in film time, and sounds; `more` says whether to ask again.
 
+    A film that starts late has its first picture at `late_seconds`, where its stream begins with it: cues and chapters
+    come by so much earlier in that.
     `sounds` are the tracks of a whole film's stream: browsers offer no choice of a file's sound, the stream does.
     """
     job = (await player.row(token, generation)).job
@@ -44,8 +46,21 @@ async def tracks(
     chapters = [
         {"title": item.title, "start_seconds": max(0.0, item.start_seconds - origin)} for item in plan.source.chapters
     ]
-    body = {"subtitles": subtitles, "chapters": chapters, "sounds": sounds, "more": missing and is_coming}
+    body = {
+        "subtitles": subtitles,
+        "chapters": chapters,
+        "sounds": sounds,
+        "late_seconds": await _late(gateway, plan),
+        "more": missing and is_coming,
+    }
     return Response(body, headers=NO_STORE)
+
+
+async def _late(gateway: Gateway, plan: Plan) -> float:
+    """Where the first picture lies in the film, in seconds."""
+    part = await gateway.plans.part(plan.job_id, plan.generation, 0)
+    first = part.segments[0].start if part is not None else plan.source.video.first_pts
+    return float((first - clocks.origin(plan)) * plan.encode.time_base)
 
 
 async def _subtitles(gateway: Gateway, job: Job, plan: Plan) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from tests.browser.conftest import Page
 from tests.browser.watching import VIDEO
 from tests.support import Nats, eventually
 from tests.system.gateway import Served, served
-from tests.system.showing import RATE, VTT, Showing, film
+from tests.system.showing import FRAME, RATE, VTT, Showing, film
 
 pytestmark = pytest.mark.browser
 
@@ -123,6 +123,26 @@ async def test_subtitles_and_chapters_follow_the_film(page: Page, gateway: Serve
     await page.run(choose, "Chapters")
     await page.wait("document.querySelector('ss-player').now >= 2")
     await page.wait("document.querySelector('.subtitle').textContent === 'Later'")
+
+
+async def test_cues_of_a_film_that_starts_late_come_with_its_pictures(page: Page, gateway: Served) -> None:
+    """Its stream begins with the first picture, two seconds later than its cues count from."""
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), subtitles=True, start=2 * RATE * FRAME)
+    await showing.begin()
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
+    await showing.convert(0, 1, 2)
+    await page.open("/jobs/J1")
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+    await page.run(
+        """
+        const select = document.querySelector("[aria-label=Subtitles]");
+        select.selectedIndex = 1;
+        select.dispatchEvent(new Event("change"));
+        """
+    )
+    await page.run("document.querySelector('ss-player').seekTo(0.7, false)")
+    await page.wait("document.querySelector('.subtitle')?.textContent === 'Later'")
+    assert await page.run("return document.querySelector('ss-player').now") < 2
 
 
 async def test_subtitles_that_come_late_come_to_a_page_that_is_open(page: Page, gateway: Served) -> None:

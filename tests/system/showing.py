@@ -48,6 +48,8 @@ class Showing:
     sound: bool = False
     subtitles: bool = False
     generation: int = 1
+    start: int = 0
+    """PTS of its first frame."""
     target_seconds: float | None = None
     """What the plan's head says; by default its longest segment."""
     fragments: list[Fragment] = field(default_factory=list[Fragment])
@@ -60,7 +62,7 @@ class Showing:
 
     def segments(self) -> list[Segment]:
         found: list[Segment] = []
-        start = 0
+        start = self.start
         for index, seconds in enumerate(self.lengths):
             ticks = seconds * RATE * FRAME
             end = start + ticks if index < self.total - 1 else None
@@ -73,6 +75,7 @@ class Showing:
         video = VideoTrack(
             stream_index=0, codec="h264", width=WIDTH, height=HEIGHT, coded_width=WIDTH, coded_height=HEIGHT,
             pixel_format="yuv420p", source_pixel_format="yuv420p", time_base=TICK, average_rate=Fraction(RATE),
+            first_pts=self.start,
         )  # fmt: skip
         audio = (AudioTrack(stream_index=1, codec="aac", sample_rate=48_000, channels=2, language="eng"),)
         text = (SubtitleTrack(stream_index=2, codec="mov_text", language="eng", title="English"),)
@@ -126,8 +129,8 @@ class Showing:
         await plans.write_head(self.context.store, self.plan())
         await plans.write_part(self.context.store, self.job_id, self.generation, self.segments())
         total = PlanTotal(
-            segments=self.total, frames=sum(self.lengths) * RATE, parts=(0,), first_pts=0,
-            end_pts=sum(self.lengths) * RATE * FRAME, pts_sha256="0" * 64,
+            segments=self.total, frames=sum(self.lengths) * RATE, parts=(0,), first_pts=self.start,
+            end_pts=self.start + sum(self.lengths) * RATE * FRAME, pts_sha256="0" * 64,
         )  # fmt: skip
         await plans.write_total(self.context.store, self.job_id, self.generation, total)
         self.state = Completion(job_id=self.job_id, generation=self.generation)

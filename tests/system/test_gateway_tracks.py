@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from stereospot import keys, subjects
 from stereospot.jobs import Phase
 from stereospot.media.model import Plan
 from stereospot.messages import AudioDone, AudioWork, Film
 from tests.support import eventually
 from tests.system.gateway import FILM, Served, master_of, move
-from tests.system.showing import Showing
+from tests.system.showing import FRAME, RATE, Showing
 
 
 class Bilingual(Showing):
@@ -75,3 +77,14 @@ async def test_who_asks_for_the_choice_is_told_when_to_stop(gateway: Served) -> 
     assert await told() == (0, False), "and then nobody is there to bring the rest"
     await showing.sing(4)
     assert await told() == (2, False)
+
+
+@pytest.mark.parametrize("late", [0, 2])
+async def test_a_film_that_starts_late_says_where_its_stream_begins(gateway: Served, late: int) -> None:
+    """Cues and chapters go by the clock of its file, whose first picture lies there."""
+    showing = Showing(gateway.context, "J1", subtitles=True, start=late * RATE * FRAME)
+    await showing.begin()
+    await showing.convert(0)
+    answer = (await gateway.client.get((await master_of(gateway, "J1")).replace("master.m3u8", "tracks.json"))).json()
+    assert answer["late_seconds"] == late
+    assert answer["chapters"] == [{"title": "The second", "start_seconds": 2.0}]

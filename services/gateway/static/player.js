@@ -1,5 +1,5 @@
 // The player: plays the run of segments that is there, asks for what is not, and shows the stereo picture several ways.
-// Film time is the source's own; an HLS playlist begins at its anchor, so film time = anchor's start + currentTime.
+// The film begins at 0 with its first picture; an HLS playlist begins at its anchor, so film time = anchor's start + currentTime.
 import { FINISHED } from "./cards.js";
 import { announce, clock, lengthClock, post } from "./stream.js";
 import { build, follow, menu, paint } from "./controls.js";

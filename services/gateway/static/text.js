@@ -12,9 +12,13 @@ export class Text {
     this.player = player;
     this.cues = null;
     this.next = 0;
+    this.late = 0; // where the first picture lies by the clock of the cues; a stream begins with it, a file does not
     this.due = Infinity; // when it asks by itself
     this.said = ""; // what is to be read now
   }
+
+  /** By how much the clock of cues and chapters is ahead of the player's. */
+  get ahead() { return this.player.whole ? 0 : this.late; }
 
   /** Ask what there is; what is not there yet is asked for again, until the server says that no more will come. */
   load() {
@@ -50,16 +54,18 @@ export class Text {
     if (!player.isConnected) return;
     if (answer?.status !== 404 || answer.headers.has("Retry-After")) this.wake(UNASKED_MILLISECONDS);
     if (!answer?.ok) return;
-    const { subtitles, chapters, sounds, more } = await answer.json();
+    const { subtitles, chapters, sounds, more, late_seconds } = await answer.json();
+    this.late = late_seconds ?? 0;
     this.over = !more;
     if (this.over) this.leave();
     if (sounds.length > 1) player.stream();
     if (subtitles.length) this.offer(subtitles.map((item) => [nameOf(item.name, item.language), item.uri]));
     if (chapters.length && !this.chaptered) {
       this.chaptered = true;
-      const entries = chapters.map((item, index) => [`${clock(item.start_seconds)} ${item.title || `Chapter ${index + 1}`}`, item.start_seconds]);
+      const place = (seconds) => Math.max(0, seconds - this.ahead);
+      const entries = chapters.map((item, index) => [`${clock(place(item.start_seconds))} ${item.title || `Chapter ${index + 1}`}`, item.start_seconds]);
       menu(player, "Chapters", "Chapters", entries, (seconds, select) => {
-        if (seconds !== "") player.seekTo(Number(seconds), true);
+        if (seconds !== "") player.seekTo(place(Number(seconds)), true);
         select.value = "";
       });
     }
@@ -85,7 +91,7 @@ export class Text {
     if (!this.cues) return;
     const { player } = this;
     this.layer ??= this.lay();
-    const now = player.now;
+    const now = player.now + this.ahead;
     const text = this.cues.filter((cue) => cue.start <= now && now < cue.end).map((cue) => cue.text).join("\n");
     this.said = text;
     const { layout } = player.dataset;
@@ -111,7 +117,7 @@ export class Text {
   }
 }
 
-/** Cues of a WebVTT text as our server writes it, in film time. */
+/** Cues of a WebVTT text as our server writes it, by the clock of the film's file. */
 export function cuesOf(text) {
   return text.split(/\n\s*\n/).flatMap((block) => {
     const lines = block.split("\n");

@@ -28,7 +28,7 @@ from stereospot.jobs import Job, Phase
 from stereospot.media import audio as cutting
 from stereospot.media import clocks, subtitles
 from stereospot.media.limits import Limits
-from stereospot.media.model import ClockReset, Plan, Segment
+from stereospot.media.model import ClockReset, Plan, PlanPart
 from stereospot.media.source import Source
 from stereospot.messages import AudioWork, Failure
 from stereospot.outcome import Ack, Outcome, Reject, Retry
@@ -184,24 +184,24 @@ class Audio:
 
     def _parts(
         self, job: Job, stop: threading.Event, loop: asyncio.AbstractEventLoop, first: int
-    ) -> Generator[Sequence[Segment]]:
+    ) -> Generator[PlanPart]:
         """The plan's parts as the scan stores them, from segment `first` on, for a thread that waits for each."""
         at = 0
         while part := asyncio.run_coroutine_threadsafe(self._part(job, at, stop), loop).result():
-            at += len(part)
-            if wanted := [segment for segment in part if segment.index >= first]:
-                yield wanted
+            at += len(part.segments)
+            if wanted := tuple(segment for segment in part.segments if segment.index >= first):
+                yield part.model_copy(update={"segments": wanted})
 
-    async def _part(self, job: Job, first: int, stop: threading.Event) -> Sequence[Segment]:
-        """The part that begins with segment `first`, once it is stored; nothing behind the last."""
+    async def _part(self, job: Job, first: int, stop: threading.Event) -> PlanPart | None:
+        """The part that begins with segment `first`, once it is stored; None behind the last."""
         pause = 0.05
         while not stop.is_set():
             total = await self._plans.total(job.job_id, job.generation)
             part = await self._plans.part(job.job_id, job.generation, first)
             if part is not None:
-                return part.segments
+                return part
             if total is not None:
-                return ()
+                return None
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         raise errors.error("CANCELLED")

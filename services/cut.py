@@ -18,7 +18,7 @@ from services.context import Context
 from stereospot import crash, spans, subjects
 from stereospot.jobs import Job
 from stereospot.media import plan as planning
-from stereospot.media.model import Plan, PlanTotal, Segment, SourceInfo
+from stereospot.media.model import ClockReset, Plan, PlanTotal, Segment, SourceInfo
 from stereospot.messages import AudioWork, PartDone
 
 crash.declare(
@@ -54,7 +54,7 @@ class Cut:
             if samples is not None:
                 waiting.clear()
             while not self.whole and len(waiting) >= (size := self._size()):
-                await self._publish(waiting[:size])
+                await self._publish(waiting[:size], *cutter.clock(waiting[size - 1].end))
                 del waiting[:size]
         rest, total = cutter.finish()
         waiting += self._deep(rest, pts)
@@ -65,7 +65,7 @@ class Cut:
             waiting = self._deep(waiting, pts)
         while waiting:
             size = self._size()
-            await self._publish(waiting[:size])
+            await self._publish(waiting[:size], *cutter.clock(None))
             del waiting[:size]
         total = total.model_copy(update={"parts": tuple(self.parts)})
         await plans.write_total(self.context.store, self.job.job_id, self.job.generation, total)
@@ -79,9 +79,9 @@ class Cut:
     def _size(self) -> int:
         return PART_SIZES[min(len(self.parts), len(PART_SIZES) - 1)]
 
-    async def _publish(self, segments: Sequence[Segment]) -> None:
-        job = self.job
-        part = await plans.write_part(self.context.store, job.job_id, job.generation, segments)
+    async def _publish(self, segments: Sequence[Segment], resets: Sequence[ClockReset], read: int | None) -> None:
+        job, store = self.job, self.context.store
+        part = await plans.write_part(store, job.job_id, job.generation, segments, resets=resets, read=read)
         crash.point("planner.part_stored")
         done = PartDone(
             job_id=job.job_id,

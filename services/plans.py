@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from stereospot import keys
-from stereospot.media.model import Plan, PlanPart, PlanTotal, Segment
+from stereospot.media.model import ClockReset, Plan, PlanPart, PlanTotal, Segment
 from stereospot.storage.base import ObjectStore
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -27,9 +27,17 @@ async def write_head(store: ObjectStore, plan: Plan) -> None:
     await store.put(keys.plan(plan.job_id, plan.generation), plan.model_dump_json().encode())
 
 
-async def write_part(store: ObjectStore, job_id: str, generation: int, segments: Sequence[Segment]) -> PlanPart:
+async def write_part(
+    store: ObjectStore,
+    job_id: str,
+    generation: int,
+    segments: Sequence[Segment],
+    *,
+    resets: Sequence[ClockReset] = (),
+    read: int | None = None,
+) -> PlanPart:
     """Store consecutive segments as one part, named by its first index."""
-    part = PlanPart(first=segments[0].index, segments=tuple(segments))
+    part = PlanPart(first=segments[0].index, segments=tuple(segments), resets=tuple(resets), read=read)
     await store.put(keys.plan_part(job_id, generation, part.first), part.model_dump_json().encode())
     return part
 

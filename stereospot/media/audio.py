@@ -10,14 +10,15 @@ pictures does. The film itself takes its sound from the source (`assemble`), not
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from stereospot import errors
 from stereospot.jail import Jail
 from stereospot.media import boxes
 from stereospot.media.limits import Limits
-from stereospot.media.model import AudioTrack, Plan, Segment, SourceInfo
+from stereospot.media.model import AudioTrack, Plan, PlanPart, SourceInfo
 from stereospot.media.source import Source
 
 PASSED_CHANNELS = (1, 2, 6)
@@ -42,7 +43,7 @@ def cut(
     source: Source,
     info: SourceInfo,
     plan: Plan,
-    parts: Iterable[Sequence[Segment]],
+    parts: Iterable[PlanPart],
     *,
     origin: int | None = None,
     limits: Limits | None = None,
@@ -50,7 +51,7 @@ def cut(
 ) -> Generator[AudioChunk]:
     """The sound of segments, as it is read: per track first the init, then one chunk a segment in order; blocking.
 
-    parts: the film's segments in order, some at a time; the next ones are taken when they are needed.
+    parts: of the plan, in order, with a segment each at least; the next one is taken when it is needed.
     origin: where the film begins, in ticks, if `parts` begin later. Then the source is sought, and there are no inits;
         a segment's chunk is the one that a cut from the beginning makes, byte for byte where its times are exact and
         its decoder gives the same after a seek. No chunk at all where the source does not let itself be sought, or its
@@ -60,9 +61,10 @@ def cut(
     CORRUPT_INPUT.
     """
     waiting = iter(parts)
-    segments = list(next(waiting, ()))
-    if not info.audio or not segments:
+    part = next(waiting, None)
+    if not info.audio or part is None:
         return
+    segments = list(part.segments)
     if plan.decode.synthesised and origin not in (None, segments[0].start):
         return  # the source's times do not tell where a segment lies
     limits = limits or Limits()
@@ -72,17 +74,17 @@ def cut(
         "video": info.video.stream_index,
         "origin": segments[0].start if origin is None else origin,
         "zero": plan.encode.origin,
-        **_ranges(segments),
+        **_told(part),
     }
     following = [-1 if origin in (None, segments[0].start) else 0] * len(info.audio)
     whole = False
     with Jail("stereospot.media.audio_child:cut", request, sources=[source], limits=limits.jail(), stop=stop) as jail:
         for message in jail.messages():
             if "more" in message.body and not whole:
-                part = next((part for part in waiting if part), ())
-                whole = not part
-                segments += part
-                jail.send(_ranges(part))
+                part = next(waiting, None)
+                whole = part is None
+                segments += part.segments if part is not None else ()
+                jail.send(_told(part))
                 continue
             if "unable" in message.body and origin is not None:
                 return
@@ -99,8 +101,12 @@ def cut(
         raise errors.error("CORRUPT_INPUT", "The sound does not reach the end of the film.")
 
 
-def _ranges(segments: Sequence[Segment]) -> dict[str, list[int]]:
+def _told(part: PlanPart | None) -> dict[str, Any]:
+    """What the child is told of a part; of none that there are no more."""
+    segments = part.segments if part is not None else ()
     return {
         "starts": [segment.start for segment in segments],
         "ends": [segment.start + segment.duration for segment in segments],
+        "resets": [(item.position, item.shift, item.start) for item in part.resets] if part is not None else [],
+        "read": part.read if part is not None else None,
     }

@@ -16,6 +16,7 @@ from stereospot.jail import Cell
 from stereospot.media import aac, boxes
 from stereospot.media.demuxing import packets
 from stereospot.media.opener import opened
+from stereospot.media.resets import Known, Reset, followed
 
 LOOKED_AT = 4000
 """Packets that are read in search of what a seek needs to know."""
@@ -50,7 +51,8 @@ def cut(cell: Cell, request: dict[str, Any]) -> None:
         for stream in container.streams:
             if stream.index not in wanted:
                 stream.discard = av.stream.Discard.all
-        for packet in packets(container, [stream for stream in streams if stream is not None]):
+        read = packets(container, [stream for stream in streams if stream is not None])
+        for packet in followed(read, ranges, Fraction(request["time_base"])):
             cutting = wanted[packet.stream.index]
             if not cutting.ended:
                 cutting.put(cutting.track.take(packet))
@@ -109,11 +111,12 @@ def _in_time(container: Any, live: list[Any], needed: dict[int, Fraction]) -> bo
     return not missing
 
 
-class Ranges:
-    """The segments' ranges in seconds, in order. When they run out the parent is asked by {"more": count known}; its
-    answer has more `starts` and `ends`, or none when there are no more."""
+class Ranges(Known):
+    """The segments' ranges in seconds, in order, and the resets of the clock in them. When they run out the parent is
+    asked by {"more": count known}; its answer has more `starts` and `ends`, or none when there are no more."""
 
     def __init__(self, cell: Cell, request: dict[str, Any]) -> None:
+        super().__init__()
         self._cell = cell
         self._time_base = Fraction(request["time_base"])
         self._known: list[tuple[Fraction, Fraction]] = []
@@ -132,9 +135,12 @@ class Ranges:
     def at(self, index: int) -> tuple[Fraction, Fraction] | None:
         """Beginning and end of a segment; None behind the last."""
         while index >= len(self._known) and not self._whole:
-            self._cell.send({"more": len(self._known)})
-            self._add(self._cell.receive().body)
+            self._ask()
         return self._known[index] if index < len(self._known) else None
+
+    def reach(self, position: int) -> None:
+        while self.read is not None and position > self.read:
+            self._ask()
 
     def count(self) -> int:
         """How many there are in all."""
@@ -142,8 +148,14 @@ class Ranges:
             pass
         return len(self._known)
 
+    def _ask(self) -> None:
+        self._cell.send({"more": len(self._known)})
+        self._add(self._cell.receive().body)
+
     def _add(self, body: dict[str, Any]) -> None:
         self._whole = not body["starts"]
+        self.resets += [Reset(*item) for item in body["resets"]]
+        self.read = body["read"]
         self._known += [
             (a * self._time_base, b * self._time_base) for a, b in zip(body["starts"], body["ends"], strict=True)
         ]

@@ -202,11 +202,23 @@ class Segment(Model):
     duration: int = Field(description="ticks from `start` to the next segment's start, or to the end of the last frame")
 
 
+class ClockReset(Model):
+    """Where the source's clock was set anew, as the pictures show it: all tracks follow it by this (`resets`)."""
+
+    position: int = Field(description="byte of the source at which the last picture of the clock before it lies")
+    shift: int = Field(description="ticks that are added to the source's times from there on")
+    start: int = Field(description="PTS of the first picture from there on")
+
+
 class PlanPart(Model):
     """The segments from `first` on that one step of the scan found."""
 
     first: int
     segments: tuple[Segment, ...]
+    resets: tuple[ClockReset, ...] = Field(default=(), description="those that begin in it; all before are known then")
+    read: int | None = Field(
+        default=None, description="byte of the source up to which no other reset comes; None for its end"
+    )
 
 
 class Bars(Model):
@@ -257,14 +269,6 @@ class Plan(Model):
     depth: GivenDepth | None = Field(default=None, description="engine `user`: where depth comes from")
     target_seconds: float = Field(description="no segment is longer, but where a picture stands for longer")
     created_at: float = Field(description="seconds since the epoch")
-
-
-class ClockReset(Model):
-    """Where the source's clock was set anew, as the pictures show it: all tracks follow it by this (`resets`)."""
-
-    position: int = Field(description="byte of the source at which the last picture of the clock before it lies")
-    shift: int = Field(description="ticks that are added to the source's times from there on")
-    start: int = Field(description="PTS of the first picture from there on")
 
 
 class PlanTotal(Model):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -234,6 +235,9 @@ class Cutter:
     _final: bool = False
     _warnings: tuple[str, ...] = ()
     _resets: tuple[ClockReset, ...] = ()
+    _told: int = 0
+    _marks: deque[tuple[int, int]] = field(default_factory=deque[tuple[int, int]], repr=False)
+    _read: int | None = None
 
     def __post_init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -249,6 +253,7 @@ class Cutter:
             self._digest.update(_int64(batch.pts))
         self._warnings += batch.warnings
         self._resets += batch.resets
+        self._marks.extend(batch.marks)
         if batch.final:
             self._end, self._final = batch.end_pts, True
         return self._cut()
@@ -271,6 +276,17 @@ class Cutter:
             resets=self._resets,
         )
         return rest, total
+
+    def clock(self, until: int | None) -> tuple[tuple[ClockReset, ...], int | None]:
+        """The resets before `until` that were not told yet, and how far the source was read by then; None is its end.
+
+        It does not depend on the batches either, but on what it was asked before.
+        """
+        found = tuple(item for item in self._resets[self._told :] if until is None or item.start < until)
+        self._told += len(found)
+        while self._marks and until is not None and self._marks[0][0] < until:
+            self._read = self._marks.popleft()[1]
+        return found, None if until is None else self._read
 
     def _seconds(self) -> float:
         target = self.segment_seconds or DEFAULT_SECONDS

@@ -1,6 +1,6 @@
 """Where a source's clock was set anew, as its pictures show it: found by the scan, followed by sound and subtitles.
 
-    scan: packets and frames of the pictures ─ Finder ─> ClockReset… ─ plan's total ─> followed(packets of all else)
+    scan: packets and frames of the pictures ─ Finder ─> ClockReset… ─ plan ─> followed(packets of all else)
 
 Each track would go on from its own end, and what one lacks there the film would be out of step from then on. So the
 pictures' clock counts. Of two recordings that were joined the same times belong to both: which of them a packet is of
@@ -28,6 +28,9 @@ TAIL_SECONDS = 30
 GOING_ON_SECONDS = Fraction(1, 10)
 """A sound whose next packet lies so near has the clock that it had."""
 
+MARK_FRAMES = 24
+"""So often the scan tells how far it has read the source."""
+
 _RECENT = 128
 """Packets that a decoder holds at most, and some before them."""
 
@@ -44,7 +47,7 @@ class Finder:
     """The scan's side: takes each packet that is decoded, and each frame with what the film's clock made of it."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count = self._frames = 0
         self._position = 0
         self._recent: deque[tuple[int, int]] = deque(maxlen=_RECENT)
         self._shift = 0
@@ -58,22 +61,49 @@ class Finder:
         before, self._shift = self._shift, shift
         if shift == before or not self._recent or self._count == MOST:
             return None
-        newest = list(self._recent)[::-1]
-        own = next((at for at, (time, _) in enumerate(newest) if time == pts), 0)
         # Packets come in the order of decoding: some of those before the frame's own may be of the new clock, too.
-        older = (at for time, at in newest[own:] if abs(time + before - place) < abs(time + shift - place))
-        self._position = max(next(older, newest[-1][1]), self._position)
+        older = (at for time, at in self._back(pts) if abs(time + before - place) < abs(time + shift - place))
+        self._position = max(next(older, self._recent[0][1]), self._position)
         self._count += 1
         return Reset(self._position, shift, place)
 
+    def mark(self, pts: int | None) -> int | None:
+        """After `frame`: the byte of the source up to which every reset is known; for one frame in `MARK_FRAMES`."""
+        self._frames += 1
+        if self._frames % MARK_FRAMES != 1 or not self._recent:
+            return None
+        self._position = max(self._back(pts)[0][1], self._position)
+        return self._position
 
-def followed(packets: Iterator[Any], resets: Sequence[Sequence[int]], time_base: Fraction) -> Iterator[Any]:
+    def _back(self, pts: int | None) -> list[tuple[int, int]]:
+        """The packets from a frame's own one backwards; from the last one where it is not told."""
+        newest = list(self._recent)[::-1]
+        return newest[next((at for at, (time, _) in enumerate(newest) if time == pts), 0) :]
+
+
+class Known:
+    """The resets that are known so far: of a plan that is whole all, else as many as its parts tell."""
+
+    def __init__(self, resets: Sequence[Sequence[int]] = (), read: int | None = None) -> None:
+        """resets: `Reset`s in the order of the file; read: the byte up to which these are all, None for the end."""
+        self.resets = [Reset(*item) for item in resets]
+        self.read = read
+
+    def reach(self, position: int) -> None:
+        """Have all up to a byte of the source be known; a plan that is not whole yet is waited for."""
+
+    @property
+    def are_none(self) -> bool:
+        return not self.resets and self.read is None
+
+
+def followed(packets: Iterator[Any], known: Known, time_base: Fraction) -> Iterator[Any]:
     """Packets of sound and subtitles with the times that they have in the film.
 
-    resets: `Reset`s in the order of the file, in ticks of `time_base`; none leave all as it is. What the pictures of
-    its recording do not last for is left out: a sound's tail, and what comes before the first picture.
+    known: in ticks of `time_base`; where there are none all is left as it is. What the pictures of its recording do not
+    last for is left out: a sound's tail, and what comes before the first picture.
     """
-    if not resets:
+    if known.are_none:
         yield from packets
         return
     tracks: dict[int, _Track] = {}
@@ -84,7 +114,7 @@ def followed(packets: Iterator[Any], resets: Sequence[Sequence[int]], time_base:
             continue
         track = tracks.get(packet.stream_index)
         if track is None:
-            track = tracks[packet.stream_index] = _Track(resets, time_base / packet.time_base, packet)
+            track = tracks[packet.stream_index] = _Track(known, time_base / packet.time_base, packet)
         move = track.move(packet.pos, time, packet.duration or 0)
         if move is None:
             continue
@@ -96,11 +126,10 @@ def followed(packets: Iterator[Any], resets: Sequence[Sequence[int]], time_base:
 class _Track:
     """Which recording of the source a track is in; number 0 is before the first reset."""
 
-    def __init__(self, resets: Sequence[Sequence[int]], scale: Fraction, packet: Any) -> None:
+    def __init__(self, known: Known, scale: Fraction, packet: Any) -> None:
         """scale: the track's ticks in one of the pictures' clock."""
-        self._positions = [position for position, _, _ in resets]
-        self._shifts = [0, *(round(shift * scale) for _, shift, _ in resets)]
-        self._starts = [round(start * scale) for _, _, start in resets]
+        self._known = known
+        self._scale = scale
         self._second = 1 / packet.time_base
         self._is_sound = packet.stream.type == "audio"
         self._position = 0
@@ -112,25 +141,33 @@ class _Track:
         """What a packet's time is to be moved by; None for what is to be left out."""
         # Of several frames in one packet of the file only the first may know where it lies.
         self._position = max(self._position, position or 0)
-        here = bisect.bisect_left(self._positions, self._position)
+        self._known.reach(self._position)
+        here = bisect.bisect_left(self._known.resets, self._position, key=lambda reset: reset.position)
         tail = False
         if here > self._number:
-            if self._shifts[here] == self._shifts[self._number]:  # some frames' times were wrong, and nothing else
+            if self._shift(here) == self._shift(self._number):  # some frames' times were wrong, and nothing else
                 self._number = here
             elif self._is_sound and self._is_late(here, time):
                 tail = True
             else:
                 self._number = here
-                self._from = self._starts[here - 1]
+                self._from = self._start(here)
         self._end = time + duration
-        shift = self._shifts[self._number]
-        over = tail and time + shift >= self._starts[self._number]
-        return None if over or time + shift < self._from else shift
+        found = time + self._shift(self._number)
+        over = tail and found >= self._start(self._number + 1)
+        return None if over or found < self._from else found - time
 
     def _is_late(self, here: int, time: int) -> bool:
         """Whether a sound behind the last picture of the track's recording is of that one still."""
-        behind = time + self._shifts[self._number] - self._starts[self._number]
+        behind = time + self._shift(self._number) - self._start(self._number + 1)
         if self._end is not None and abs(time - self._end) <= GOING_ON_SECONDS * self._second:
             return behind <= TAIL_SECONDS * self._second
-        following = time + self._shifts[here] - self._starts[here - 1]
+        following = time + self._shift(here) - self._start(here)
         return abs(behind) <= LATE_SECONDS * self._second and abs(behind) < abs(following)
+
+    def _shift(self, number: int) -> int:
+        return round(self._known.resets[number - 1].shift * self._scale) if number else 0
+
+    def _start(self, number: int) -> int:
+        """Where a recording begins in the film; `number` is not 0."""
+        return round(self._known.resets[number - 1].start * self._scale)

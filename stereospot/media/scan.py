@@ -37,7 +37,8 @@ class Untrusted(Exception):
 class FrameBatch:
     """Frames in presentation order: their PTS, strictly increasing over all batches, and which are keyframes.
 
-    `resets` are those whose `start` is among these frames. The last batch is `final` and has `end_pts`, the first PTS
+    `resets` are those whose `start` is among these frames; `marks` are times of some of the frames, each with the byte
+    of the source up to which every reset is known by it. The last batch is `final` and has `end_pts`, the first PTS
     after the last frame; `warnings` are for the user.
     """
 
@@ -47,6 +48,7 @@ class FrameBatch:
     end_pts: int | None = None
     warnings: tuple[str, ...] = ()
     resets: tuple[ClockReset, ...] = ()
+    marks: tuple[tuple[int, int], ...] = ()
 
 
 def scan(
@@ -169,17 +171,17 @@ def _checked(message: Message, last: int | None) -> FrameBatch:
         ends_well = not final or (isinstance(end, int) and newest is not None and newest < end < MAX_PTS)
         if increasing and ends_well and all(-MAX_PTS < value < MAX_PTS for value in values[:1] + values[-1:]):
             warnings = tuple(str(text)[:300] for text in body.get("warnings", ()))
-            return FrameBatch(values, keys, final, end if final else None, warnings, _resets(body))
+            return FrameBatch(values, keys, final, end if final else None, warnings, *_clock(body))
     raise error("CORRUPT_INPUT", "The scan's answer makes no sense.")
 
 
-def _resets(body: dict[str, Any]) -> tuple[ClockReset, ...]:
+def _clock(body: dict[str, Any]) -> tuple[tuple[ClockReset, ...], tuple[tuple[int, int], ...]]:
+    """The resets and the marks of a message."""
     try:
-        found = tuple(
-            ClockReset(position=position, shift=shift, start=start) for position, shift, start in body.get("resets", ())
-        )
+        resets = [(int(position), int(shift), int(start)) for position, shift, start in body.get("resets", ())]
+        marks = tuple((int(pts), int(position)) for pts, position in body.get("marks", ()))
     except (TypeError, ValueError) as failure:
         raise error("CORRUPT_INPUT", "The scan's answer makes no sense.") from failure
-    if len(found) > MOST or any(max(item.position, abs(item.shift), abs(item.start)) > MAX_PTS for item in found):
+    if len(resets) > MOST or any(abs(number) > MAX_PTS for item in (*resets, *marks) for number in item):
         raise error("CORRUPT_INPUT", "The scan's answer makes no sense.")
-    return found
+    return tuple(ClockReset(position=a, shift=b, start=c) for a, b, c in resets), marks

@@ -96,6 +96,7 @@ class _Batches:
         self._pts = array("q")
         self._keys = bytearray()
         self._resets: list[resets.Reset] = []
+        self._marks: list[tuple[int, int]] = []
         self._clock = time.monotonic()
 
     def add(self, pts: int, key: bool) -> None:
@@ -109,16 +110,20 @@ class _Batches:
         if len(self._pts) >= min(max(FIRST_FRAMES, self.sent), BATCH_FRAMES) or now - self._clock > BATCH_SECONDS:
             self.send()
 
-    def reset(self, found: resets.Reset) -> None:
-        """The clock was set anew where the next frame is."""
-        self._resets.append(found)
+    def tell(self, finder: resets.Finder, pts: int | None, place: int, shift: int) -> None:
+        """What there is to say of the clock at the next frame."""
+        if (reset := finder.frame(pts, place, shift)) is not None:
+            self._resets.append(reset)
+        if (position := finder.mark(pts)) is not None:
+            self._marks.append((place, position))
 
     def send(self, **values: Any) -> None:
         count = len(self._pts)
-        body = {"frames": count, "final": False, "resets": self._resets} | values
+        body = {"frames": count, "final": False, "resets": self._resets, "marks": self._marks} | values
         self._cell.send(body, self._pts.tobytes() + bytes(self._keys))
         self.sent += count
         self._resets = []
+        self._marks = []
         self._pts = array("q")
         self._keys = bytearray()
         self._clock = time.monotonic()
@@ -374,8 +379,7 @@ def _told(cell: Cell, request: dict[str, Any], container: InputContainer, stream
     for frame in decoding.raw_frames(container, stream, finder.packet):
         own = request["repaired"] and frame.pts is not None
         place = times.next(frame.pts)
-        if (reset := finder.frame(frame.pts, place, times.shift)) is not None:
-            batches.reset(reset)
+        batches.tell(finder, frame.pts, place, times.shift)
         batches.add(place, frame.key_frame)
         duration = (frame.duration or 0) if own else 0
         count += 1

@@ -11,7 +11,7 @@ import av.stream
 from stereospot.jail import Cell
 from stereospot.media.demuxing import packets
 from stereospot.media.opener import CODEC_WHITELIST, opened
-from stereospot.media.resets import followed
+from stereospot.media.resets import Known, followed
 from stereospot.media.subtitles import plain_text
 
 _BATCH = 1000
@@ -31,8 +31,8 @@ def read(cell: Cell, request: dict[str, Any]) -> None:
                 streams.append(stream)
             else:
                 stream.discard = av.stream.Discard.all
-        resets, time_base = request["resets"], Fraction(request["time_base"])
-        for packet in followed(packets(container, streams), resets, time_base):
+        known, time_base = Known(request["resets"]), Fraction(request["time_base"])
+        for packet in followed(packets(container, streams), known, time_base):
             if packet.pts is not None:
                 _add(cell, held, packet, origin)
     for index, cues in held.items():

@@ -62,7 +62,7 @@ def packets_of(source: Any, streams: list[Any], request: dict[str, Any], warning
         if stream not in streams:
             stream.discard = av.stream.Discard.all
     packets = demuxing.packets(source, streams, warnings)
-    return resets.followed(packets, request["resets"], Fraction(request["time_base"]))
+    return resets.followed(packets, resets.Known(request["resets"]), Fraction(request["time_base"]))
 
 
 def ticks_of(streams: list[Any]) -> dict[int, float]:

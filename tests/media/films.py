@@ -6,7 +6,8 @@ import hashlib
 import io
 import itertools
 import struct
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from stereospot.media import clocks, cmaf, plan
 from stereospot.media.assemble import FilmReport, assemble
 from stereospot.media.model import (
     AudioTrack,
+    ClockReset,
     DecodeSpec,
     EncodeSpec,
     Plan,
+    PlanPart,
     PlanTotal,
+    Segment,
     SourceInfo,
     StereoSpec,
     SubtitleTrack,
@@ -47,6 +51,8 @@ class Job:
     init: bytes
     fragments: list[bytes]
     pts: list[int]
+    parts: list[PlanPart] = field(default_factory=list[PlanPart])
+    """Of a film that was planned as the planner does it, a segment in each."""
 
     def assemble(self, out: Path, **changes: Any) -> FilmReport:
         source = FileSource(self.path)
@@ -116,12 +122,30 @@ def repaired(path: Path, container: Container = "mp4") -> Job:
         assert caught.value.repairable
         cutter = plan.Cutter(info)
         pts: list[int] = []
+        found: list[PlanPart] = []
         for batch in plan.decode_scan(source, info, repaired=True):
             pts += batch.pts
-            cutter.feed(batch)
+            found += [_part(segment, cutter.clock(segment.end)) for segment in cutter.feed(batch)]
     finally:
         source.close()
-    return job(path, container, told=(pts, cutter.finish()[1]))
+    rest, total = cutter.finish()
+    found += [_part(segment, cutter.clock(None)) for segment in rest]
+    made = job(path, container, told=(pts, total))
+    made.parts = found
+    return made
+
+
+def _part(segment: Segment, clock: tuple[tuple[ClockReset, ...], int | None]) -> PlanPart:
+    return PlanPart(first=segment.index, segments=(segment,), resets=clock[0], read=clock[1])
+
+
+def parts(segments: Sequence[Segment], size: int | None = None) -> list[PlanPart]:
+    """A plan's parts of `size` segments each, or of all."""
+    size = size or len(segments)
+    return [
+        PlanPart(first=segments[at].index, segments=tuple(segments[at : at + size]))
+        for at in range(0, len(segments), size)
+    ]
 
 
 def _info(source: Any, path: Path, index: int, time_base: Fraction, rate: Fraction, first: int) -> SourceInfo:

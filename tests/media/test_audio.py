@@ -31,10 +31,9 @@ def segments(job: films.Job, frames: int = 24) -> list[Segment]:
 
 def cut(job: films.Job, wanted: list[Segment], *, part: int = 2, **more: Any) -> list[AudioChunk]:
     """The chunks of segments that become known `part` at a time."""
-    parts = [wanted[first : first + part] for first in range(0, len(wanted), part)]
     source = FileSource(job.path)
     try:
-        return list(audio.cut(source, job.plan.source, job.plan, parts, **more))
+        return list(audio.cut(source, job.plan.source, job.plan, films.parts(wanted, part), **more))
     finally:
         source.close()
 

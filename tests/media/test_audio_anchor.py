@@ -43,7 +43,7 @@ def test_the_bytes_are_those_of_a_cut_from_the_beginning(codec: str, rate: int, 
     wanted = segments(job)
     whole = {chunk.index: chunk.data for chunk in cut(job, wanted)}
     for anchor in (5, 9):
-        parts = [wanted[anchor : anchor + 1], wanted[anchor + 1 :]]
+        parts = films.parts(wanted[anchor : anchor + 1]) + films.parts(wanted[anchor + 1 :])
         with contextlib.closing(FileSource(job.path)) as source:
             late = list(audio.cut(source, job.plan.source, job.plan, parts, origin=wanted[0].start))
         assert [chunk.index for chunk in late] == list(range(anchor, len(wanted)))
@@ -65,7 +65,7 @@ def test_without_a_packet_nobody_knows_where_frames_lie_and_nothing_comes(tmp_pa
     job = films.job(path)
     wanted = segments(job)
     with contextlib.closing(FileSource(job.path)) as source:
-        assert list(audio.cut(source, job.plan.source, job.plan, [wanted[2:]], origin=wanted[0].start)) == []
+        assert list(audio.cut(source, job.plan.source, job.plan, films.parts(wanted[2:]), origin=wanted[0].start)) == []
     assert [chunk.index for chunk in cut(job, wanted)] == [None, 0, 1, 2, 3], "from the beginning on it is silence"
 
 

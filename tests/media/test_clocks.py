@@ -71,7 +71,7 @@ def _cut(job: films.Job) -> list[audio.AudioChunk]:
     ]
     source = FileSource(job.path)
     try:
-        return list(audio.cut(source, job.plan.source, job.plan, [wanted]))
+        return list(audio.cut(source, job.plan.source, job.plan, films.parts(wanted)))
     finally:
         source.close()
 

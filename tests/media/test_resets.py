@@ -12,13 +12,14 @@ from typing import Any
 import av
 import pytest
 
-from stereospot.media import subtitles
-from stereospot.media.model import PlanTotal
-from stereospot.media.resets import Finder, Reset, followed
+from stereospot.media import audio, subtitles
+from stereospot.media.model import PlanPart, PlanTotal
+from stereospot.media.resets import Finder, Known, Reset, followed
 from stereospot.media.source import FileSource
 from stereospot.options import Container
 from tests.media import films
-from tests.media.recordings import BEEP_SECONDS, PART_SECONDS, heard, joined, subtitled
+from tests.media.recordings import BEEP_SECONDS, PART_SECONDS, beeps, heard, joined, subtitled
+from tests.media.test_audio import played
 
 EIGHT = tuple((10.0, 1.6) for _ in range(8))
 TAILS = ((30.0, 2.6), (20.0, 3.9), (10.0, 2.0))
@@ -37,6 +38,33 @@ def test_the_sound_of_each_part_stays_with_its_pictures(
     assert len(job.pts) == 25 * PART_SECONDS * len(parts)
     wanted = [number * PART_SECONDS + BEEP_SECONDS for number in range(len(parts))]
     assert heard(tmp_path / "film") == pytest.approx(wanted, abs=0.05)
+
+
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+@pytest.mark.parametrize("parts", [EIGHT, INSERTS, TAILS], ids=["eight times the same", "inserts", "tails"])
+def test_the_stream_has_the_sound_of_each_part_with_its_pictures(
+    parts: tuple[tuple[float, float], ...], codec: str, tmp_path: Path
+) -> None:
+    """It is cut while the scan goes on; how much of the plan is known when makes no difference."""
+    job = films.repaired(joined(tmp_path, codec, *parts))
+    assert len(job.parts) > 2
+    assert any(part.read for part in job.parts)
+    chunks = _cut(job, job.parts)
+    pcm, rate, start = played(chunks)
+    late = float(start - job.pts[0] * job.plan.encode.time_base)
+    wanted = [number * PART_SECONDS + BEEP_SECONDS for number in range(len(parts))]
+    assert [late + beep for beep in beeps(pcm, rate)] == pytest.approx(wanted, abs=0.05)
+    segments = tuple(segment for part in job.parts for segment in part.segments)
+    whole = PlanPart(first=0, segments=segments, resets=job.total.resets)
+    assert _cut(job, [whole]) == chunks
+
+
+def _cut(job: films.Job, parts: list[PlanPart]) -> list[audio.AudioChunk]:
+    source = FileSource(job.path)
+    try:
+        return list(audio.cut(source, job.plan.source, job.plan, parts))
+    finally:
+        source.close()
 
 
 @pytest.mark.parametrize("container", films.CONTAINERS)
@@ -88,7 +116,7 @@ class Packet:
 
 
 def told(packets: Iterator[Packet], *resets: Reset) -> list[int | None]:
-    return [packet.pts for packet in followed(packets, resets, Fraction(1, 10))]
+    return [packet.pts for packet in followed(packets, Known(resets), Fraction(1, 10))]
 
 
 def test_a_reset_lies_behind_the_last_picture_of_the_clock_before() -> None:

@@ -170,7 +170,7 @@ async def test_seeking_far_ahead_in_a_film_with_flac_waits_for_no_sound_before_i
         assert head is not None
         assert part is not None
         with contextlib.closing(FileSource(path)) as file:
-            chunks = await asyncio.to_thread(lambda: list(audio.cut(file, head.source, head, [part.segments])))
+            chunks = await asyncio.to_thread(lambda: list(audio.cut(file, head.source, head, [part])))
         assert len(chunks) == len(part.segments) + 1
         for chunk in chunks[1:]:
             assert chunk.index is not None

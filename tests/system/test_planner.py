@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from services.plans import Plans
 from stereospot import crash, errors, keys, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
-from stereospot.media.model import Plan
+from stereospot.media.model import Plan, PlanPart
 from stereospot.messages import AudioWork, PartDone, PlanWork, TotalDone
 from stereospot.options import Options
 from stereospot.outcome import Ack, Outcome, Reject, Return
 from tests.media import sources as films
+from tests.media.recordings import joined
 from tests.support import eventually
 from tests.system.rig import rig
 
@@ -297,6 +299,42 @@ async def test_a_second_plan_comes_from_the_frames(tmp_path: Path) -> None:
         after = await current(context)
         assert (after.generation, after.phase) == (2, Phase.CONVERTING)
         assert "PTS_SYNTHESISED" in [item.code for item in after.warnings]
+
+
+async def test_the_parts_tell_where_the_clock_is_set_anew_and_tell_it_alike_again(tmp_path: Path) -> None:
+    """Whoever cuts the sound reads the parts while the scan goes on: all that is behind what one tells has to wait."""
+    path = joined(tmp_path, "aac", *((30.0 - 5 * number, 1.9) for number in range(5)))
+    async with planning(tmp_path, path, segment_seconds=0.5) as (context, made, first):
+        assert await made.handle(work(first)) == Ack("replanned")
+
+        async def planned() -> list[PlanPart]:
+            job = await current(context)
+            assert await made.handle(work(job)) == Ack()
+            reader = Plans(context.store)
+            head, total = await reader.head("J1", job.generation), await reader.total("J1", job.generation)
+            assert head is not None
+            assert head.decode.repaired
+            assert total is not None
+            parts = [await reader.part("J1", job.generation, first) for first in total.parts]
+            found = [part for part in parts if part is not None]
+            assert tuple(reset for part in found for reset in part.resets) == total.resets
+            return found
+
+        parts = await planned()
+        resets = [reset for part in parts for reset in part.resets]
+        base = Fraction(1, 90_000)
+        assert [round((reset.start - resets[0].start) * base, 2) for reset in resets] == [0, 2, 4, 6]
+        assert [round((reset.shift - resets[0].shift) * base, 2) for reset in resets] == [0, 7, 14, 21]
+        assert parts[-1].read is None
+        reads = [part.read for part in parts[:-1]]
+        assert all(reads)
+        assert reads == sorted(read for read in reads if read is not None)
+        for part, read in zip(parts, reads, strict=False):
+            later = [reset for other in parts for reset in other.resets if other.first > part.first]
+            assert read is not None
+            assert all(reset.position >= read for reset in later)
+        await context.store.delete(keys.plan_total("J1", 2))
+        assert await planned() == parts, "a scan that is repeated stores the same parts"
 
 
 async def test_cancelling_ends_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ class Finder:
     """The scan's side: takes each packet that is decoded, and each frame with what the film's clock made of it."""
 
     def __init__(self) -> None:
-        self._count = self._frames = 0
+        self._count = self._unmarked = 0
         self._position = 0
         self._recent: deque[tuple[int, int]] = deque(maxlen=_RECENT)
         self._shift = 0
@@ -62,32 +62,40 @@ class Finder:
         if shift == before or not self._recent or self._count == MOST:
             return None
         # Packets come in the order of decoding: some of those before the frame's own may be of the new clock, too.
-        older = (at for time, at in self._back(pts) if abs(time + before - place) < abs(time + shift - place))
+        newest = list(self._recent)[::-1]
+        newest = newest[self._own(newest, pts) or 0 :]
+        older = (at for time, at in newest if abs(time + before - place) < abs(time + shift - place))
         self._position = max(next(older, self._recent[0][1]), self._position)
         self._count += 1
         return Reset(self._position, shift, place)
 
     def mark(self, pts: int | None) -> int | None:
         """After `frame`: the byte of the source up to which every reset is known; for one frame in `MARK_FRAMES`."""
-        self._frames += 1
-        if self._frames % MARK_FRAMES != 1 or not self._recent:
+        if self._unmarked:
+            self._unmarked -= 1
             return None
-        self._position = max(self._back(pts)[0][1], self._position)
+        newest = list(self._recent)[::-1]
+        own = self._own(newest, pts)
+        if own is None:
+            return None
+        self._unmarked = MARK_FRAMES - 1
+        self._position = max(newest[own][1], self._position)
         return self._position
 
-    def _back(self, pts: int | None) -> list[tuple[int, int]]:
-        """The packets from a frame's own one backwards; from the last one where it is not told."""
-        newest = list(self._recent)[::-1]
-        return newest[next((at for at, (time, _) in enumerate(newest) if time == pts), 0) :]
+    @staticmethod
+    def _own(newest: list[tuple[int, int]], pts: int | None) -> int | None:
+        """Which of the packets is a frame's own."""
+        return next((at for at, (time, _) in enumerate(newest) if time == pts), None)
 
 
 class Known:
     """The resets that are known so far: of a plan that is whole all, else as many as its parts tell."""
 
-    def __init__(self, resets: Sequence[Sequence[int]] = (), read: int | None = None) -> None:
-        """resets: `Reset`s in the order of the file; read: the byte up to which these are all, None for the end."""
+    def __init__(self, resets: Sequence[Sequence[int]] = ()) -> None:
+        """resets: `Reset`s in the order of the file."""
         self.resets = [Reset(*item) for item in resets]
-        self.read = read
+        self.read: int | None = None
+        """The byte of the source up to which these are all; None for its end."""
 
     def reach(self, position: int) -> None:
         """Have all up to a byte of the source be known; a plan that is not whole yet is waited for."""

@@ -379,7 +379,8 @@ def _told(cell: Cell, request: dict[str, Any], container: InputContainer, stream
     for frame in decoding.raw_frames(container, stream, finder.packet):
         own = request["repaired"] and frame.pts is not None
         place = times.next(frame.pts)
-        batches.tell(finder, frame.pts, place, times.shift)
+        if request["repaired"]:
+            batches.tell(finder, frame.pts, place, times.shift)
         batches.add(place, frame.key_frame)
         duration = (frame.duration or 0) if own else 0
         count += 1

@@ -41,14 +41,15 @@ def sound(codec: str, seconds: float, begin: float) -> Iterator[Any]:
         yield copy
 
 
-def part(path: Path, codec: str, start: float, sounding: float, begin: float = 0, delay: float = 0) -> bytes:
-    """Two seconds of a recording whose clock shows `start` at its first picture; its sound lasts for `sounding`.
+def part(path: Path, codec: str, start: float, sounding: float, begin: float = 0) -> bytes:
+    """Two seconds of a recording whose clock shows `start` at its first picture.
 
-    delay: how much later than its pictures the sound comes in the file.
+    path: a transport stream `.ts` or a program stream `.mpg`; its sound lasts from `begin` to `sounding`.
     """
-    with av.open(str(path), "w", format="mpegts") as output:
-        options = {"preset": "ultrafast", "bf": "2", "g": "25"}
-        video: Any = output.add_stream("libx264", rate=25, options=options)
+    kind, pictures = ("mpegts", "libx264") if path.suffix == ".ts" else ("vob", "mpeg2video")
+    with av.open(str(path), "w", format=kind) as output:
+        options = {"preset": "ultrafast"} if path.suffix == ".ts" else {}
+        video: Any = output.add_stream(pictures, rate=25, options={"bf": "2", "g": "25"} | options)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         track: Any = output.add_stream(codec, rate=RATE)
         track.codec_context.layout = "stereo"
@@ -61,7 +62,7 @@ def part(path: Path, codec: str, start: float, sounding: float, begin: float = 0
         ordered += [(float(packet.dts * packet.time_base), packet) for packet in video.encode(None)]
         for packet in sound(codec, sounding, begin):
             packet.stream = track
-            ordered.append((float(packet.dts * packet.time_base) + delay, packet))
+            ordered.append((float(packet.dts * packet.time_base), packet))
         for _, packet in sorted(ordered, key=lambda item: item[0]):
             packet.pts += round(start / packet.time_base)
             packet.dts += round(start / packet.time_base)
@@ -69,10 +70,10 @@ def part(path: Path, codec: str, start: float, sounding: float, begin: float = 0
     return path.read_bytes()
 
 
-def joined(tmp_path: Path, codec: str, *parts: tuple[float, float]) -> Path:
-    """Recordings one behind the other: (clock at the first picture, seconds of sound) of each."""
-    path = tmp_path / "joined.ts"
-    made = {item: part(tmp_path / "part.ts", codec, *item) for item in dict.fromkeys(parts)}
+def joined(tmp_path: Path, codec: str, *parts: tuple[float, ...], suffix: str = ".ts") -> Path:
+    """Recordings one behind the other: `part`'s start, sounding and begin of each."""
+    path = tmp_path / f"joined{suffix}"
+    made = {item: part(tmp_path / f"part{suffix}", codec, *item) for item in dict.fromkeys(parts)}
     path.write_bytes(b"".join(made[item] for item in parts))
     return path
 

@@ -23,14 +23,16 @@ from tests.media.test_audio import played
 
 EIGHT = tuple((10.0, 1.6) for _ in range(8))
 TAILS = ((30.0, 2.6), (20.0, 3.9), (10.0, 2.0))
+HEADS = ((30.0, 2.0, -0.5), (20.0, 1.9, -0.9), (10.0, 2.0, -0.5))
 INSERTS = ((500.0, 1.6), (10.0, 1.9), (502.0, 1.6), (40_000.0, 1.7), (3.0, 2.0), (504.0, 1.5))
+IDS = ("eight times the same", "inserts", "tails", "heads")
 
 
 @pytest.mark.parametrize("container", films.CONTAINERS)
 @pytest.mark.parametrize("codec", ["aac", "mp2"])
-@pytest.mark.parametrize("parts", [EIGHT, INSERTS, TAILS], ids=["eight times the same", "inserts", "tails"])
+@pytest.mark.parametrize("parts", [EIGHT, INSERTS, TAILS, HEADS], ids=IDS)
 def test_the_sound_of_each_part_stays_with_its_pictures(
-    parts: tuple[tuple[float, float], ...], codec: str, container: Container, tmp_path: Path
+    parts: tuple[tuple[float, ...], ...], codec: str, container: Container, tmp_path: Path
 ) -> None:
     job = films.repaired(joined(tmp_path, codec, *parts), container)
     job.assemble(tmp_path / "film")
@@ -40,10 +42,18 @@ def test_the_sound_of_each_part_stays_with_its_pictures(
     assert heard(tmp_path / "film") == pytest.approx(wanted, abs=0.05)
 
 
+def test_program_streams_are_followed_too(tmp_path: Path) -> None:
+    job = films.repaired(joined(tmp_path, "mp2", *EIGHT, suffix=".mpg"))
+    job.assemble(tmp_path / "film")
+    films.check_frames(job, tmp_path / "film")
+    wanted = [number * PART_SECONDS + BEEP_SECONDS for number in range(len(EIGHT))]
+    assert heard(tmp_path / "film") == pytest.approx(wanted, abs=0.05)
+
+
 @pytest.mark.parametrize("codec", ["aac", "mp2"])
-@pytest.mark.parametrize("parts", [EIGHT, INSERTS, TAILS], ids=["eight times the same", "inserts", "tails"])
+@pytest.mark.parametrize("parts", [EIGHT, INSERTS, TAILS, HEADS], ids=IDS)
 def test_the_stream_has_the_sound_of_each_part_with_its_pictures(
-    parts: tuple[tuple[float, float], ...], codec: str, tmp_path: Path
+    parts: tuple[tuple[float, ...], ...], codec: str, tmp_path: Path
 ) -> None:
     """It is cut while the scan goes on; how much of the plan is known when makes no difference."""
     job = films.repaired(joined(tmp_path, codec, *parts))

@@ -24,9 +24,9 @@ def _shared(values: Tensor, pairs: int) -> Tensor:
 
 
 def geometry(
-    rgb: Tensor, inverse: Tensor, flow: Tensor, pairs: int, size: tuple[int, int], g: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Crop, scale to `size` and mirror."""
+    rgb: Tensor, inverse: Tensor, back: Tensor, flow: Tensor, pairs: int, size: tuple[int, int], g: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Crop, scale to `size` and mirror; `back`, of which only percentiles are asked, is cropped alone."""
     height, width = rgb.shape[-2:]
     zoom = 1.0 if torch.rand(1, generator=g) < 0.5 else 1 + 0.6 * float(torch.rand(1, generator=g))
     if zoom > 1:
@@ -34,6 +34,10 @@ def geometry(
         y = int(torch.randint(0, height - h + 1, (1,), generator=g))
         x = int(torch.randint(0, width - w + 1, (1,), generator=g))
         rgb, inverse = rgb[:, :, y : y + h, x : x + w], inverse[:, y : y + h, x : x + w]
+        rows, columns = (slice(a * n // m, -(-(a + b) * n // m)) for a, b, n, m in (
+            (y, h, back.shape[1], height), (x, w, back.shape[2], width)
+        ))  # fmt: skip
+        back = back[:, rows, columns]
         flow = flow[:, y : y + h, x : x + w]  # what leaves the crop gets beyond -1..1, what was unseen stays there
         flow = ((flow + 1) * torch.tensor([width, height]) - 2 * torch.tensor([x, y])) / torch.tensor([w, h]) - 1
     if rgb.shape[-2:] != size:
@@ -51,7 +55,7 @@ def geometry(
     if pairs:
         turned = flow.flip(2) * torch.tensor([-1.0, 1.0])
         flow = torch.where(mirror[-pairs:, None, None, None], turned, flow)
-    return rgb, inverse, flow
+    return rgb, inverse, back, flow
 
 
 def colour(rgb: Tensor, pairs: int, g: torch.Generator) -> Tensor:

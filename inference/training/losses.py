@@ -16,6 +16,9 @@ from torch.nn import functional as F
 RANGE_FLOOR = 0.35
 """A frame whose inverse depths span less than this share of the nearest is not stretched further."""
 
+FEW_THINGS, MANY_THINGS = 0.08, 0.35
+"""Share of a picture that things take up to which they do not change the range, and from which they belong to it."""
+
 CARD_WEIGHT = 4.0
 STANDING_WEIGHT = 4.0
 """How much more the direct error counts where something stands clearly before what is around it."""
@@ -31,26 +34,40 @@ _APART = ((0, 1 / 2), (1 / 2, 0), (1 / 3, -1 / 4), (1 / 4, 1 / 3), (1 / 8, 1 / 6
 """Offsets between the places whose order is compared, in heights and widths of the picture."""
 
 
-def target(inverse: Tensor, pairs: int = 0) -> tuple[Tensor, Tensor]:
+def target(inverse: Tensor, back: Tensor, pairs: int = 0) -> tuple[Tensor, Tensor]:
     """Fixed-scale relief and validity for inverse depth [n, h, w] (-1: no picture).
 
-    relief = (d - far) / range + (1 - (near - far) / range) / 2 with near and far the
-    98th and 2nd percentile and range = max(near - far, 0.35 near): 0 far to 1 near, and
-    a flat picture is 0.5 everywhere rather than stretched. The last 2 * `pairs` frames
-    are clips, first frames then second frames: both are measured with the percentiles of
-    both, so that what stands still keeps its relief when something enters.
+    relief = (d - far) / range + (1 - (near - far) / range) / 2 with near and far the 98th and 2nd percentile and
+    range = max(near - far, 0.35 near): 0 far to 1 near, and a flat picture is 0.5 everywhere rather than stretched.
+
+    The percentiles are those of `back` [n, y, x], the inverse depth without what may come and go, as long as that is
+    a small part of the picture, and those of the whole picture where it is a large one: a ground must not move when
+    something enters, and what fills the picture has the range. Small things may so lie beyond 1. The last 2 * `pairs`
+    frames are clips, first frames then second frames: both are measured with the percentiles of both.
     """
     valid = inverse >= 0
-    seen = torch.where(valid, inverse, torch.nan)[:, ::4, ::4].flatten(1)
+    seen = torch.where(valid, inverse, torch.nan)[:, ::4, ::4]
+    ground = F.interpolate(back[:, None], seen.shape[-2:], mode="nearest")[:, 0]
+    ground = torch.where((ground >= 0) & seen.isfinite(), ground, torch.nan)
+    things = (seen > 1.03 * ground + 0.01).sum((1, 2)) / seen.isfinite().sum((1, 2)).clamp_min(1)
+    seen, ground = seen.flatten(1), ground.flatten(1)
     if pairs:
-        first, second = seen[-2 * pairs : -pairs], seen[-pairs:]
-        both = torch.cat([first, second], 1)
-        seen = torch.cat([torch.cat([seen[: -2 * pairs]] * 2, 1), both, both])
-    bounds = torch.nanquantile(seen, seen.new_tensor([0.02, 0.98]), dim=1)
+        seen, ground = _together(seen, pairs), _together(ground, pairs)
+        things = torch.cat([things[: -2 * pairs], *[(things[-2 * pairs : -pairs] + things[-pairs:]) / 2] * 2])
+    share = ((things - FEW_THINGS) / (MANY_THINGS - FEW_THINGS)).clamp(0, 1)
+    percentiles = seen.new_tensor([0.02, 0.98])
+    bounds = torch.nanquantile(ground, percentiles, dim=1).lerp(torch.nanquantile(seen, percentiles, dim=1), share)
     far, near = bounds[0][:, None, None], bounds[1][:, None, None]
     scale = torch.maximum(near - far, RANGE_FLOOR * near.clamp_min(1e-3))
     relief = (inverse - far) / scale + 0.5 * (1 - (near - far) / scale)
     return relief.clamp(-0.3, 1.5), valid.float()
+
+
+def _together(values: Tensor, pairs: int) -> Tensor:
+    """[n, k] to [n, 2 k]: each frame of a clip beside the other one, stills beside themselves."""
+    stills, first, second = values[: -2 * pairs], values[-2 * pairs : -pairs], values[-pairs:]
+    both = torch.cat([first, second], 1)
+    return torch.cat([torch.cat([stills] * 2, 1), both, both])
 
 
 def standing(truth: Tensor, valid: Tensor) -> Tensor:
@@ -159,9 +176,16 @@ class Parts:
 
 
 def total(
-    relief: Tensor, spread: Tensor, card: Tensor, inverse: Tensor, flow: Tensor, pairs: int, edge_weight: float
+    relief: Tensor,
+    spread: Tensor,
+    card: Tensor,
+    inverse: Tensor,
+    back: Tensor,
+    flow: Tensor,
+    pairs: int,
+    edge_weight: float,
 ) -> Parts:
-    truth, valid = target(inverse, pairs)
+    truth, valid = target(inverse, back, pairs)
     count = valid.sum()
     aligned_error = align(relief, truth, valid) - truth
     aligned = (aligned_error.abs() * valid).sum() / count

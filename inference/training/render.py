@@ -24,15 +24,21 @@ from inference.training.world import World, turn_x, turn_y, turn_z
 
 WIDTH, HEIGHT = 192, 112
 SUPERSAMPLE = 1.25
+BACK = 4
+"""Pixels of the picture for one of `Frame.back`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """rgb: uint8 [112, 192, 3]; inverse: float16 [112, 192], -1 where there is no picture."""
+    """rgb: uint8 [112, 192, 3]; inverse: float16 [112, 192], -1 where there is no picture.
+
+    back: float16 [28, 48], inverse depth on the same scale without what may come and go (`World.groups`).
+    """
 
     kind: str
     rgb: NDArray[np.uint8]
     inverse: NDArray[np.float16]
+    back: NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +60,24 @@ class _Seen:
     inverse: NDArray[np.float32]
     depth: NDArray[np.float32]
     index: NDArray[np.int32]
+    back: NDArray[np.float32]
 
 
-def _see(objects: NDArray, materials: NDArray, atlas: Atlas, view: View, light: Light, cartoon: bool) -> _Seen:
+def _without_groups(
+    world: World, objects: NDArray, materials: NDArray, atlas: Atlas, view: View
+) -> NDArray[np.float32]:
+    """Inverse depth [28, 48] of what stays."""
+    stays = np.ones(len(objects), bool)
+    for rows in world.groups:
+        stays[rows] = False
+    shape = HEIGHT // BACK, WIDTH // BACK
+    depth, index, normal = np.empty(shape, np.float32), np.empty(shape, np.int32), np.zeros((*shape, 3), np.float32)
+    kernel.trace(objects[stays], materials[stays], atlas.texels, view, False, depth, index, normal)
+    return np.where(index >= 0, 1 / depth, 0).astype(np.float32)
+
+
+def _see(world: World, objects: NDArray, materials: NDArray, atlas: Atlas, view: View, light: Light) -> _Seen:
+    cartoon = world.cartoon
     height, width = int(HEIGHT * SUPERSAMPLE), int(WIDTH * SUPERSAMPLE)
     depth = np.empty((height, width), np.float32)
     index = np.empty((height, width), np.int32)
@@ -81,7 +102,8 @@ def _see(objects: NDArray, materials: NDArray, atlas: Atlas, view: View, light: 
     small_inverse = np.empty((HEIGHT, WIDTH, 1), np.float32)
     shading.area_resize(image, small_image)
     shading.area_resize(inverse[..., None], small_inverse)
-    return _Seen(small_image, small_inverse[..., 0], depth, index)
+    back = _without_groups(world, objects, materials, atlas, view)
+    return _Seen(small_image, small_inverse[..., 0], depth, index, back)
 
 
 def _worth_seeing(world: World, inverse: NDArray, rng: np.random.Generator) -> bool:
@@ -100,7 +122,9 @@ def _frame(name: str, world: World, film: Film, seed: int, rng: np.random.Genera
         pen = np.random.default_rng(seed)
         picture, inverse = overlay.draw(pen, world.overlay, picture.astype(np.float32), inverse, flat=world.flat_truth)
     rgb, valid = film.develop(rng, picture)
-    return Frame(name, rgb, np.where(valid, inverse, -1).astype(np.float32))  # type: ignore[arg-type]
+    back = np.full_like(seen.back, 1.0) if world.flat_truth else seen.back
+    back = np.where(valid[BACK // 2 :: BACK, BACK // 2 :: BACK], back, -1)
+    return Frame(name, rgb, np.where(valid, inverse, -1).astype(np.float32), back)  # type: ignore[arg-type]
 
 
 def _scaled(*frames: Frame) -> list[Frame]:
@@ -109,8 +133,10 @@ def _scaled(*frames: Frame) -> list[Frame]:
     scale = max(float(np.percentile(seen, 99)), 1e-9)
     out = []
     for f in frames:
-        inverse = np.where(f.inverse >= 0, np.clip(f.inverse / scale, 0, 1.3), -1)
-        out.append(Frame(f.kind, f.rgb, inverse.astype(np.float16)))
+        inverse, back = (
+            np.where(x >= 0, np.clip(x / scale, 0, 1.3), -1).astype(np.float16) for x in (f.inverse, f.back)
+        )
+        out.append(Frame(f.kind, f.rgb, inverse, back))
     return out
 
 
@@ -118,7 +144,7 @@ def _scene(rng: np.random.Generator, atlas: Atlas, kind: str | None, held_out: b
     while True:
         name, world = scenes.build(rng, atlas, kind, held_out=held_out)
         light = world.light()
-        seen = _see(world.object_rows(), world.material_rows(), atlas, world.view(), light, world.cartoon)
+        seen = _see(world, world.object_rows(), world.material_rows(), atlas, world.view(), light)
         if _worth_seeing(world, seen.inverse, rng):
             return name, world, light, seen
 
@@ -161,7 +187,7 @@ def clip(rng: np.random.Generator, atlas: Atlas, kind: str | None = None, *, hel
     name, world, light, seen = _scene(rng, atlas, kind, held_out)
     before, materials = world.object_rows(), world.material_rows()
     after, next_view = _moved(rng, world, before)
-    then = _see(after, materials, atlas, next_view, light, world.cartoon)
+    then = _see(world, after, materials, atlas, next_view, light)
     view = world.view()
     if rng.random() < 0.5:
         seen, then, before, after, view, next_view = then, seen, after, before, next_view, view
@@ -216,7 +242,7 @@ def walk(rng: np.random.Generator, atlas: Atlas, kind: str, count: int) -> list[
         )
         if step == count - 1:
             now[rows, CENTRE + 1] -= 1e5
-        picture = _see(now, materials, atlas, view, light, world.cartoon)
+        picture = _see(world, now, materials, atlas, view, light)
         inside = (picture.index >= rows.start) & (picture.index < rows.stop)
         share = np.empty((HEIGHT, WIDTH, 1), np.float32)
         shading.area_resize(inside[..., None].astype(np.float32), share)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.training.render import HEIGHT, WIDTH, Clip, Frame
+from inference.training.render import BACK, HEIGHT, WIDTH, Clip, Frame
 
 CHUNK_STILLS, CHUNK_CLIPS = 16, 8
 """A chunk is what a process sends at once; the same mix as a batch of the trainer."""
@@ -94,6 +94,7 @@ class Ring:
 
     rgb: NDArray[np.uint8]
     inverse: NDArray[np.float16]
+    back: NDArray[np.float16]
     flow: NDArray[np.float16] | None
     written: int = 0
 
@@ -107,11 +108,15 @@ class Pool:
     def __init__(self, stills: int = 12_000, clips: int = 3_000) -> None:
         # np.empty takes memory only as it is filled.
         self.stills = Ring(
-            np.empty((stills, HEIGHT, WIDTH, 3), np.uint8), np.empty((stills, HEIGHT, WIDTH), np.float16), None
+            np.empty((stills, HEIGHT, WIDTH, 3), np.uint8),
+            np.empty((stills, HEIGHT, WIDTH), np.float16),
+            np.empty((stills, HEIGHT // BACK, WIDTH // BACK), np.float16),
+            None,
         )
         self.clips = Ring(
             np.empty((clips, 2, HEIGHT, WIDTH, 3), np.uint8),
             np.empty((clips, 2, HEIGHT, WIDTH), np.float16),
+            np.empty((clips, 2, HEIGHT // BACK, WIDTH // BACK), np.float16),
             np.empty((clips, HEIGHT, WIDTH, 2), np.float16),
         )
 
@@ -128,12 +133,17 @@ class Pool:
             stills, clips = chunk
             for frame in stills:
                 at = self.stills.written % len(self.stills.rgb)
-                self.stills.rgb[at], self.stills.inverse[at] = frame.rgb, frame.inverse
+                self.stills.rgb[at], self.stills.inverse[at], self.stills.back[at] = (
+                    frame.rgb,
+                    frame.inverse,
+                    frame.back,
+                )
                 self.stills.written += 1
             for clip in clips:
                 at = self.clips.written % len(self.clips.rgb)
-                self.clips.rgb[at, 0], self.clips.rgb[at, 1] = clip.first.rgb, clip.second.rgb
-                self.clips.inverse[at, 0], self.clips.inverse[at, 1] = clip.first.inverse, clip.second.inverse
+                for which, frame in enumerate((clip.first, clip.second)):
+                    self.clips.rgb[at, which], self.clips.inverse[at, which] = frame.rgb, frame.inverse
+                    self.clips.back[at, which] = frame.back
                 assert self.clips.flow is not None
                 self.clips.flow[at] = clip.flow
                 self.clips.written += 1
@@ -141,8 +151,8 @@ class Pool:
 
     def draw(
         self, rng: np.random.Generator, stills: int, clips: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
-        """rgb [n, h, w, 3], inverse [n, h, w], flow [clips, h, w, 2]; n = stills + 2 clips,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16], NDArray[np.float16]]:
+        """rgb [n, h, w, 3], inverse [n, h, w], back [n, h / 4, w / 4], flow [clips, h, w, 2]; n = stills + 2 clips,
 
         stills first, then the first frames of the clips, then their second frames.
         """
@@ -151,4 +161,5 @@ class Pool:
         assert self.clips.flow is not None
         rgb = np.concatenate([self.stills.rgb[a], self.clips.rgb[b, 0], self.clips.rgb[b, 1]])
         inverse = np.concatenate([self.stills.inverse[a], self.clips.inverse[b, 0], self.clips.inverse[b, 1]])
-        return rgb, inverse, self.clips.flow[b]
+        back = np.concatenate([self.stills.back[a], self.clips.back[b, 0], self.clips.back[b, 1]])
+        return rgb, inverse, back, self.clips.flow[b]

@@ -167,23 +167,21 @@ class Trainer:
 
     def train_step(self, pool: Pool) -> losses.Parts:
         plan = self.plan
-        rgb8, inverse16, flow16 = pool.draw(self.rng, STILLS, CLIPS)
+        rgb8, inverse16, back16, flow16 = pool.draw(self.rng, STILLS, CLIPS)
         size = SMALL if self.progress < plan.small_until else (HEIGHT, WIDTH)
         rgb = torch.from_numpy(rgb8).permute(0, 3, 1, 2).float() / 255
-        rgb, inverse, flow = augment.geometry(
-            rgb, torch.from_numpy(inverse16).float(), torch.from_numpy(flow16).float(), CLIPS, size, self.generator
-        )
+        inverse, back, flow = (torch.from_numpy(given).float() for given in (inverse16, back16, flow16))
+        rgb, inverse, back, flow = augment.geometry(rgb, inverse, back, flow, CLIPS, size, self.generator)
         rgb = augment.colour(rgb, CLIPS, self.generator)
         rgb = rgb.to(self.device).contiguous(memory_format=torch.channels_last)
-        inverse = inverse.to(self.device)
-        flow = flow.to(self.device)
+        inverse, back, flow = (values.to(self.device) for values in (inverse, back, flow))
         for group in self.optimiser.param_groups:
             group["lr"] = rate(plan, self.step, self.progress)
         fade = 1.0 if plan.edges_from <= 0 else min(1.0, max(0.0, (self.progress - plan.edges_from) / 0.3))
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             relief, spread, card = self.network(rgb)
-        parts = losses.total(relief, spread, card.float(), inverse, flow, CLIPS, plan.edge_weight * fade)
+        parts = losses.total(relief, spread, card.float(), inverse, back, flow, CLIPS, plan.edge_weight * fade)
         self.optimiser.zero_grad(set_to_none=True)
         parts.total.backward()
         self._share()

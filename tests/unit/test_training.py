@@ -76,14 +76,62 @@ def test_the_flow_follows_crop_and_mirror(atlas: Atlas) -> None:
     clip = render.clip(np.random.default_rng(2), atlas, "room")
     rgb = torch.zeros(2, 3, render.HEIGHT, render.WIDTH)
     inverse = torch.from_numpy(np.stack([clip.first.inverse, clip.second.inverse])).float()
+    back = torch.from_numpy(np.stack([clip.first.back, clip.second.back])).float()
     flow = torch.from_numpy(clip.flow).float()[None]
     for seed in range(8):
         generator = torch.Generator().manual_seed(seed)
-        _, cut, moved = augment.geometry(rgb, inverse, flow, 1, (render.HEIGHT, render.WIDTH), generator)
+        size = (render.HEIGHT, render.WIDTH)
+        _, cut, _, moved = augment.geometry(rgb, inverse, back, flow, 1, size, generator)
         there = torch.nn.functional.grid_sample(cut[1:, None], moved, align_corners=False)[0, 0]
         visible = moved[0].abs().amax(-1) < 1
         assert visible.float().mean() > 0.5
         assert (there - cut[0]).abs()[visible].median() < 0.02
+
+
+def test_what_stays_is_told_from_what_may_come_and_go(atlas: Atlas) -> None:
+    rng = np.random.default_rng(6)
+    (first, mask), *_, (empty, nothing) = render.walk(rng, atlas, "plain_ground", 9)[4:]
+    assert mask.any()
+    assert not nothing.any()
+    assert np.array_equal(first.back, empty.back), "the mover is no part of it"
+    small = empty.inverse[render.BACK // 2 :: render.BACK, render.BACK // 2 :: render.BACK].astype(np.float32)
+    there = empty.back >= 0
+    assert np.median(np.abs(small - empty.back)[there]) < 0.01
+
+
+def test_the_ground_does_not_move_for_what_is_small_and_makes_room_for_what_is_large() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    from inference.training import losses
+
+    ramp = torch.linspace(0.4, 0.8, render.HEIGHT)[:, None].expand(render.HEIGHT, render.WIDTH)
+    back = ramp[None, 2::4, 2::4]
+    alone = losses.target(ramp[None], back)[0][0]
+    assert alone.min() < 0.02
+    assert alone.max() > 0.98
+    scenes = []
+    for width in (10, 60, 150):
+        scene = ramp.clone()
+        scene[40:100, 20 : 20 + width] = 1.2
+        scenes.append(scene)
+    few, some, many = losses.target(torch.stack(scenes), back.expand(3, -1, -1))[0]
+    ground = few[:, 180:], some[:, 180:], many[:, 180:]
+    moves = [float((g - alone[:, 180:]).abs().mean()) for g in ground]
+    assert moves[0] < 1e-3 < 0.02 < moves[1] < moves[2]
+    assert float(few[50, 25]) == 1.5, "beyond the range, and cut there"
+    assert abs(float(many[50, 25]) - 1) < 0.02, "it has the range for itself"
+
+
+def test_both_frames_of_a_clip_have_one_scale() -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    from inference.training import losses
+
+    ramp = torch.linspace(0.4, 0.8, render.HEIGHT)[:, None].repeat(1, render.WIDTH)
+    full = ramp.clone()
+    full[20:, 20:] = 1.2
+    back = ramp[None, 2::4, 2::4].expand(4, -1, -1)
+    relief = losses.target(torch.stack([ramp, full, ramp, full]), back, pairs=1)[0]
+    assert torch.equal(relief[2][:, :20], relief[3][:, :20])
+    assert not torch.allclose(relief[0][:, :20], relief[1][:, :20], atol=0.02), "stills have each their own"
 
 
 def test_the_order_term_knows_near_from_far() -> None:

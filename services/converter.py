@@ -11,30 +11,27 @@ job stops spending compute within seconds, its decoding child included.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
 
 from inference import backends
 from inference.contract import Converted
-from services import encoding, engines, operations, overtaken, plans, sources
+from services import encoding, engines, operations, overtaken, plans, setbacks, sources
 from services.ahead import Ahead
 from services.company import Company
 from services.context import Context
 from services.decoders import Decoders, Lease
-from services.fitness import Fitness, Refusal, Work
 from services.results import Results
+from services.setbacks import FINISHING, PHASES, Setbacks
 from services.watch import Threads, is_wanted, obeying, watching
 from services.windows import StoredWindows
 from stereospot import crash, errors, log, metrics, records, subjects
-from stereospot.actor import PATIENT
 from stereospot.bus import Delivery
-from stereospot.jobs import Job, Phase
+from stereospot.jobs import Job
 from stereospot.media.model import Plan, Segment
 from stereospot.messages import Failure, SegmentDone, SegmentEvent, SegmentTask
 from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
@@ -43,32 +40,8 @@ _log = log.get("converter")
 
 crash.declare("converter.begun", "converter.converted")
 
-PHASES = frozenset({Phase.PLANNING, Phase.CONVERTING})
-"""Phases in which a segment is begun."""
-
-FINISHING = PHASES | {Phase.FAILED}
-"""Phases in which a segment that runs is brought to its end: a retry of a failed job finds it done."""
-
-UNFIT_SECONDS = 3.0
-"""How long a segment rests after a worker whose encoder writes another header gave it back."""
-
-MISSING_SECONDS = 10.0
-"""How long it rests after a worker that lacks its model or engine: such a worker is idle, so others need the time to
-come to it first."""
-
-CUT_OFF_SECONDS = 60.0
-"""How long a worker waits for a storage that is away with the same segment, be it before or after its work. Longer than
-that it may be this worker alone that cannot reach it: it says so on the job and leaves the segment to others."""
-
-CUT_OFF_RESTS = 6
-"""Such a segment rests for MISSING_SECONDS, each time for as much more, up to so many of them: a consumer gives a
-message out a thousand times only, and a whole fleet may be without its storage for a day."""
-
 SUSPECT_SECONDS = 1.0
 """How long a segment rests that met one in this process that had better be alone (`services.company`)."""
-
-SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
-"""Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
 
 LOOK_AGAIN_SECONDS = 2.0
 """What was known of a job before a segment waited for a slot so long is asked for once more."""
@@ -95,14 +68,11 @@ class Converter:
         self._backends = backends.Backends(context.settings, windows=windows.lookup)
         self._computing = asyncio.Semaphore(slots)
         self._company = Company()
-        self._fitness = Fitness()
         self.engines = engines.available()
         self.device = engines.device()
         self._results = Results(context.bus, context.store)
+        self.setbacks = Setbacks(context, worker_id, self._event)
         self.ahead = Ahead()
-        self.lost: errors.StereoSpotError | None = None
-        self.on_lost: Callable[[], None] = lambda: None
-        self._waiting: dict[str, float] = {}
         self.busy: set[str] = set()  # what is computed: never more than there are slots
         self.fps: float | None = None
         self._rates: OrderedDict[tuple[str, int], float] = OrderedDict()
@@ -147,13 +117,8 @@ class Converter:
         try:
             outcome = await self._handle(delivery, task, name)
         except errors.StereoSpotError as error:
-            if self._context.alone or not self._is_cut_off(name, error):
-                raise  # the actor waits and asks again, without using up a try
-            failure = Failure.of(error, segment_index=task.index)
-            await self._explain(task, failure)
-            rests = min(1 + delivery.excused, CUT_OFF_RESTS)
-            outcome = _give_back(task, Refusal(failure, rests * MISSING_SECONDS))
-        self._waiting.pop(name, None)
+            outcome = await self.setbacks.cut_off(delivery, task, name, error)
+        self.setbacks.is_over(name)
         return outcome
 
     async def _handle(self, delivery: Delivery, task: SegmentTask, name: str) -> Outcome:
@@ -171,9 +136,8 @@ class Converter:
         job = found[0]
         if await self._results.report_again(task, done):
             return Ack("stored already")
-        refusal = self._fitness.refusal(_work_of(task))
-        if refusal is not None:
-            return _give_back(task, refusal)
+        if (refused := self.setbacks.refused(task)) is not None:
+            return refused
         if head is None or segment is None:
             return Retry(reason="the plan is not readable yet")
         if (back := overtaken.step_back(delivery, task, job)) is not None:
@@ -184,7 +148,7 @@ class Converter:
                     return Return(SUSPECT_SECONDS, reason="a segment that may have ended its worker is alone here")
                 return await self._convert(delivery, task, name, job, head, segment, asked_at)
         except errors.StereoSpotError as error:
-            return await self.failed(delivery, task, error)
+            return await self.setbacks.failed(delivery, task, error)
 
     async def reject(self, delivery: Delivery, failure: Failure) -> None:
         """A segment that cannot be converted fails its job, with the segment's number and the reason."""
@@ -212,10 +176,10 @@ class Converter:
                     if await self._results.report_again(task, await self._results.stored(task)):
                         return Ack("stored already")
                 # The segment before this one may have shown what this process cannot do any more.
-                if self.lost is not None:
+                if self.setbacks.lost is not None:
                     return Return(SUSPECT_SECONDS, reason="this worker is about to end")
-                if (refusal := self._fitness.refusal(_work_of(task))) is not None:
-                    return _give_back(task, refusal)
+                if (refused := self.setbacks.refused(task)) is not None:
+                    return refused
                 started = time.monotonic()
                 crash.point("converter.begun")
                 rate = self._rates.get((task.job_id, task.generation))
@@ -240,9 +204,9 @@ class Converter:
             await encoding.run(self._threads, converted.finish)
             crash.point("converter.converted")
             done = await self._check(task, head, segment, converted, seconds)
-            held = functools.partial(self._held, task, name)
+            held = functools.partial(self.setbacks.held, task, name)
             async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
-                await obeying(stop, self._results.keep(task, converted, done, CUT_OFF_SECONDS, held))
+                await obeying(stop, self._results.keep(task, converted, done, setbacks.CUT_OFF_SECONDS, held))
             await self._results.publish(task, done)
         report, frames = converted.report, converted.fragment.frames
         metrics.WORKER.segment(
@@ -303,77 +267,6 @@ class Converter:
         except MemoryError as error:
             raise errors.error("OUT_OF_MEMORY", str(error)) from error
 
-    async def failed(self, delivery: Delivery, task: SegmentTask, error: errors.StereoSpotError) -> Outcome:
-        """What to do about a segment that failed; raises what is not its doing: a broker or a storage that is away."""
-        if error.code in PATIENT or error.code == "RECORD_UNREADABLE":  # nor of this worker for good
-            raise error
-        if error.code == "CANCELLED":
-            return Ack("cancelled")
-        if error.code == "SEGMENT_MISMATCH":
-            reason = f"Segment {task.index}: {error.detail}"
-            if await operations.replan(self._bus, task.job_id, task.generation, reason):
-                return Ack("replanned")
-        if error.code == "ENCODER_MISMATCH":
-            if not self._context.alone:
-                return await self._lacks(task, Failure.of(errors.error(error.code)), UNFIT_SECONDS)
-            # Whoever wrote that header will not come back: this host has been upgraded, say.
-            if await operations.reencode(self._bus, task.job_id, task.generation):
-                return Ack("begun anew")
-            return Reject(Failure.of(error, segment_index=task.index, attempts=delivery.attempt))
-        if error.details.get("device_lost") or error.code == "ENCODER_STALLED":
-            # Nothing of this process will work again: it ends, whoever watches it starts a fresh one.
-            self.lost = error
-            self.on_lost()
-        metrics.WORKER.failure(error.code)
-        failure = Failure.of(error, segment_index=task.index, attempts=delivery.attempt)
-        again = error.code in SECOND_LOOK and delivery.attempt < 2
-        # What is missing on this machine may be there on another, if there is one.
-        final = errors.Permanent if not self._context.alone else (errors.Permanent, errors.Misconfigured)
-        if isinstance(error, final) and not again:
-            return Reject(failure)
-        # What this worker cannot do is noted before anything is awaited: its slot has the next segment already.
-        outcome: Outcome = Retry(reason=str(error), failure=failure)
-        if isinstance(error, errors.Misconfigured):
-            outcome = await self._lacks(task, failure, MISSING_SECONDS)
-        elif isinstance(error, errors.Exhausted) and not self._context.alone:
-            self._fitness.is_too_small(_work_of(task), failure, UNFIT_SECONDS)
-            await self._explain(task, failure)
-        await self._event(task, "retrying", attempt=delivery.attempt, failure=failure)
-        return outcome
-
-    async def _held(self, task: SegmentTask, name: str, error: errors.Transient) -> None:
-        """A result waits for the storage for long: raises where another worker may store one.
-
-        A full storage is full for everybody, and computed once is enough.
-        """
-        if not self._context.alone and error.code != "STORAGE_FULL":
-            self._waiting[name] = time.monotonic() - CUT_OFF_SECONDS
-            raise error
-        with contextlib.suppress(errors.StereoSpotError):  # a broker that is away costs no result
-            await self._explain(task, Failure.of(error, segment_index=task.index), held=True)
-
-    def _is_cut_off(self, name: str, error: errors.StereoSpotError) -> bool:
-        """Whether the storage has been away so long, for this worker, that another one had better try."""
-        if error.code not in PATIENT or error.code == "BROKER_UNAVAILABLE":
-            return False  # without the broker nothing can be given back
-        now = time.monotonic()
-        return now >= self._waiting.setdefault(name, now) + CUT_OFF_SECONDS
-
-    async def _lacks(self, task: SegmentTask, failure: Failure, delay_seconds: float) -> Outcome:
-        """Leave this job to others, and say so on it."""
-        self._fitness.lacks(_work_of(task), failure, delay_seconds)
-        await self._explain(task, failure)
-        return _give_back(task, Refusal(failure, delay_seconds))
-
-    async def _explain(self, task: SegmentTask, failure: Failure, *, held: bool = False) -> None:
-        """Say on the job why it waits."""
-
-        def wanted(job: Job) -> bool:
-            return is_wanted(job, task.generation, PHASES, task.attempt)
-
-        said = operations.HELD if held else operations.GIVEN_BACK
-        await operations.explain_wait(self._bus, task.job_id, failure, wanted, worker_id=self.worker_id, said=said)
-
     async def _event(self, task: SegmentTask, state: Any, **values: Any) -> None:
         """Tell those who watch, for two seconds at most; work does not fail for it."""
         event = SegmentEvent(
@@ -391,16 +284,6 @@ class Converter:
 def _is_awaited(delivery: Delivery, task: SegmentTask) -> bool:
     """Whether somebody is likely to sit before a player that waits for this segment: the first of a film, or a seek."""
     return task.index == 0 or subjects.is_urgent(delivery.subject)
-
-
-def _give_back(task: SegmentTask, refusal: Refusal) -> Return:
-    """To others, without another look; it was not tried."""
-    failure = refusal.failure.model_copy(update={"segment_index": task.index})
-    return Return(refusal.delay_seconds, reason=failure.code, failure=failure)
-
-
-def _work_of(task: SegmentTask) -> Work:
-    return task.job_id, task.generation, task.attempt
 
 
 def _mean(before: float | None, value: float) -> float:

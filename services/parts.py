@@ -180,7 +180,7 @@ def _converter(context: Context, _: object) -> Part:
     )  # fmt: skip
     # As many again as there are slots: a worker that cannot store must not take the whole queue.
     converter.ahead.on_change = lambda ahead: actor.resize(slots + min(ahead, slots))
-    converter.on_lost = actor.stop
+    converter.setbacks.on_lost = actor.stop
     started = time.time()
 
     def card() -> Worker:
@@ -213,8 +213,8 @@ def _converter(context: Context, _: object) -> Part:
         with contextlib.suppress(errors.StereoSpotError, TimeoutError):
             async with asyncio.timeout(1.0):
                 await context.bus.bucket(subjects.WORKERS).delete(worker_id)
-        if converter.lost is not None:
-            raise converter.lost
+        if converter.setbacks.lost is not None:
+            raise converter.setbacks.lost
 
     return Part("converter", run, actor.stop, converter.close)
 

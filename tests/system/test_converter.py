@@ -15,8 +15,9 @@ import pytest
 
 from services import daemon, operations
 from services.context import Context
-from services.converter import MISSING_SECONDS, Converter
+from services.converter import Converter
 from services.reports import Report
+from services.setbacks import MISSING_SECONDS
 from stereospot import errors, jobs, keys, records, subjects
 from stereospot.bus import Bus, Delivery
 from stereospot.completion import Completion
@@ -333,7 +334,7 @@ async def test_what_waited_for_a_slot_is_not_begun_by_a_worker_that_has_failed_m
         kinds = {type(outcome) for outcome in outcomes}
         assert kinds == ({Return} if found == "missing" else {Retry, Return})
         assert len(computed) == 1, "the second was not tried"
-        assert (made.lost is not None) is (found in ("device lost", "encoder stalled"))
+        assert (made.setbacks.lost is not None) is (found in ("device lost", "encoder stalled"))
 
 
 class Gate(asyncio.Semaphore):
@@ -372,8 +373,8 @@ async def test_a_broken_message_and_a_second_look(tmp_path: Path) -> None:
         assert isinstance(broken, Reject)
         crashed = errors.error("DECODER_CRASHED", "signal 11")
         parsed = SegmentTask.model_validate_json(task(0).data)
-        first: Outcome = await made.failed(task(0), parsed, crashed)
-        second: Outcome = await made.failed(task(0, delivered=2), parsed, crashed)
+        first: Outcome = await made.setbacks.failed(task(0), parsed, crashed)
+        second: Outcome = await made.setbacks.failed(task(0, delivered=2), parsed, crashed)
         assert isinstance(first, Retry)
         assert isinstance(second, Reject)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.context import Context
-from services.converter import CUT_OFF_RESTS, MISSING_SECONDS
+from services.setbacks import CUT_OFF_RESTS, MISSING_SECONDS
 from stereospot import errors, jobs, records
 from stereospot.media.source import StoredSource
 from stereospot.messages import SourceRef
@@ -69,7 +69,7 @@ async def test_a_storage_that_is_away_during_the_read_is_no_try(
 async def test_a_worker_that_cannot_reach_the_storage_says_so_and_leaves_the_segment_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.converter.CUT_OFF_SECONDS", 0.0)
+    monkeypatch.setattr("services.setbacks.CUT_OFF_SECONDS", 0.0)
     async with a_source_that_is_away(tmp_path, monkeypatch) as context:
         async with converter(replace(context, alone=True)) as made:
             with pytest.raises(errors.Transient, match="no route"):
@@ -93,7 +93,7 @@ async def test_a_worker_that_cannot_reach_the_storage_says_so_and_leaves_the_seg
 async def test_a_worker_that_can_read_but_not_store_says_so_and_leaves_the_segment_to_those_who_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, alone: bool, leaves: bool
 ) -> None:
-    monkeypatch.setattr("services.converter.CUT_OFF_SECONDS", 0.0)
+    monkeypatch.setattr("services.setbacks.CUT_OFF_SECONDS", 0.0)
     async with rig(tmp_path) as context, converter(replace(context, alone=alone)) as made:
         await a_planned_job(context, films.path("h264_mp4"))
         store = context.store.put

@@ -64,7 +64,7 @@ async def test_a_record_that_was_unreadable_for_a_while_costs_the_worker_nothing
         delivery = task(0)
         for _ in range(2):
             with pytest.raises(errors.Misconfigured):
-                await made.failed(delivery, delivery.parse(SegmentTask), errors.error("RECORD_UNREADABLE"))
+                await made.setbacks.failed(delivery, delivery.parse(SegmentTask), errors.error("RECORD_UNREADABLE"))
 
 
 async def test_a_record_that_cannot_be_read_has_a_name(tmp_path: Path) -> None:

@@ -31,6 +31,13 @@ const read = (selector, across) => {
 };
 """
 
+ANEW = """
+const own = document.querySelector("ss-try"), set = own.sets.a, before = Object.keys(set.films).length;
+const hls = set.base.replace("/1/sample/", "/2/master.m3u8");
+own.learn(set, { phase: "converting", progress: { segments: { total: 3 } }, playback: { hls, ready: false } });
+return [before > 0, Object.keys(set.films).length, set.done(2)];
+"""
+
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncGenerator[Context]:
@@ -98,6 +105,12 @@ async def test_from_the_drop_zone_to_the_whole_film(page: Page, tmp_path: Path) 
         """
     )
     await page.wait("document.querySelector('ss-try').above.glass.mode === 'anaglyph'")
+    # What is made anew, in a new generation, is fetched anew.
+    assert await page.run(ANEW) == [True, 0, False]
+    await page.run("document.querySelector('ss-try').refresh()")
+    await page.wait(
+        "document.querySelector('[data-curtain]').hidden && document.querySelector('ss-try').sets.a.films[2]"
+    )
     # A reload finds the same samples.
     await page.run("location.reload()")
     await page.wait("document.querySelector('[data-pair] [value=ab]')?.disabled === false")

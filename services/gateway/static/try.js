@@ -116,7 +116,7 @@ class Try extends HTMLElement {
   }
 
   take(name, job) {
-    for (const url of Object.values(this.sets[name]?.films ?? {})) URL.revokeObjectURL(url);
+    this.drop(this.sets[name]);
     const set = (this.sets[name] = { name, id: job.job_id, done: () => false, films: {}, phase: job.phase });
     const address = new URL(location);
     for (const [key, { id }] of Object.entries(this.sets)) address.searchParams.set(key, id);
@@ -141,11 +141,19 @@ class Try extends HTMLElement {
     this.refresh();
   }
 
+  /** Let go of the films that were fetched. */
+  drop(set) {
+    for (const url of Object.values(set?.films ?? {})) URL.revokeObjectURL(url);
+    if (set) Object.assign(set, { films: {}, done: () => false });
+  }
+
   learn(set, job) {
     set.phase = job.phase;
     set.error = job.error;
     set.total = job.progress.segments.total ?? set.total;
-    if (job.playback.hls) set.base = job.playback.hls.replace("master.m3u8", "sample/");
+    const base = job.playback.hls?.replace("master.m3u8", "sample/") ?? set.base;
+    if (base !== set.base) this.drop(set); // made anew, since its plan did not fit: what is here is of the old one
+    set.base = base;
     if (job.strip) set.done = doneOf(job.strip);
     else if (job.phase === "completed") set.done = () => true;
     else if (job.playback.ready && !job.strip) this.ask(set);
@@ -262,12 +270,13 @@ class Try extends HTMLElement {
     const set = this.sets[name];
     const index = Math.min(this.place, (set?.total ?? 1e9) - 1);
     if (!set?.base || !set.done(index)) return null;
-    if (!set.films[index]) {
+    const { films } = set; // others when it is made anew meanwhile
+    if (!films[index]) {
       const answer = await fetch(`${set.base}${index}.mp4`).catch(() => null);
-      if (!answer?.ok) return null;
-      set.films[index] = URL.createObjectURL(await answer.blob());
+      if (!answer?.ok || films !== set.films) return null;
+      films[index] = URL.createObjectURL(await answer.blob());
     }
-    return set.films[index];
+    return films[index];
   }
 }
 

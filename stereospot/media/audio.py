@@ -103,10 +103,10 @@ def cut(
 
 def _told(part: PlanPart | None) -> dict[str, Any]:
     """What the child is told of a part; of none that there are no more."""
-    segments = part.segments if part is not None else ()
+    segments, resets = (part.segments, part.resets) if part is not None else ((), ())
     return {
         "starts": [segment.start for segment in segments],
         "ends": [segment.start + segment.duration for segment in segments],
-        "resets": [(item.position, item.shift, item.start) for item in part.resets] if part is not None else [],
+        "resets": [(item.position, item.shift, item.start, item.following) for item in resets],
         "read": part.read if part is not None else None,
     }

@@ -208,6 +208,9 @@ class ClockReset(Model):
     position: int = Field(description="byte of the source at which the last picture of the clock before it lies")
     shift: int = Field(description="ticks that are added to the source's times from there on")
     start: int = Field(description="PTS of the first picture from there on")
+    following: int | None = Field(
+        default=None, description="byte at which its first picture lies; None where that is not known"
+    )
 
 
 class PlanPart(Model):

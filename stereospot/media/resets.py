@@ -4,7 +4,8 @@
 
 Each track would go on from its own end, and what one lacks there the film would be out of step from then on. So the
 pictures' clock counts. Of two recordings that were joined the same times belong to both: which of them a packet is of
-tells its place in the file. Runs in the jail, on both sides.
+tells its place in the file. A sound that goes on by its own clock long after new pictures came has a clock that was not
+set anew with theirs, and stays where it is. Runs in the jail, on both sides.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Reset(NamedTuple):
     position: int
     shift: int
     start: int
+    following: int | None = None
 
 
 class Finder:
@@ -64,10 +66,16 @@ class Finder:
         # Packets come in the order of decoding: some of those before the frame's own may be of the new clock, too.
         newest = list(self._recent)[::-1]
         newest = newest[self._own(newest, pts) or 0 :]
-        older = (at for time, at in newest if abs(time + before - place) < abs(time + shift - place))
-        self._position = max(next(older, self._recent[0][1]), self._position)
+        following: int | None = None
+        last = self._recent[0][1]
+        for time, at in newest:
+            if abs(time + before - place) < abs(time + shift - place):
+                last = at
+                break
+            following = at
+        self._position = max(last, self._position)
         self._count += 1
-        return Reset(self._position, shift, place)
+        return Reset(self._position, shift, place, following)
 
     def mark(self, pts: int | None) -> int | None:
         """After `frame`: the byte of the source up to which every reset is known; for one frame in `MARK_FRAMES`."""
@@ -91,7 +99,7 @@ class Finder:
 class Known:
     """The resets that are known so far: of a plan that is whole all, else as many as its parts tell."""
 
-    def __init__(self, resets: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(self, resets: Sequence[Sequence[Any]] = ()) -> None:
         """resets: `Reset`s in the order of the file."""
         self.resets = [Reset(*item) for item in resets]
         self.read: int | None = None
@@ -142,6 +150,8 @@ class _Track:
         self._is_sound = packet.stream.type == "audio"
         self._position = 0
         self._number = 0
+        self._own = 0
+        """What a sound is off from the pictures' clock that was set anew without its own."""
         self._from = -math.inf
         self._end: int | None = None
 
@@ -151,27 +161,42 @@ class _Track:
         self._position = max(self._position, position or 0)
         self._known.reach(self._position)
         here = bisect.bisect_left(self._known.resets, self._position, key=lambda reset: reset.position)
+        now = self._shift(self._number) + self._own
         tail = False
         if here > self._number:
-            if self._shift(here) == self._shift(self._number):  # some frames' times were wrong, and nothing else
-                self._number = here
+            if self._shift(here) == now:  # some frames' times were wrong, and nothing else
+                self._number, self._own = here, 0
+            elif self._own and self._goes_on(time):
+                self._number, self._own = here, now - self._shift(here)
             elif self._is_sound and self._is_late(here, time):
                 tail = True
+            elif self._is_sound and self._goes_on(time):
+                self._number, self._own = here, now - self._shift(here)
             else:
-                self._number = here
-                self._from = self._start(here)
+                self._begin(here)
+        elif self._own and not self._goes_on(time, LATE_SECONDS):
+            self._begin(here)
         self._end = time + duration
-        found = time + self._shift(self._number)
+        found = time + self._shift(self._number) + self._own
         over = tail and found >= self._start(self._number + 1)
         return None if over or found < self._from else found - time
 
+    def _begin(self, number: int) -> None:
+        self._number, self._own = number, 0
+        self._from = self._start(number)
+
+    def _goes_on(self, time: int, seconds: Fraction | int = GOING_ON_SECONDS) -> bool:
+        return self._end is not None and abs(time - self._end) <= seconds * self._second
+
     def _is_late(self, here: int, time: int) -> bool:
         """Whether a sound behind the last picture of the track's recording is of that one still."""
-        behind = time + self._shift(self._number) - self._start(self._number + 1)
-        if self._end is not None and abs(time - self._end) <= GOING_ON_SECONDS * self._second:
-            return behind <= TAIL_SECONDS * self._second
-        following = time + self._shift(here) - self._start(here)
-        return abs(behind) <= LATE_SECONDS * self._second and abs(behind) < abs(following)
+        behind = time + self._shift(self._number) + self._own - self._start(self._number + 1)
+        if self._goes_on(time):
+            following = self._known.resets[self._number].following
+            is_among = following is not None and self._position > following
+            return behind <= (LATE_SECONDS if is_among else TAIL_SECONDS) * self._second
+        ahead = time + self._shift(here) - self._start(here)
+        return abs(behind) <= LATE_SECONDS * self._second and abs(behind) < abs(ahead)
 
     def _shift(self, number: int) -> int:
         return round(self._known.resets[number - 1].shift * self._scale) if number else 0

@@ -178,10 +178,13 @@ def _checked(message: Message, last: int | None) -> FrameBatch:
 def _clock(body: dict[str, Any]) -> tuple[tuple[ClockReset, ...], tuple[tuple[int, int], ...]]:
     """The resets and the marks of a message."""
     try:
-        resets = [(int(position), int(shift), int(start)) for position, shift, start in body.get("resets", ())]
+        resets = [
+            (int(position), int(shift), int(start), None if following is None else int(following))
+            for position, shift, start, following in body.get("resets", ())
+        ]
         marks = tuple((int(pts), int(position)) for pts, position in body.get("marks", ()))
     except (TypeError, ValueError) as failure:
         raise error("CORRUPT_INPUT", "The scan's answer makes no sense.") from failure
-    if len(resets) > MOST or any(abs(number) > MAX_PTS for item in (*resets, *marks) for number in item):
+    if len(resets) > MOST or any(abs(number or 0) > MAX_PTS for item in (*resets, *marks) for number in item):
         raise error("CORRUPT_INPUT", "The scan's answer makes no sense.")
-    return tuple(ClockReset(position=a, shift=b, start=c) for a, b, c in resets), marks
+    return tuple(ClockReset(position=a, shift=b, start=c, following=d) for a, b, c, d in resets), marks

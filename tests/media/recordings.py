@@ -17,6 +17,8 @@ SECOND = 90_000
 PART_SECONDS = 2
 BEEP_SECONDS = 0.8
 """Where each part sounds, from its first picture on."""
+BEEPS_APART_SECONDS = 9
+"""Where one that lasts so long sounds again."""
 
 _CLUSTER = b"\x1f\x43\xb6\x75"
 
@@ -29,7 +31,8 @@ def sound(codec: str, seconds: float, begin: float) -> Iterator[Any]:
     context.time_base = Fraction(1, RATE)
     context.open()
     times = begin + np.arange(round((seconds - begin) * RATE)) / RATE
-    wave = np.where(abs(times - BEEP_SECONDS - 0.1) < 0.1, 0.5 * np.sin(2 * np.pi * 1000 * times), 0)
+    loud = abs(times % BEEPS_APART_SECONDS - BEEP_SECONDS - 0.1) < 0.1
+    wave = np.where(loud, 0.5 * np.sin(2 * np.pi * 1000 * times), 0)
     frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo")
     frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
     made = [done for piece in av.AudioResampler(format=kind).resample(frame) for done in context.encode(piece)]
@@ -41,8 +44,10 @@ def sound(codec: str, seconds: float, begin: float) -> Iterator[Any]:
         yield copy
 
 
-def part(path: Path, codec: str, start: float, sounding: float, begin: float = 0) -> bytes:
-    """Two seconds of a recording whose clock shows `start` at its first picture.
+def part(
+    path: Path, codec: str, start: float, sounding: float, begin: float = 0, *, seconds: int = PART_SECONDS
+) -> bytes:
+    """Some seconds of a recording whose clock shows `start` at its first picture.
 
     path: a transport stream `.ts` or a program stream `.mpg`; its sound lasts from `begin` to `sounding`.
     """
@@ -55,7 +60,7 @@ def part(path: Path, codec: str, start: float, sounding: float, begin: float = 0
         track.codec_context.layout = "stereo"
         output.start_encoding()
         ordered: list[tuple[float, Any]] = []
-        for number in range(25 * PART_SECONDS):
+        for number in range(25 * seconds):
             frame = sources.frame(number, 64, 48)
             frame.pts, frame.time_base = number, Fraction(1, 25)
             ordered += [(float(packet.dts * packet.time_base), packet) for packet in video.encode(frame)]
@@ -68,6 +73,26 @@ def part(path: Path, codec: str, start: float, sounding: float, begin: float = 0
             packet.dts += round(start / packet.time_base)
             output.mux_one(packet)
     return path.read_bytes()
+
+
+def set_back(data: bytes, place: int, seconds: int) -> bytes:
+    """A transport stream whose pictures' clock is set back from its `place`th picture on, and not that of its sound."""
+    made = bytearray(data)
+    pictures = 0
+    for at in range(0, len(made), 188):
+        if made[at + 1] & 0x40 == 0:  # no PES packet begins
+            continue
+        head = at + 4 + (1 + made[at + 4] if made[at + 3] & 0x20 else 0)
+        if bytes(made[head : head + 3]) != b"\0\0\1" or made[head + 3] & 0xF0 != 0xE0:
+            continue
+        pictures += 1
+        for field in range(head + 9, head + 9 + made[head + 8], 5) if pictures > place else ():
+            bits = int.from_bytes(made[field : field + 5])
+            time = (bits >> 33 & 7) << 30 | (bits >> 17 & 0x7FFF) << 15 | bits >> 1 & 0x7FFF
+            time -= seconds * SECOND
+            bits = (bits >> 36 << 36) | (time >> 30) << 33 | (time >> 15 & 0x7FFF) << 17 | (time & 0x7FFF) << 1
+            made[field : field + 5] = (bits | 1 << 32 | 1 << 16 | 1).to_bytes(5)
+    return bytes(made)
 
 
 def joined(tmp_path: Path, codec: str, *parts: tuple[float, ...], suffix: str = ".ts") -> Path:

@@ -14,11 +14,22 @@ import pytest
 
 from stereospot.media import audio, subtitles
 from stereospot.media.model import PlanPart, PlanTotal
-from stereospot.media.resets import Finder, Known, Reset, followed
+from stereospot.media.resets import LATE_SECONDS, Finder, Known, Reset, followed
 from stereospot.media.source import FileSource
 from stereospot.options import Container
 from tests.media import films
-from tests.media.recordings import BEEP_SECONDS, PART_SECONDS, beeps, heard, joined, subtitled
+from tests.media.recordings import (
+    BEEP_SECONDS,
+    BEEPS_APART_SECONDS,
+    PART_SECONDS,
+    SECOND,
+    beeps,
+    heard,
+    joined,
+    part,
+    set_back,
+    subtitled,
+)
 from tests.media.test_audio import played
 
 EIGHT = tuple((10.0, 1.6) for _ in range(8))
@@ -97,6 +108,20 @@ def test_the_cues_of_each_part_stay_with_its_pictures(container: Container, tmp_
     assert found == wanted
 
 
+def test_pictures_whose_clock_alone_is_set_anew_cost_little_sound(tmp_path: Path) -> None:
+    """By their times the sound's packets would be a tail of what was before, or of a later place."""
+    path = tmp_path / "alone.ts"
+    path.write_bytes(set_back(part(tmp_path / "part.ts", "aac", 100.0, 12.0, seconds=12), 4 * 25, 3))
+    job = films.repaired(path)
+    assert [reset.shift for reset in job.total.resets] == [3 * SECOND]
+    job.assemble(tmp_path / "film")
+    wanted = [BEEP_SECONDS, BEEPS_APART_SECONDS + BEEP_SECONDS]
+    assert heard(tmp_path / "film") == pytest.approx(wanted, abs=0.05)
+    pcm, rate, start = played(_cut(job, job.parts))
+    late = float(start - job.pts[0] * job.plan.encode.time_base)
+    assert [late + beep for beep in beeps(pcm, rate)] == pytest.approx(wanted, abs=0.05)
+
+
 def test_a_plan_of_an_older_version_tells_no_resets(tmp_path: Path) -> None:
     """Its film is made as that version made it: the sound goes on from its own end."""
     job = films.repaired(joined(tmp_path, "aac", (10.0, 1.6), (10.0, 1.6)))
@@ -135,7 +160,7 @@ def test_a_reset_lies_behind_the_last_picture_of_the_clock_before() -> None:
     for number, pts in enumerate([100, 101, 102, 14, 11, 10]):
         finder.packet(Packet(pts, 1000 * number, "video"))
     assert finder.frame(102, 102, 0) is None
-    assert finder.frame(10, 103, 93) == Reset(2000, 93, 103)
+    assert finder.frame(10, 103, 93) == Reset(2000, 93, 103, 3000)
     assert finder.frame(11, 104, 93) is None
 
 
@@ -150,6 +175,16 @@ def test_late_sound_is_of_the_clock_before() -> None:
 def test_one_wrong_time_of_a_picture_costs_no_sound() -> None:
     resets = [Reset(1000, -5000, 100), Reset(1010, 0, 101)]
     assert told((Packet(90 + number, 900 + 20 * number) for number in range(20)), *resets) == list(range(90, 110))
+
+
+def test_a_sound_whose_clock_is_not_set_anew_with_that_of_the_pictures_stays_where_it_is() -> None:
+    """It may be a tail until new pictures have come for longer than sound lies behind its own."""
+    resets = [Reset(1000, 80, 100, 1010), Reset(2000, 50, 200, 2010), Reset(3000, 0, 300, 3010), Reset(4000, 90, 400)]
+    sound = [Packet(time, 10 * time + 5) for time in range(90, 390)]
+    new = [Packet(time, 10 * (time + 90) + 5) for time in range(310, 330)]
+    late = 10 * LATE_SECONDS
+    kept = [*range(90, 100), *range(101 + late, 390), *range(400, 420)]
+    assert told(iter([*sound, *new]), *resets) == kept
 
 
 def test_a_track_that_is_silent_for_a_part_follows_the_next() -> None:

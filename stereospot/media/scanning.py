@@ -374,12 +374,14 @@ def _told(cell: Cell, request: dict[str, Any], container: InputContainer, stream
     batches = _Batches(cell, stream)
     times = decoding.times(request, stream)
     finder = resets.Finder()
+    # In an index every track has a clock of its own, and may lie anywhere in the file.
+    is_followed = request["repaired"] and not request["indexed"]
     count = 0
     duration = 0
     for frame in decoding.raw_frames(container, stream, finder.packet):
         own = request["repaired"] and frame.pts is not None
         place = times.next(frame.pts)
-        if request["repaired"]:
+        if is_followed:
             batches.tell(finder, frame.pts, place, times.shift)
         batches.add(place, frame.key_frame)
         duration = (frame.duration or 0) if own else 0

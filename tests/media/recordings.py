@@ -103,6 +103,29 @@ def joined(tmp_path: Path, codec: str, *parts: tuple[float, ...], suffix: str = 
     return path
 
 
+def repeated(path: Path, seconds: int) -> Path:
+    """An mp4 with sound, of whose pictures one has the time of the one before."""
+    with av.open(str(path), "w", format="mp4") as output:
+        video: Any = output.add_stream("libx264", rate=25, options={"preset": "ultrafast", "bf": "0", "g": "25"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track: Any = output.add_stream("aac", rate=RATE)
+        track.codec_context.layout = "stereo"
+        output.start_encoding()
+        frames = [sources.frame(number, 64, 48) for number in range(25 * seconds)]
+        for number, frame in enumerate(frames):
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+        made = [packet for frame in [*frames, None] for packet in video.encode(frame)]
+        for number, packet in enumerate(made):
+            tick = round(Fraction(1, 25) / packet.time_base)
+            packet.pts, packet.dts = (number + (2 if number != 30 else 1)) * tick, number * tick
+        for packet in sound("aac", seconds, 0):
+            packet.stream = track
+            made.append(packet)
+        for packet in made:
+            output.mux_one(packet)
+    return path
+
+
 def beeps(pcm: Any, rate: int) -> list[float]:
     """Seconds at which it begins to sound, after a pause."""
     steps = rate // 200

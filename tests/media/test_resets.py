@@ -27,6 +27,7 @@ from tests.media.recordings import (
     heard,
     joined,
     part,
+    repeated,
     set_back,
     subtitled,
 )
@@ -86,6 +87,20 @@ def _cut(job: films.Job, parts: list[PlanPart]) -> list[audio.AudioChunk]:
         return list(audio.cut(source, job.plan.source, job.plan, parts))
     finally:
         source.close()
+
+
+def test_the_sound_of_a_source_with_an_index_waits_for_no_pictures(tmp_path: Path) -> None:
+    """Wherever its packets lie in the file: the clock of another track says nothing about theirs."""
+    job = films.repaired(repeated(tmp_path / "repeated.mp4", seconds=12))
+    asked: list[PlanPart] = []
+    source = FileSource(job.path)
+    try:
+        parts = (asked.append(part) or part for part in job.parts)
+        chunks = audio.cut(source, job.plan.source, job.plan, parts)
+        when = {chunk.index: len(asked) for chunk in chunks if chunk.index is not None}
+    finally:
+        source.close()
+    assert when == {number: number + 1 for number in range(len(job.parts))}
 
 
 @pytest.mark.parametrize("container", films.CONTAINERS)

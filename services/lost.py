@@ -26,13 +26,12 @@ TURNS = 16
 
 
 async def stored_reports(store: ObjectStore, job_id: str, generation: int) -> dict[int, SegmentDone]:
-    """The completion of every segment whose fragment and report are stored, and agree."""
-    sizes: dict[int, int] = {}
+    """The completion of every segment whose report is stored, and all that this vouches for."""
+    sizes: dict[str, int] = {}
     named: list[int] = []
     async for item in store.list(keys.segments_prefix(job_id, generation)):
-        if place := keys.parse_segment(item.key):
-            sizes[place.index] = item.size
-        elif place := keys.parse_segment(item.key.removesuffix(".json") + ".m4s"):
+        sizes[item.key] = item.size
+        if place := keys.parse_segment(item.key.removesuffix(".json") + ".m4s"):
             named.append(place.index)
     reading = asyncio.Semaphore(reports.READING)
 
@@ -44,7 +43,7 @@ async def stored_reports(store: ObjectStore, job_id: str, generation: int) -> di
     return {
         index: report.done
         for index, report in zip(named, found, strict=True)
-        if report is not None and sizes.get(index) == report.done.size_bytes
+        if report is not None and reports.sizes(report, job_id, generation).items() <= sizes.items()
     }
 
 

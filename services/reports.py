@@ -26,6 +26,7 @@ class Report(Message):
     """`segments/<index>.json`: what a converter says of a stored fragment; written last, so it vouches for the rest."""
 
     done: SegmentDone
+    depth_bytes: int = Field(default=0, description="size of the segment's exported depth; 0 where none is exported")
     measures: dict[str, Any] = Field(default={})
 
 
@@ -39,14 +40,23 @@ async def read(store: ObjectStore, job_id: str, generation: int, index: int) -> 
 
 
 async def stored(store: ObjectStore, job_id: str, generation: int, index: int) -> SegmentDone | None:
-    """The completion of a segment that is stored: its report is, its fragment in that size, and their header."""
+    """The completion of a segment that is stored: its report is, all that this vouches for, and the header."""
     found = await read(store, job_id, generation, index)
     if found is None:
         return None
-    names = (keys.segment(job_id, generation, index), keys.init(job_id, generation, found.done.init_sha256))
-    fragment, header = await asyncio.gather(*(store.head(name) for name in names))
-    whole = fragment is not None and fragment.size == found.done.size_bytes and header is not None
-    return found.done if whole else None
+    names = [keys.init(job_id, generation, found.done.init_sha256), *sizes(found, job_id, generation)]
+    header, *others = await asyncio.gather(*(store.head(name) for name in names))
+    there = {item.key: item.size for item in others if item is not None}
+    return found.done if header is not None and there == sizes(found, job_id, generation) else None
+
+
+def sizes(report: Report, job_id: str, generation: int) -> dict[str, int]:
+    """The objects of a segment that its report vouches for, with their sizes in bytes."""
+    index = report.done.index
+    found = {keys.segment(job_id, generation, index): report.done.size_bytes}
+    if report.depth_bytes:
+        found[keys.segment_depth(job_id, generation, index)] = report.depth_bytes
+    return found
 
 
 def file_name(job: Job, head: Plan) -> str:

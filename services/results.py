@@ -85,7 +85,8 @@ class Results:
         """
         job_id, generation = task.job_id, task.generation
         fragment = converted.fragment
-        report = reports.Report(done=done, measures=converted.report.model_dump(mode="json"))
+        measures = converted.report.model_dump(mode="json")
+        report = reports.Report(done=done, depth_bytes=len(converted.depth or b""), measures=measures)
         init = keys.init(job_id, generation, done.init_sha256)
         steps = (
             (init, fragment.init, "converter.init_stored"),

@@ -17,6 +17,9 @@ from tests.media import sources as films
 from tests.support import eventually
 from tests.system.rig import rig
 
+COPIED = Options(backend="stub", preset="ultrafast", segment_seconds=0.5)
+WITH_DEPTH = Options(engine="relief", preset="ultrafast", segment_seconds=0.5, export_depth=True)
+
 
 async def fragment_gone(context: Context, state: Completion) -> None:
     await context.store.delete(keys.segment("J1", 1, 1))
@@ -33,9 +36,8 @@ async def header_gone(context: Context, state: Completion) -> None:
     await context.store.delete(keys.init("J1", 1, state.init))
 
 
-async def submitted(context: Context) -> None:
+async def submitted(context: Context, options: Options = COPIED) -> None:
     await context.store.put(keys.source("J1", "mp4"), films.path("h264_mp4_silent").read_bytes())
-    options = Options(backend="stub", preset="ultrafast", segment_seconds=0.5)
     work = submit.SubmitWork(key=keys.source("J1", "mp4"), options=options)
     await submit.create(context, await submit.source_of(context, work), options, job_id="J1")
 
@@ -86,6 +88,20 @@ async def test_a_retry_makes_what_was_lost_and_nothing_else(tmp_path: Path, lose
             if item.key.endswith(".m4s") and before.get(item.key) != item.modified
         }
         assert made == {keys.segment("J1", 1, again)}
+
+
+async def test_a_retry_makes_depth_that_was_lost(tmp_path: Path) -> None:
+    async with rig(tmp_path, slots=1) as context:
+        async with daemon.running(context.settings, PIPELINE - {"assembler"}):
+            await submitted(context, WITH_DEPTH)
+            await counted(context)
+        await context.store.delete(keys.segment_depth("J1", 1, 1))
+        async with daemon.running(context.settings, PIPELINE):
+            assert (await ended(context, 1)).phase is Phase.FAILED
+            await operations.retry(context.bus, "J1")
+            second = await ended(context, 2)
+        assert second.phase is Phase.COMPLETED, second.failure
+        assert await context.store.head(keys.depth("J1", 1)) is not None
 
 
 async def test_what_is_there_is_left_in_the_set(tmp_path: Path) -> None:

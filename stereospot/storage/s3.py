@@ -173,12 +173,7 @@ class S3Store:
                 for upload in page.get("Uploads", ()):
                     if upload["Initiated"].timestamp() > limit or upload["Key"] in kept:
                         continue
-                    # A film on its way over a slow line may have begun days ago.
-                    if await _newest_part(client, self.bucket, upload["Key"], upload["UploadId"]) <= limit:
-                        await client.abort_multipart_upload(
-                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
-                        count += 1
+                    count += await _abort_old(client, self.bucket, upload["Key"], upload["UploadId"], limit)
         return count
 
     # ---- reading ----------------------------------------------------------------------------------------
@@ -379,6 +374,20 @@ class _RangeBeyondEnd(Exception):
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+async def _abort_old(client: Any, bucket: str, key: str, upload_id: str, limit: float) -> bool:
+    """Abort a multipart upload of which nothing came since `limit`; whether it was one."""
+    try:
+        # A film on its way over a slow line may have begun days ago.
+        if await _newest_part(client, bucket, key, upload_id) > limit:
+            return False
+        await client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
+    except ClientError as error:
+        if _code(error) != "NoSuchUpload":
+            raise
+        return False  # it came to its end since it was listed
+    return True
 
 
 async def _newest_part(client: Any, bucket: str, key: str, upload_id: str) -> float:

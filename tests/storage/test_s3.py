@@ -186,6 +186,23 @@ async def test_a_film_that_is_removed_from_scratch_on_its_way_has_arrived(
         await store.put_file(KEY, path, move=True)
 
 
+async def test_an_upload_that_ends_while_others_are_swept_stops_nothing(store: ObjectStore) -> None:
+    assert isinstance(store, S3Store)
+
+    def ended(parsed: Any, **_: object) -> None:
+        listed = parsed.get("Uploads", [])
+        parsed["Uploads"] = [item | {"UploadId": f"{item['UploadId'][:-1]}{end}"} for item in listed for end in "xy"]
+        parsed["Uploads"] += listed
+
+    client = await store._connected()  # pyright: ignore[reportPrivateUsage]
+    await client.create_multipart_upload(Bucket="tests", Key=store.prefix + KEY)
+    client.meta.events.register("after-call.s3.ListMultipartUploads", ended)
+    try:
+        assert await store.sweep(-60) == 1
+    finally:
+        client.meta.events.unregister("after-call.s3.ListMultipartUploads", ended)
+
+
 class Answer:
     """The raw body of an answer that no server gave."""
 

@@ -72,6 +72,18 @@ async def test_what_may_change_is_updated_and_what_operators_tuned_stays(bus: Bu
     assert info["state"]["messages"] == 1
 
 
+async def test_a_bucket_that_refused_what_is_new_drops_what_is_old(bus: Bus, settings: Settings) -> None:
+    """As servers have it that were set up before."""
+    stream = subjects.kv_stream(subjects.TRIES)
+    config = (await bus.stream_info(stream))["config"]
+    await bus.api(f"STREAM.UPDATE.{stream}", {**config, "discard": "new"})
+    await bus.bucket(subjects.TRIES).create("WORK.1", b"1")
+    assert (await broker.provision(bus, settings)).updated == [stream]
+    info = await bus.stream_info(stream)
+    assert info["config"]["discard"] == "old"
+    assert info["state"]["messages"] == 1
+
+
 async def test_settings_reach_the_consumers(bus: Bus, settings: Settings) -> None:
     wanted = settings.model_copy(update={"ack_wait_seconds": 5.0, "max_attempts": 9, "pool": "lab"})
     report = await broker.provision(bus, wanted)

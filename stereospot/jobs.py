@@ -121,6 +121,10 @@ class Job(Message):
         return self.model_copy(update={"warnings": (*self.warnings, notice)})
 
 
+PASSING = frozenset({"STORAGE_FULL", "STORAGE_UNAVAILABLE"})
+"""What a job waits for that ends by itself."""
+
+
 def without_waits(job: Job, codes: Collection[str] = errors.ELSEWHERE) -> Job:
     """The job without the warnings that say what it waited for: it waits no more."""
     return job.model_copy(update={"warnings": tuple(item for item in job.warnings if item.code not in codes)})
@@ -139,12 +143,12 @@ def fail(job: Job, failure: Failure, *, at: float) -> Job | None:
     """The failed job, or None when it is no longer active: then nobody waits for the failure."""
     if not job.is_active:
         return None
-    return advance(job, Phase.FAILED, at=at, note=failure.code, failure=failure)
+    return advance(without_waits(job, PASSING), Phase.FAILED, at=at, note=failure.code, failure=failure)
 
 
 def cancel(job: Job, *, at: float) -> Job | None:
     """The cancelled job, or None when it already came to an end."""
-    return advance(job, Phase.CANCELLED, at=at) if job.is_active else None
+    return advance(without_waits(job, PASSING), Phase.CANCELLED, at=at) if job.is_active else None
 
 
 def retry(job: Job, *, at: float) -> Job:

@@ -91,6 +91,14 @@ def test_warnings_are_said_once() -> None:
     assert len(twice.warnings) == 1
 
 
+def test_what_came_to_its_end_waits_for_nothing() -> None:
+    waiting = job(Phase.CONVERTING).with_warning("STORAGE_UNAVAILABLE", "This job waits, and goes on by itself: …")
+    waiting = waiting.with_warning("PTS_SYNTHESISED", "…")
+    for ended in (jobs.fail(waiting, FAILURE, at=2.0), jobs.cancel(waiting, at=2.0)):
+        assert ended is not None
+        assert [item.code for item in ended.warnings] == ["PTS_SYNTHESISED"]
+
+
 def test_public_states_cover_every_phase() -> None:
     assert set(jobs.PUBLIC_STATE) == set(Phase)
     assert set(jobs.PUBLIC_STATE.values()) == {"queued", "processing", "completed", "failed"}

@@ -10,6 +10,7 @@ assembler are those of `stereospot up`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json as jsonlib
 import os
@@ -216,8 +217,9 @@ async def _run(
                 bar.close()
             if job.phase is not Phase.COMPLETED or job.film is None:
                 raise Failed(job.failure) if job.failure else errors.error("CANCELLED")
-            if not overwrite and await asyncio.to_thread(target.exists):
-                raise errors.error("CONFLICT", f"{target} has come to exist; the film is kept: give another -o.")
+            for path in (target, exported):
+                if path is not None and not overwrite and await asyncio.to_thread(path.exists):
+                    raise errors.error("CONFLICT", f"{path} has come to exist; the film is kept: give another place.")
             film = context.store.local_path(job.film.key)
             assert film is not None, "a private store is local"
             try:
@@ -228,6 +230,10 @@ async def _run(
                 subtitles, missing = await sidecars.write(context, job, target, overwrite=overwrite)
                 await asyncio.to_thread(_deliver, film, target)
             except OSError as error:
+                if exported is not None and not overwrite:
+                    # Else it would be in the way of the same command, which goes on with what is kept.
+                    with contextlib.suppress(OSError):
+                        await asyncio.to_thread(exported.unlink)
                 raise _unwritable(target, error) from error
     except (errors.Misconfigured, Failed) as error:
         # Another run of the same command may be at work in the folder.

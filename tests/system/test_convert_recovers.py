@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,28 @@ def test_a_film_that_cannot_be_put_in_its_place_is_kept_and_put_there_later(
     monkeypatch.setattr(Assembler, "make", never)
     assert main([*words, str(tmp_path / "data"), *WORDS]) == 0, capsys.readouterr().err
     assert read(out / "out.mp4").times == read(sources.path("h264_mp4_silent")).times
+
+
+def test_depth_that_was_put_in_its_place_before_the_film_could_not_be_is_in_nobodys_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["services.cli.convert"]
+    deliver, out, depth = module._deliver, tmp_path / "out.mp4", tmp_path / "depth.mkv"
+    words = ["convert", str(sources.path("h264_mp4_silent")), "-o", str(out), "--export-depth", str(depth)]
+    words += ["--engine", "relief", "--preset", "ultrafast", "--json", "--data", str(tmp_path / "data")]
+
+    def full(film: Path, target: Path) -> None:
+        if target == out:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        deliver(film, target)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "_deliver", full)
+        assert main(words) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "OUTPUT_UNWRITABLE"
+    assert main(words) == 0, capsys.readouterr().err
+    assert out.exists()
+    assert depth.exists()
 
 
 def test_what_came_to_lie_there_meanwhile_is_not_replaced(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json as jsonlib
 import os
@@ -26,6 +27,7 @@ from services.cli.app import DEFAULTS, QUIET, Common, Failed
 from stereospot import errors
 from stereospot.messages import Failure
 from stereospot.options import Container, Options
+from stereospot.storage import files
 
 LayoutName = Literal[
     "half-sbs", "full-sbs", "half-tb", "full-tb", "cross-eyed", "anaglyph", "anaglyph-green-magenta",
@@ -320,6 +322,8 @@ def _try_folder(target: Path) -> None:
     """Find out now, and not after days of work, that nothing can be written beside `target`."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
@@ -347,8 +351,9 @@ def _deliver(film: Path, target: Path) -> None:
     finally:
         # Also where both names are links to one file already: then a rename does nothing, and says that it did.
         part.unlink(missing_ok=True)
-    folder = os.open(target.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        files.sync_folder(target.parent)
+    except OSError as error:
+        # The film is there. Not every share can sync a folder, nor whoever may write in one and not list it.
+        if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP):
+            raise

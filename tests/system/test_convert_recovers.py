@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -151,4 +152,25 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_any_work(
         data = ["--data", str(tmp_path / "data")]
         assert main(["convert", str(sources.path("h264_mp4_silent")), *words, *data, *WORDS]) == 1
         assert json.loads(capsys.readouterr().out)["error"]["code"] == "OUTPUT_UNWRITABLE"
+    (tmp_path / "folder.mp4").mkdir()
+    words = ["-o", str(tmp_path / "folder.mp4"), "--overwrite", "--data", str(tmp_path / "data")]
+    assert main(["convert", str(sources.path("h264_mp4_silent")), *words, *WORDS]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "OUTPUT_UNWRITABLE"
     assert not (tmp_path / "data").exists()
+
+
+def test_a_film_is_there_where_its_folder_cannot_be_synced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}") == str(out):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(descriptor)
+
+    out = tmp_path / "share"
+    monkeypatch.setattr(os, "fsync", refuse)
+    words = ["convert", str(sources.path("h264_mp4_silent")), "-o", str(out / "out.mp4"), "--data"]
+    assert main([*words, str(tmp_path / "data"), *WORDS]) == 0, capsys.readouterr().err
+    assert (out / "out.mp4").exists()

@@ -384,9 +384,10 @@ async def _abort_old(client: Any, bucket: str, key: str, upload_id: str, limit: 
             return False
         await client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
     except ClientError as error:
-        if _code(error) != "NoSuchUpload":
+        # It came to its end since it was listed; or its parts are not to be seen, and it may be on its way.
+        if _code(error) not in ("NoSuchUpload", "AccessDenied"):
             raise
-        return False  # it came to its end since it was listed
+        return False
     return True
 
 

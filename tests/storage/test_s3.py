@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from aiobotocore.awsrequest import AioAWSResponse
+from botocore.exceptions import ClientError
 
 from stereospot import errors
 from stereospot.storage import ObjectStore, multipart, open_store
@@ -201,6 +202,22 @@ async def test_an_upload_that_ends_while_others_are_swept_stops_nothing(store: O
         assert await store.sweep(-60) == 1
     finally:
         client.meta.events.unregister("after-call.s3.ListMultipartUploads", ended)
+
+
+async def test_an_upload_whose_parts_may_not_be_seen_is_left_alone(store: ObjectStore) -> None:
+    assert isinstance(store, S3Store)
+
+    def denied(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "s3:ListMultipartUploadParts"}}, "ListParts")
+
+    client = await store._connected()  # pyright: ignore[reportPrivateUsage]
+    await client.create_multipart_upload(Bucket="tests", Key=store.prefix + KEY)
+    client.meta.events.register("before-call.s3.ListParts", denied)
+    try:
+        assert await store.sweep(-60) == 0
+    finally:
+        client.meta.events.unregister("before-call.s3.ListParts", denied)
+    assert await store.sweep(-60) == 1
 
 
 class Answer:

@@ -154,9 +154,7 @@ class Assembler:
                 crash.point("assembler.written")
                 key = keys.film(job.job_id, job.generation, head.container)
                 if not plain:
-                    key = keys.film_again(
-                        job.job_id, job.generation, job.attempt, report.sha256, head.container
-                    )  # fmt: skip
+                    key = keys.film_again(job.job_id, job.generation, job.attempt, report.sha256, head.container)
                 # Minutes, to a store that is far away: a cancel does not wait for them.
                 try:
                     await obeying(stop, self._store.put_file(key, path, move=True))

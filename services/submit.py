@@ -172,9 +172,7 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
     try:
         work = SubmitWork.model_validate_json(delivery.data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        return Reject(Failure.of(errors.error("INVALID_REQUEST", f"{where or 'body'}: {first['msg']}")))
+        return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
     source = await source_of(context, work)
     await create(
         context, source, work.options, job_id=job_id, title=work.title, priority=work.priority, pool=work.pool,

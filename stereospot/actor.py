@@ -307,15 +307,13 @@ class Actor:
         waits = 0
         while True:
             try:
-                await self._tries.excuse(delivery)
+                return await self._tries.excuse(delivery)
             except errors.Transient as problem:
                 if self.bus.is_closed or time.monotonic() > deadline:
                     raise
                 waits += 1
                 self._log.warning("not excused yet", action="retry", subject=delivery.subject, reason=str(problem))
                 await asyncio.sleep(self._delay(waits))
-                continue
-            return
 
     async def _bury(self, delivery: Delivery, failure: Failure) -> None:
         """Dead letter first, then `on_reject`, so that a crash in between repeats both and loses neither."""

@@ -271,9 +271,7 @@ def decode(value: bytes) -> Completion:
     try:
         return Completion.model_validate_json(value)
     except ValidationError as problem:
-        first = problem.errors(include_url=False)[0]
-        said = f"{'.'.join(map(str, first['loc'])) or 'set'}: {first['msg']}"
-        raise errors.error("RECORD_UNREADABLE", f"A completion set: {said}") from problem
+        raise errors.error("RECORD_UNREADABLE", f"A completion set: {errors.first_of(problem, 'set')}") from problem
 
 
 def readable(value: bytes) -> Completion | None:

@@ -13,7 +13,10 @@ HTTP status; what varies from case to case goes into `detail`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = [
     "CATALOGUE",
@@ -223,3 +226,9 @@ def entry(code: str) -> Entry:
 def error(code: str, detail: str = "", /, **details: Any) -> StereoSpotError:
     """Build the error of the class that the catalogue gives to `code`."""
     return _CLASSES[CATALOGUE[code].kind](code, detail, **details)
+
+
+def first_of(problem: ValidationError, whole: str) -> str:
+    """The first thing that a model found wrong, with its place; `whole` is the place of what is wrong altogether."""
+    first = problem.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -66,9 +66,7 @@ async def get_job(bus: Bus, job_id: str) -> tuple[Job, int] | None:
     try:
         return Job.model_validate_json(entry.value), entry.revision
     except ValidationError as problem:
-        first = problem.errors(include_url=False)[0]
-        said = f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
-        raise errors.error("RECORD_UNREADABLE", f"{job_id}: {said}") from problem
+        raise errors.error("RECORD_UNREADABLE", f"{job_id}: {errors.first_of(problem, 'record')}") from problem
 
 
 async def list_jobs(bus: Bus) -> list[tuple[Job, int]]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference.training.render import BACK
+
 
 def _uniform(g: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(shape, generator=g)
@@ -34,10 +36,7 @@ def geometry(
         y = int(torch.randint(0, height - h + 1, (1,), generator=g))
         x = int(torch.randint(0, width - w + 1, (1,), generator=g))
         rgb, inverse = rgb[:, :, y : y + h, x : x + w], inverse[:, y : y + h, x : x + w]
-        rows, columns = (slice(a * n // m, -(-(a + b) * n // m)) for a, b, n, m in (
-            (y, h, back.shape[1], height), (x, w, back.shape[2], width)
-        ))  # fmt: skip
-        back = back[:, rows, columns]
+        back = back[:, y // BACK : -(-(y + h) // BACK), x // BACK : -(-(x + w) // BACK)]
         flow = flow[:, y : y + h, x : x + w]  # what leaves the crop gets beyond -1..1, what was unseen stays there
         flow = ((flow + 1) * torch.tensor([width, height]) - 2 * torch.tensor([x, y])) / torch.tensor([w, h]) - 1
     if rgb.shape[-2:] != size:

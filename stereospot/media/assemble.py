@@ -171,7 +171,7 @@ def _request(plan: Plan, total: PlanTotal, origin: int, limits: Limits) -> dict[
         "first_pts": total.first_pts,
         "frames": total.frames,
         "segments": total.segments,
-        "resets": [(item.position, item.shift, item.start, item.following) for item in total.resets],
+        "resets": [item.row() for item in total.resets],
         "seconds": float((total.end_pts - total.first_pts) * plan.encode.time_base),
     }
 

@@ -107,6 +107,6 @@ def _told(part: PlanPart | None) -> dict[str, Any]:
     return {
         "starts": [segment.start for segment in segments],
         "ends": [segment.start + segment.duration for segment in segments],
-        "resets": [(item.position, item.shift, item.start, item.following) for item in resets],
+        "resets": [item.row() for item in resets],
         "read": part.read if part is not None else None,
     }

@@ -212,6 +212,10 @@ class ClockReset(Model):
         default=None, description="byte at which its first picture lies; None where that is not known"
     )
 
+    def row(self) -> tuple[int, int, int, int | None]:
+        """As it travels through the jail (`resets.Reset`)."""
+        return self.position, self.shift, self.start, self.following
+
 
 class PlanPart(Model):
     """The segments from `first` on that one step of the scan found."""

@@ -118,7 +118,7 @@ def read(
         "subtitles": sorted(text),
         "origin": str(origin),
         "time_base": str(info.video.time_base),
-        "resets": [(item.position, item.shift, item.start, item.following) for item in resets],
+        "resets": [item.row() for item in resets],
     }
     found: dict[int, list[Cue]] = {}
     with Jail(

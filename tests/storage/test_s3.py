@@ -7,7 +7,8 @@ import hashlib
 import io
 import random
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,18 @@ async def test_a_film_that_is_removed_from_scratch_on_its_way_has_arrived(
         await store.put_file(KEY, path, move=True)
 
 
+@asynccontextmanager
+async def heard(store: S3Store, event: str, handler: Callable[..., None]) -> AsyncGenerator[None]:
+    """An upload that is begun, and a handler of what the client does meanwhile."""
+    client = await store._connected()  # pyright: ignore[reportPrivateUsage]
+    await client.create_multipart_upload(Bucket="tests", Key=store.prefix + KEY)
+    client.meta.events.register(event, handler)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister(event, handler)
+
+
 async def test_an_upload_that_ends_while_others_are_swept_stops_nothing(store: ObjectStore) -> None:
     assert isinstance(store, S3Store)
 
@@ -195,13 +208,8 @@ async def test_an_upload_that_ends_while_others_are_swept_stops_nothing(store: O
         parsed["Uploads"] = [item | {"UploadId": f"{item['UploadId'][:-1]}{end}"} for item in listed for end in "xy"]
         parsed["Uploads"] += listed
 
-    client = await store._connected()  # pyright: ignore[reportPrivateUsage]
-    await client.create_multipart_upload(Bucket="tests", Key=store.prefix + KEY)
-    client.meta.events.register("after-call.s3.ListMultipartUploads", ended)
-    try:
+    async with heard(store, "after-call.s3.ListMultipartUploads", ended):
         assert await store.sweep(-60) == 1
-    finally:
-        client.meta.events.unregister("after-call.s3.ListMultipartUploads", ended)
 
 
 async def test_an_upload_whose_parts_may_not_be_seen_is_left_alone(store: ObjectStore) -> None:
@@ -210,13 +218,8 @@ async def test_an_upload_whose_parts_may_not_be_seen_is_left_alone(store: Object
     def denied(**_: object) -> None:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "s3:ListMultipartUploadParts"}}, "ListParts")
 
-    client = await store._connected()  # pyright: ignore[reportPrivateUsage]
-    await client.create_multipart_upload(Bucket="tests", Key=store.prefix + KEY)
-    client.meta.events.register("before-call.s3.ListParts", denied)
-    try:
+    async with heard(store, "before-call.s3.ListParts", denied):
         assert await store.sweep(-60) == 0
-    finally:
-        client.meta.events.unregister("before-call.s3.ListParts", denied)
     assert await store.sweep(-60) == 1
 
 

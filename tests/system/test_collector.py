@@ -14,7 +14,6 @@ from services import dead_letters, operations
 from services.collector import Collector
 from services.context import Context
 from services.states import trigger_due
-from services.view import WAITING_SECONDS, View
 from stereospot import completion, jobs, records, schedule, subjects
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
@@ -279,6 +278,25 @@ async def test_sound_and_parts_are_monotone(tmp_path: Path) -> None:
         assert (state.audio_ready, state.planned, state.parts, state.total) == (8, 4, (0, 1), None)
 
 
+async def test_a_job_that_no_worker_can_do_does_not_starve_its_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.view.WAITING_SECONDS", 0.2)
+    async with rig(tmp_path) as context, collecting(Collector(context)):
+        job = a_job(priority=9).with_warning("ENCODER_MISMATCH", "A worker gave this job back.")
+        await records.create_job(context.bus, job)
+        await say_total(context, 8)
+
+        async def sent(job_id: str) -> list[SegmentTask]:
+            return [item for item in await queued(context) if item.job_id == job_id]
+
+        await eventually(lambda: sent("J1"), what="its first segments in the queue")
+        await records.create_job(context.bus, a_job("J2"))
+        await say_total(context, 2, job_id="J2")
+        await eventually(lambda: sent("J2"), what="the other job's segments")
+        assert len(await sent("J1")) == schedule.DEPTH
+
+
 # ---- pure parts ------------------------------------------------------------------------------------------
 @given(st.lists(st.integers(0, 40)), st.one_of(st.none(), st.integers(1, 30)), st.sampled_from([None, INIT, OTHER]))
 def test_a_bitmap_of_results_is_the_results_one_by_one(indices: list[int], total: int | None, init: str | None) -> None:
@@ -304,101 +322,3 @@ def test_any_order_gives_one_trigger(order: list[int | str], data: st.DataObject
         )
         written += state is not before and trigger_due(before, state)
     assert written == 1
-
-
-def test_the_view_counts_jobs_with_nothing_waiting_as_in_flight() -> None:
-    view = View()
-    for number in range(3):
-        name = f"J{number}"
-        view.set_job(a_job(name, created_at=float(number)))
-        state = Completion(job_id=name, generation=1, pool="cpu", planned=1, total=1)
-        view.set_state(state.with_sent([0]) if number < 2 else state)
-    assert view.in_flight("cpu") == 2
-    assert view.candidates("cpu") == [], "both places of the pool are taken"
-    assert schedule.schedule(view.candidates("cpu"), 1, in_flight=view.in_flight("cpu")) == []
-    view.set_state(Completion(job_id="J0", generation=1, pool="cpu", planned=1, total=1, done=1, sent=1))
-    chosen = schedule.schedule(view.candidates("cpu"), 1, in_flight=view.in_flight("cpu"))
-    assert [item.job_id for item in chosen] == ["J2"]
-
-
-def test_a_job_that_waits_for_another_worker_takes_no_room_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("services.view.time.monotonic", lambda: now)
-    view = View()
-
-    def chosen() -> list[tuple[str, int]]:
-        found = schedule.schedule(view.candidates("cpu"), 1, in_flight=view.in_flight("cpu"))
-        return [(item.job_id, item.index) for item in found]
-
-    job = a_job("J1", priority=9).with_warning("MODEL_MISSING", "A worker gave this job back.")
-    view.set_job(job)
-    view.set_job(a_job("J2"))
-    stuck = Completion(job_id="J1", generation=1, pool="cpu", planned=9, total=9).with_sent([0, 1])
-    view.set_state(stuck)
-    view.set_state(Completion(job_id="J2", generation=1, pool="cpu", planned=1, total=1))
-    now += WAITING_SECONDS - 1
-    view.set_job(job.with_warning("OUT_OF_MEMORY", "A worker gave this job back."))
-    assert (view.pools(), view.in_flight("cpu")) == ([], 2), "it may be at work still"
-    now += 1
-    assert (view.pools(), view.in_flight("cpu")) == (["cpu"], 0)
-    assert chosen() == [("J2", 0)], "and gets no more of the queue itself"
-
-    view.set_state(stuck.with_done(0, None))
-    assert view.in_flight("cpu") == 1
-    assert chosen() == [("J1", 2)], "it goes on"
-    now += WAITING_SECONDS
-    view.set_state(stuck.with_done(0, None).with_attempt(2))
-    assert view.in_flight("cpu") == 0, "one of another attempt is nobody's"
-    view.set_job(jobs.without_waits(job))
-    view.set_state(stuck)
-    now += WAITING_SECONDS
-    assert view.in_flight("cpu") == 2, "nobody gave it back"
-
-
-def test_a_job_that_a_worker_is_at_work_on_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("services.view.time.monotonic", lambda: now)
-    view = View()
-    worker = Worker(worker_id="w", host="h", pid=1, pool="cpu", slots=1, started_at=0, seen_at=0, busy=("J1.1.0",))
-    stuck = Completion(job_id="J1", generation=1, pool="cpu", planned=9, total=9).with_sent([0, 1])
-    job = a_job("J1", priority=9)
-    view.set_job(job.with_warning("OUT_OF_MEMORY", "A worker gave this job back."))
-    view.set_state(stuck)
-    now += WAITING_SECONDS
-    view.set_worker(worker)
-    assert view.in_flight("cpu") == 2, "a long segment is no reason to let others pass"
-    view.set_worker(worker.model_copy(update={"busy": ()}))
-    assert view.in_flight("cpu") == 0
-
-    view.set_job(job.with_warning("STORAGE_FULL", "A result waits until it can be stored."))
-    now += WAITING_SECONDS
-    assert view.in_flight("cpu") == 2, "its result is held, and the slot with it"
-
-
-async def test_a_job_that_no_worker_can_do_does_not_starve_its_pool(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.view.WAITING_SECONDS", 0.2)
-    async with rig(tmp_path) as context, collecting(Collector(context)):
-        job = a_job(priority=9).with_warning("ENCODER_MISMATCH", "A worker gave this job back.")
-        await records.create_job(context.bus, job)
-        await say_total(context, 8)
-
-        async def sent(job_id: str) -> list[SegmentTask]:
-            return [item for item in await queued(context) if item.job_id == job_id]
-
-        await eventually(lambda: sent("J1"), what="its first segments in the queue")
-        await records.create_job(context.bus, a_job("J2"))
-        await say_total(context, 2, job_id="J2")
-        await eventually(lambda: sent("J2"), what="the other job's segments")
-        assert len(await sent("J1")) == schedule.DEPTH
-
-
-def test_a_worker_that_is_silent_has_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("services.view.time.monotonic", lambda: now)
-    view = View()
-    view.set_worker(Worker(worker_id="w", host="h", pid=1, pool="cpu", slots=4, started_at=0, seen_at=0))
-    assert view.slots("cpu") == 4
-    now = 116.0
-    assert view.slots("cpu") == 0

@@ -1,0 +1,45 @@
+"""Tokens of what is played: whose they are, and how long they hold."""
+
+from __future__ import annotations
+
+from services.gateway.tokens import DAY, Tokens
+from tests.system.gateway import Served, master_of
+from tests.system.showing import Showing
+
+
+async def test_tokens_open_one_job_only(gateway: Served) -> None:
+    for job_id in ("J1", "J2"):
+        showing = Showing(gateway.context, job_id, lengths=(1,))
+        await showing.begin()
+        await showing.convert(0)
+    path = await master_of(gateway, "J1")
+    token = path.split("/")[2]
+    assert (await gateway.client.get(path)).status_code == 200
+    forged = [
+        token.replace("J1", "J2"),
+        token[:-1] + ("A" if token[-1] != "A" else "B"),
+        token + "A",
+        "..",
+        "a.b.c",
+        "%2e%2e",
+        token.rpartition(".")[0],
+    ]
+    bodies: set[str] = set()
+    for other in forged:
+        answer = await gateway.client.get(path.replace(token, other))
+        assert answer.status_code == 404, other
+        bodies.add(answer.json().get("detail", "").replace(other, ""))
+    assert (await gateway.client.get(path.replace("/1/", "/2/"))).status_code == 404
+    assert (await gateway.client.get(path.replace("master.m3u8", "video/../../../x"))).status_code == 404
+    assert (await gateway.client.get(path.replace("master.m3u8", "video/00001.m4s"))).status_code == 404
+    assert (await gateway.client.get(path.replace("master.m3u8", "video/init-..mp4"))).status_code == 404
+
+
+def test_a_token_expires_and_is_the_same_all_day() -> None:
+    tokens = Tokens(bytes(32))
+    day = 20_000 * DAY
+    first = tokens.issue("J1", now=day + 10)
+    assert tokens.issue("J1", now=day + DAY - 10) == first
+    assert tokens.check(first, now=day + 7 * DAY) == "J1"
+    assert tokens.check(first, now=day + 9 * DAY) is None
+    assert Tokens(bytes([1]) * 32).check(first, now=day) is None

@@ -93,43 +93,72 @@ def block_means(plane, width, height, across, down, shift, out):
             out[y, whole] = min(np.uint32(total + (area >> 1)) // area, np.uint32(255))
 
 
+_ROWS = 4
+
+
 @compiled(VOID(view(U8, 2), view(I32, 1), view(F32, 2), view(I32, 1), view(F32, 2), array(F32, 2)))
 def resample(picture, y_first, y_weights, x_first, x_weights, out):
-    """out[j, i] = sum over a, b of y_weights[j, a] x_weights[i, b] picture[y_first[j] + a, x_first[i] + b]."""
+    """out[j, i] = sum over a, b of y_weights[j, a] x_weights[i, b] picture[y_first[j] + a, x_first[i] + b].
+
+    Four rows at once: one sum of a few products waits for itself.
+    """
     rows, columns = out.shape
     source = picture.shape[1]
-    line = np.empty(source, np.float32)
+    lines = np.empty((_ROWS, source), np.float32)
     y_taps = y_weights.shape[1]
     x_taps = x_weights.shape[1]
-    for j in range(rows):
-        for x in range(source):
-            line[x] = np.float32(0)
-        for a in range(y_taps):
-            weight = y_weights[j, a]
-            if weight != 0:
-                row = picture[y_first[j] + a]
-                for x in range(source):
-                    line[x] += weight * np.float32(row[x])
+    for top in range(0, rows, _ROWS):
+        count = min(_ROWS, rows - top)
+        for j in range(count):
+            line = lines[j]
+            for x in range(source):
+                line[x] = np.float32(0)
+            for a in range(y_taps):
+                weight = y_weights[top + j, a]
+                if weight != 0:
+                    row = picture[y_first[top + j] + a]
+                    for x in range(source):
+                        line[x] += weight * np.float32(row[x])
+        line0, line1, line2, line3 = lines[0], lines[1], lines[2], lines[3]
         for i in range(columns):
-            total = np.float32(0)
+            total0 = total1 = total2 = total3 = np.float32(0)
+            first = np.uint64(x_first[i])
             for b in range(x_taps):
-                total += x_weights[i, b] * line[x_first[i] + b]
-            out[j, i] = total
+                weight, at = x_weights[i, b], first + np.uint64(b)
+                total0 += weight * line0[at]
+                total1 += weight * line1[at]
+                total2 += weight * line2[at]
+                total3 += weight * line3[at]
+            out[top, i] = total0
+            if count > 1:
+                out[top + 1, i] = total1
+            if count > 2:
+                out[top + 2, i] = total2
+            if count > 3:
+                out[top + 3, i] = total3
 
 
 @compiled(VOID(view(F32, 2), view(F32, 2), view(F32, 2), view(F64, 1), array(U8, 3), array(U8, 2)))
 def _to_rgb(luma, blue, red, matrix, rgb, codes):
-    """matrix: black, luma gain, Cr to R, Cb to G, Cr to G, Cb to B."""
+    """matrix: black, luma gain, Cr to R, Cb to G, Cr to G, Cb to B. A row's colours apart first, as vectors."""
     rows, columns = luma.shape
+    black, gain, red_red = matrix[0], matrix[1], matrix[2]
+    green_blue, green_red, blue_blue = matrix[3], matrix[4], matrix[5]
+    r, g, b = np.empty(columns, np.uint8), np.empty(columns, np.uint8), np.empty(columns, np.uint8)
     for y in range(rows):
+        luma_line, blue_line, red_line, code_line = luma[y], blue[y], red[y], codes[y]
         for x in range(columns):
-            value = (np.float64(luma[y, x]) - matrix[0]) * matrix[1]
-            u = np.float64(blue[y, x]) - 128.0
-            v = np.float64(red[y, x]) - 128.0
-            rgb[y, x, 0] = np.uint8(min(max(value + matrix[2] * v, 0.0), 255.0) + 0.5)
-            rgb[y, x, 1] = np.uint8(min(max(value + matrix[3] * u + matrix[4] * v, 0.0), 255.0) + 0.5)
-            rgb[y, x, 2] = np.uint8(min(max(value + matrix[5] * u, 0.0), 255.0) + 0.5)
-            codes[y, x] = np.uint8(min(max(np.float64(luma[y, x]), 0.0), 255.0) + 0.5)
+            code = np.float64(luma_line[x])
+            value = (code - black) * gain
+            u = np.float64(blue_line[x]) - 128.0
+            v = np.float64(red_line[x]) - 128.0
+            r[x] = np.int32(min(max(value + red_red * v, 0.0), 255.0) + 0.5)
+            g[x] = np.int32(min(max(value + green_blue * u + green_red * v, 0.0), 255.0) + 0.5)
+            b[x] = np.int32(min(max(value + blue_blue * u, 0.0), 255.0) + 0.5)
+            code_line[x] = np.int32(min(max(code, 0.0), 255.0) + 0.5)
+        line = rgb[y]
+        for x in range(columns):
+            line[x, 0], line[x, 1], line[x, 2] = r[x], g[x], b[x]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 Place in the flow: `inference.convert` crops letterbox bars, scales frames to 192 x 112 and calls `infer`; the temporal
 filter and the edge-aware upsampling come after it. The network was trained on nothing but scenes that
-`inference/training` renders; where it is unsure, its own output has already faded to the middle of the range (flat).
+`inference/training` renders; where it is unsure, it says so, and its relief fades to the middle of the range (flat).
 
 Captions on black or white, and frames of one tone, are muted by a second, plain rule (`plain`): there is no relief to
 show, and a network of this size is not to be trusted with letters.
@@ -11,6 +11,8 @@ The model file lies in the package beside a card (`relief.json`) with its SHA-25
 is loaded: the name and hash that a job's result states are those of the weights that ran.
 """
 
+# pyright: reportMissingParameterType=false
+# (the kernel is typed by its numba signature)
 from __future__ import annotations
 
 import hashlib
@@ -22,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.depth import DEFAULT_DIVERGENCE, EngineInfo
+from inference.depth.canvas import MIDDLE, blank, finish, paint
+from inference.jit import I64, U8, VOID, array, compiled, view
 from stereospot import errors
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-MIDDLE = np.float32(0.5)
-"""Relief of what is flat or unknown: the screen plane."""
 _TOLERANCE = 6
 _FADE = (0.80, 0.90)
 """Share of the frame in one black or white tone from which relief starts to fade, and at which it is gone."""
@@ -37,29 +39,46 @@ _FADE_ANY = (0.96, 0.985)
 _DARKEST, _BRIGHTEST = 24, 231
 
 
+@compiled(VOID(view(U8, 3), I64, array(I64, 1)))
+def _commonest(rgb, tolerance, found):
+    """The luma code with most pixels around it, and how many; of every second pixel of every second row."""
+    rows, columns, _ = rgb.shape
+    up_to = np.zeros(257, np.int64)
+    for y in range(0, rows, 2):
+        line = rgb[y]
+        for x in range(0, columns, 2):
+            sums = np.int64(line[x, 0]) * 77 + np.int64(line[x, 1]) * 150 + np.int64(line[x, 2]) * 29
+            up_to[(sums >> 8) + 1] += 1
+    for code in range(256):
+        up_to[code + 1] += up_to[code]
+    found[1] = -1
+    for code in range(256):
+        near = up_to[min(code + tolerance + 1, 256)] - up_to[max(code - tolerance, 0)]
+        if near > found[1]:
+            found[0], found[1] = code, near
+
+
 def plain(rgb: NDArray[np.uint8]) -> float:
     """How surely a frame is writing on black or white, or of one tone: 0 (not) to 1. rgb: [h, w, 3] uint8; pure.
 
     The share of pixels within 6 luma codes of the commonest tone. It changes gently with the picture, so nothing snaps
     when letters appear.
     """
-    wide = rgb[::2, ::2].astype(np.uint16)
-    luma = (wide[..., 0] * 77 + wide[..., 1] * 150 + wide[..., 2] * 29) >> 8
-    total = np.zeros(257, np.int64)
-    np.cumsum(np.bincount(luma.ravel(), minlength=256), out=total[1:])
-    codes = np.arange(256)
-    near = total[np.minimum(codes + _TOLERANCE + 1, 256)] - total[np.maximum(codes - _TOLERANCE, 0)]
-    tone = int(near.argmax())
+    found = np.empty(2, np.int64)
+    _commonest(np.ascontiguousarray(rgb), _TOLERANCE, found)
+    tone, near = int(found[0]), int(found[1])
     low, high = _FADE_ANY if _DARKEST < tone < _BRIGHTEST else _FADE
-    return float(np.clip((near[tone] / luma.size - low) / (high - low), 0.0, 1.0))
+    share = near / (((rgb.shape[0] + 1) // 2) * ((rgb.shape[1] + 1) // 2))
+    return min(max((share - low) / (high - low), 0.0), 1.0)
 
 
 class ReliefEngine:
-    """One onnxruntime session on one thread; use one engine a thread to run in parallel."""
+    """One onnxruntime session on one thread, and the canvas with its frame: one engine a thread."""
 
     def __init__(self, session: ort.InferenceSession, info: EngineInfo) -> None:
         self.info = info
         self._session = session
+        self._canvas = blank(info.height, info.width)
 
     def infer(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Relief, 0 far to 1 near on a fixed scale, 0.5 where the picture is flat or the network unsure.
@@ -67,18 +86,32 @@ class ReliefEngine:
         rgb: [n, height, width, 3] uint8, display-referred. Returns [n, height, width] float32. The graph takes one
         frame at a time, so a frame's answer cannot depend on its neighbours or on n.
         """
-        return np.concatenate([self._relief(rgb[index : index + 1]) for index in range(len(rgb))])
+        return np.stack([self._relief(frame) for frame in rgb])
 
     def _relief(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        kept = np.float32(1.0 - plain(frame[0]))
+        kept = 1.0 - plain(frame)
         if kept <= 0:
-            return np.full(frame.shape[:3], MIDDLE, np.float32)
-        found = cast(NDArray[np.float32], self._session.run(["relief"], {"rgb": np.ascontiguousarray(frame)})[0])
-        return found if kept >= 1 else MIDDLE + kept * (found - MIDDLE)
+            return np.full(frame.shape[:2], MIDDLE, np.float32)
+        paint(frame, self._canvas)
+        lanes, trust = self._session.run(["lanes", "trust"], {"canvas": self._canvas})
+        return finish(cast(NDArray[np.uint8], lanes)[0], cast(NDArray[np.float32], trust)[0], kept)
 
     def close(self) -> None:
         """Let the session's memory go."""
         del self._session
+
+
+def options() -> ort.SessionOptions:
+    """One thread, the same bits each time."""
+    import onnxruntime as ort
+
+    out = ort.SessionOptions()
+    out.intra_op_num_threads = 1
+    out.inter_op_num_threads = 1
+    out.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    out.use_deterministic_compute = True
+    out.log_severity_level = 3
+    return out
 
 
 def load() -> ReliefEngine:
@@ -93,13 +126,7 @@ def load() -> ReliefEngine:
         raise errors.error(
             "ENGINE_UNAVAILABLE", f"relief.onnx has SHA-256 {digest}, its card says {card['sha256']}: reinstall."
         )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.use_deterministic_compute = True
-    options.log_severity_level = 3
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(data, options(), providers=["CPUExecutionProvider"])
     info = EngineInfo(
         name="relief",
         version=card["version"],

@@ -1,15 +1,13 @@
 """Write the shipped model: `python -m inference.training.export --checkpoint … --out …`.
 
-Place in the flow: after training. The averaged weights are folded, the fade to
-flat is put behind them, the graph is written as ONNX and, by static
-quantisation on rendered pictures, once more with 8-bit integers. Both are
-measured; `--precision` says which becomes the model file (int8 unless told
-otherwise). Beside it a .json card is written, which `inference/depth/relief.py`
-checks the file against.
+Place in the flow: after training. The averaged weights are folded, the graph is
+written as ONNX in floating point and, by static quantisation on rendered
+pictures, with 8-bit integers: the model file. Both are compared. Beside it a
+.json card is written, which `inference/depth/relief.py` checks the file against.
 
-The graph takes one frame, uint8 [1, 112, 192, 3], and gives `relief` float32
-[1, 112, 192] in 0..1 and `trust` [1, 14, 24], the share of the network's own
-relief that was kept there.
+The graph takes one frame as `inference/depth/canvas.py` paints it, and gives what that
+finishes: relief of each 2 x 2 pixels in bytes, and `trust`, the share of the
+network's own relief that is to be kept.
 """
 
 from __future__ import annotations
@@ -28,12 +26,15 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inference.training import weights
+from inference.depth import relief
+from inference.depth.canvas import blank, finish, paint
+from inference.training import fold, weights
 from inference.training.network import HEIGHT, WIDTH, ReliefNet, parameters
 from inference.training.render import still
 from inference.training.textures import make_atlas
@@ -43,25 +44,26 @@ SURE, UNSURE = 0.30, 0.60
 which nothing of it is kept."""
 CARD_FROM, CARD_SURE = 0.5, 2.5
 """Logit of a picture being a card from which its relief starts to fade, and at which it is gone."""
-MIDDLE = 0.5
 CALIBRATION_SEED = 77
+FIRST = "network.stem.bytes.weight"
+"""7 bits are enough: CPUs without VNNI add two products in 16 bits, and a white picture's bytes would overflow them."""
 
 
 class Shipped(nn.Module):
-    """The network between bytes in and faded, clipped relief out."""
+    """A `folded` network between bytes in and bytes out, here as floats: 8 bits come with `write_int8`."""
 
     def __init__(self, network: ReliefNet) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        relief, log_spread, card = self.network(rgb.permute(0, 3, 1, 2).float() * (1 / 255))
+    def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
+        """`canvas` [1, 57, 97, 20] to lanes [1, 56, 96, 16] in 0..1, of which 4 count, and trust [1, 14, 24]."""
+        lanes, log_spread, card = self.network.beyond(self.network.stem(canvas.permute(0, 3, 1, 2)))
         trust = ((UNSURE - torch.exp(log_spread)) * (1 / (UNSURE - SURE))).clamp(0, 1)
         trust = trust * ((CARD_SURE - card) * (1 / (CARD_SURE - CARD_FROM))).clamp(0, 1)[:, None, None]
         # Trust is smoothed over its neighbours, so that the fade itself draws no edges.
         smooth = F.avg_pool2d(trust[:, None], 3, 1, 1, count_include_pad=False)
-        whole = F.interpolate(smooth, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)[:, 0]
-        return MIDDLE + whole * (relief - MIDDLE), smooth[:, 0]
+        return lanes.clamp(0, 1).permute(0, 2, 3, 1), smooth[:, 0]
 
 
 def clean(model: onnx.ModelProto) -> None:
@@ -83,17 +85,23 @@ def clean(model: onnx.ModelProto) -> None:
 
 
 def write_float(network: ReliefNet, path: Path) -> None:
-    module = Shipped(weights.folded(network)).eval()
-    example = torch.zeros(1, HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    module = Shipped(fold.folded(network)).eval()
+    example = torch.from_numpy(blank(HEIGHT, WIDTH)).float()
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, (example,), str(path), input_names=["rgb"], output_names=["relief", "trust"],
+            module, (example,), str(path), input_names=["canvas"], output_names=["lanes", "trust"],
             opset_version=17, dynamo=False, keep_initializers_as_inputs=False,
         )  # fmt: skip
     model = onnx.load(str(path))
     clean(model)
     onnx.save(model, str(path))
+
+
+def _painted(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    canvas = blank(*picture.shape[:2])
+    paint(picture, canvas)
+    return canvas
 
 
 class _Pictures(CalibrationDataReader):
@@ -102,11 +110,11 @@ class _Pictures(CalibrationDataReader):
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         picture = next(self._rest, None)
-        return None if picture is None else {"rgb": picture[None]}
+        return None if picture is None else {"canvas": _painted(picture).astype(np.float32)}
 
 
 def _kept_float(model: onnx.ModelProto) -> list[str]:
-    """Nodes that stay in floating point: the first convolution, attention's core, norms, and the fade to flat."""
+    """Nodes that stay in floating point: attention's core, norms, and trust."""
     producer = {output: node for node in model.graph.node for output in node.output}
     constants = {i.name for i in model.graph.initializer}
     keep, stack = set(), [producer[o.name] for o in model.graph.output]
@@ -121,8 +129,6 @@ def _kept_float(model: onnx.ModelProto) -> list[str]:
             keep.add(node.name)
         if node.op_type == "MatMul" and not any(i in constants for i in node.input):
             keep.add(node.name)
-        if "network.stem.0.weight" in node.input:  # five channels: faster so, and the picture keeps its steps
-            keep |= {node.name, producer[node.input[0]].name}
     return sorted(keep)
 
 
@@ -143,21 +149,60 @@ def write_int8(source: Path, path: Path, pictures: NDArray[np.uint8]) -> None:
         quantize_static(
             str(prepared), str(path), _Pictures(pictures), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=_kept_float(model),
+            extra_options={"TensorQuantOverrides": {FIRST: [{"axis": 0, "reduce_range": True}]}},
         )  # fmt: skip
     model = onnx.load(str(path))
+    _bytes_at_the_ends(model)
     clean(model)
+    onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
+
+
+def _bytes_at_the_ends(model: onnx.ModelProto) -> None:
+    """Let bytes in and out: the first conversion to 8 bits and the last one from them change nothing."""
+    graph = model.graph
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    turned_in = next(node for node in graph.node if "canvas" in node.input)
+    first = next(node for node in graph.node if turned_in.output[0] in node.input)
+    turned_out = next(node for node in graph.node if "lanes" in node.output)
+    last = next(node for node in graph.node if turned_out.input[0] in node.output)
+    assert (first.op_type, last.op_type) == ("QuantizeLinear", "DequantizeLinear")
+    assert (constants[first.input[1]], constants[first.input[2]]) == (1, 0), "a canvas has bytes of 0 and 255"
+    # The last one's range is what the calibration pictures had of 0 to 1, and of nothing else.
+    assert sum(last.input[1] in node.input for node in graph.node) == 2
+    for constant in graph.initializer:
+        if constant.name == last.input[1]:
+            constant.CopyFrom(numpy_helper.from_array(np.array(1 / 255, np.float32), constant.name))
+    assert constants[last.input[2]] == 0
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == first.output[0]:
+                node.input[index] = turned_in.output[0]
+    turned_out.input[0] = last.input[0]
+    for node in (first, last):
+        graph.node.remove(node)
+    for value in (graph.input[0], next(o for o in graph.output if o.name == "lanes")):
+        value.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+
+def run(path: Path, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Relief of a file of either precision, in steps of a byte. pictures: [n, 112, 192, 3]."""
+    session = ort.InferenceSession(str(path), relief.options(), providers=["CPUExecutionProvider"])
+    out = []
+    for picture in pictures:
+        canvas = _painted(picture)
+        if session.get_inputs()[0].type != "tensor(uint8)":
+            canvas = canvas.astype(np.float32)
+        lanes, trust = session.run(["lanes", "trust"], {"canvas": canvas})
+        if lanes.dtype != np.uint8:
+            lanes = np.round(lanes * 255).astype(np.uint8)
+        out.append(finish(lanes[0], trust[0]))
+    return np.stack(out)
 
 
 def difference(a: Path, b: Path, pictures: NDArray[np.uint8]) -> tuple[float, float]:
     """Mean and 99th percentile of |relief a - relief b|."""
-    runs = []
-    for path in (a, b):
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        runs.append(np.stack([session.run(["relief"], {"rgb": p[None]})[0][0] for p in pictures]))
-    error = np.abs(runs[0] - runs[1])
+    error = np.abs(run(a, pictures) - run(b, pictures))
     return float(error.mean()), float(np.percentile(error, 99))
 
 
@@ -169,8 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Export the relief network to ONNX.")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="the model file; a .json card lands beside it")
-    parser.add_argument("--precision", choices=("int8", "float"), default="int8")
-    parser.add_argument("--also", type=Path, help="keep the other precision here")
+    parser.add_argument("--also", type=Path, help="keep the graph in floating point here")
     parser.add_argument("--calibration", type=int, default=192, help="rendered pictures to set the 8-bit ranges by")
     parser.add_argument(
         "--blend", nargs=2, action="append", default=[], metavar=("ONNX", "SHARE"),
@@ -196,14 +240,13 @@ def main(arguments: list[str] | None = None) -> int:
         write_float(network, exact)
         write_int8(exact, small, pictures)
         mean, high = difference(exact, small, pictures[:64])
-        chosen, other = (small, exact) if given.precision == "int8" else (exact, small)
-        data = chosen.read_bytes()
+        data = small.read_bytes()
         given.out.write_bytes(data)
         if given.also:
-            given.also.write_bytes(other.read_bytes())
+            given.also.write_bytes(exact.read_bytes())
     card = {
         "name": "relief", "version": "1", "sha256": _digest(given.out), "bytes": len(data),
-        "width": WIDTH, "height": HEIGHT, "precision": given.precision, "parameters": parameters(network),
+        "width": WIDTH, "height": HEIGHT, "precision": "int8", "parameters": parameters(network),
         "attention_score_ranges": [round(value, 1) for value in weights.score_ranges(network, rgb)],
         "int8_difference": {"mean": round(mean, 5), "p99": round(high, 5)},
         "training": {"steps": state["step"], "progress": round(state["progress"], 4), **state["plan"]},

@@ -171,10 +171,16 @@ class ReliefNet(nn.Module):
 
         The sides are multiples of 16; other sizes than 112 x 192 occur in training only.
         """
-        where, position = self.coordinates, self.position
+        where = self.coordinates
         if rgb.shape[-2:] != where.shape[-2:]:
             where = F.interpolate(where, rgb.shape[-2:], mode="bilinear", align_corners=True)
-        x0 = self.stem(torch.cat([rgb, where.expand(rgb.shape[0], -1, -1, -1)], 1))
+        quarters, spread, card = self.beyond(self.stem(torch.cat([rgb, where.expand(rgb.shape[0], -1, -1, -1)], 1)))
+        relief = quarters if self.training else quarters.clamp(0, 1)
+        return F.pixel_shuffle(relief, 2)[:, 0], spread, card
+
+    def beyond(self, x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the stem made of the picture to relief of each 2 x 2 pixels [n, 4, h / 2, w / 2], log spread, card."""
+        position = self.position
         x1 = self.stage1(x0)
         x2 = self.stage2(x1)
         x3 = self.stage3(x2)
@@ -191,10 +197,7 @@ class ReliefNet(nn.Module):
         x1 = self.up1[1](self.up1[0](x2, x1))
         x0 = self.up0[1](self.up0[0](x1, x0))
         spread = self.spread(x2.detach())  # learns from the picture, does not teach it
-        relief = self.relief(x0)[:, :4]  # more come of the convolution that `weights.folded` pads
-        if not self.training:  # before the shuffle, so that 8-bit output steps are 1/255
-            relief = relief.clamp(0, 1)
-        return F.pixel_shuffle(relief, 2)[:, 0], spread[:, 0], card[:, 0]
+        return self.relief(x0), spread[:, 0], card[:, 0]
 
 
 def parameters(network: nn.Module) -> int:

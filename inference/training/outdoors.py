@@ -235,6 +235,45 @@ def crowds(w: World) -> None:
     crowd(w, rng.uniform(0.9, 3), rng.uniform(8, 18), int(rng.integers(5, 16)))
 
 
+@kind(2.2)
+def blocks(w: World) -> None:
+    """Boxes in rows and piles, turned and sized by chance: crates, containers, sheds, books, bricks.
+
+    What they are says nothing of how far they are; outlines, shadows and what hides what do.
+    """
+    rng = w.rng
+    size = w.log_uniform(0.1, 4.0)
+    w.outdoors = rng.random() < (0.8 if size > 0.7 else 0.35)
+    w.eye[1] = size * w.log_uniform(0.5, 6.0)
+    w.pitch = -abs(rng.normal(0.05, 0.25))
+    places.ground(w)
+    reach = size * rng.uniform(6, 25)
+    if not w.outdoors or rng.random() < 0.3:
+        wall = w.material(scale=0.4 / size, contrast=rng.uniform(0, 1))
+        turned = turn_y(rng.normal(0, 0.3))
+        w.add(QUAD, (0, 0, reach), (80 * size, rng.uniform(2, 9) * w.eye[1], 1), turned, wall, casts=False)
+    for _ in range(int(rng.integers(1, 5))):
+        like = w.material(scale=0.7 / size) if rng.random() < 0.5 else None
+        half = 0.5 * size * rng.uniform(0.4, 1.6, 3)
+        z = w.log_uniform(1.5 * size, 0.9 * reach)
+        first, yaw = np.array([w.across(z, 1.2), 0, z]), rng.uniform(0, 6.3)
+        along = turn_y(yaw) @ np.array([2 * half[0] * w.log_uniform(1.01, 2.5), 0, 0])
+        count = int(rng.integers(1, 9))
+        for place in range(count):
+            at = first + (place - count // 2) * along
+            if at[2] < 1.2 * size:
+                continue  # the camera stands here
+            floor = 0.0
+            for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
+                one = half * (1.0 if like is not None else rng.uniform(0.6, 1.1, 3))
+                turned = turn_y(yaw + rng.normal(0, rng.choice([0.0, 0.0, 0.1])))
+                w.box(at + np.array([0, floor + one[1], 0]), one, turned, like)
+                floor += 2 * one[1]
+    for _ in range(int(rng.integers(0, 5))):
+        z = w.log_uniform(1.2 * size, 0.8 * reach)
+        props.anything(w, (w.across(z), 0, z), min(1.0, size), rng.uniform(0, 6.3), outdoors=w.outdoors)
+
+
 @kind(0.8)
 def flight(w: World) -> None:
     """Things before the open sky: birds, balloons, twigs, poles, roofs."""

@@ -1,11 +1,11 @@
-"""Weights in and out: start from an exported model, fold batch norm for export.
+"""Weights of an exported model: start from them, blend them.
 
 Place in the flow: `train.py --init model.onnx` calls `load_onnx`, `cool` and
-`calibrate`; `export.py` calls `blend` and `folded`. A model file holds
-convolutions whose batch norm has been folded into weight and bias; to train on,
-each batch norm is given back the mean and variance that its input has on
-rendered pictures, and a gain and offset that undo them, so that the network
-computes exactly what it did, and normalises again.
+`calibrate`; `export.py` calls `blend`. A model file holds what `fold.py` makes,
+convolutions with batch norm in their weight and bias; to train on, each batch
+norm is given back the mean and variance that its input has on rendered
+pictures, and a gain and offset that undo them, so that the network computes
+exactly what it did, and normalises again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from inference.training.network import CHANNELS, Join, ReliefNet, TokenBlock, double
+from inference.training import fold
+from inference.training.network import ReliefNet, TokenBlock
 
 # Names in the first prototype's file, and what the same parts are called here.
 _PROTOTYPE = {
@@ -71,6 +70,17 @@ def _matrices(model: onnx.ModelProto, found: dict[str, NDArray]) -> dict[str, ND
     return out
 
 
+def _copy(given: NDArray | None, into: Tensor) -> bool:
+    """Copy what a file has, without the nothing that `fold` added to it; False where it is of another shape."""
+    if given is None or given.ndim != into.ndim:
+        return False
+    kept = given[tuple(slice(size) for size in into.shape)]
+    if kept.shape != tuple(into.shape) or np.count_nonzero(kept) != np.count_nonzero(given):
+        return False
+    into.copy_(torch.from_numpy(np.array(kept, np.float32)))
+    return True
+
+
 def load_onnx(network: ReliefNet, path: Path) -> set[str]:
     """Fill the network from an exported file (ours or the prototype's); returns the names in its state that it set.
 
@@ -79,18 +89,18 @@ def load_onnx(network: ReliefNet, path: Path) -> set[str]:
     model = onnx.load(str(path))
     found = _initialisers(model)
     named = {_own_name(name): value for name, value in found.items()}
-    for up in ("up2.0", "up1.0", "up0.0"):  # a file of ours has what `folded` made of them
+    for up in ("up2.0", "up1.0", "up0.0"):  # a file of ours has what `fold.folded` made of them
         if f"{up}.low.weight" in named:
             named[f"{up}.0.weight"] = np.concatenate([named[f"{up}.low.weight"], named[f"{up}.skip.weight"]], 1)
             named[f"{up}.0.bias"] = named[f"{up}.skip.bias"]
-    for part in ("relief.weight", "relief.bias"):
-        named[part] = named[part][:4]
+    if "stem.bytes.weight" in named:
+        named["stem.0.weight"] = fold.first_weights(named["stem.bytes.weight"])
+        named["stem.0.bias"] = named["stem.bytes.bias"] + named["stem.0.weight"][:, 3:].sum((1, 2, 3))
     for bias, matrix in _matrices(model, found).items():
         named[bias.removesuffix(".bias") + ".weight"] = matrix.T
     state, filled = network.state_dict(), set[str]()
     for name, value in state.items():
-        if name in named and tuple(named[name].shape) == tuple(value.shape):
-            value.copy_(torch.from_numpy(np.array(named[name], np.float32)))
+        if _copy(named.get(name), value):
             filled.add(name)
     for prefix, _, norm in _folds(network):
         if f"{prefix}.0.weight" not in named:
@@ -98,9 +108,7 @@ def load_onnx(network: ReliefNet, path: Path) -> set[str]:
         norm.weight.data.fill_(1)
         norm.running_mean.zero_()
         norm.running_var.fill_(1 - norm.eps)
-        bias = named.get(f"{prefix}.0.bias")
-        if bias is not None and tuple(bias.shape) == tuple(norm.bias.shape):
-            norm.bias.data.copy_(torch.from_numpy(np.array(bias, np.float32)))
+        _copy(named.get(f"{prefix}.0.bias"), norm.bias.data)
         filled |= {f"{prefix}.1.{part}" for part in ("weight", "bias", "running_mean", "running_var")}
     return filled
 
@@ -209,51 +217,3 @@ def blend(network: ReliefNet, start: ReliefNet, share: float, rgb: Tensor, names
     for norm in norms:
         norm.momentum = 0.1
     return out.eval()
-
-
-class _MixedFirst(nn.Module):
-    """A `Join` for inference, with a convolution for each part: a slice would have no name for `load_onnx` to find."""
-
-    def __init__(self, join: Join, skipped: int) -> None:
-        """join: with its batch norm folded; skipped: channels of the skip connection."""
-        super().__init__()
-        whole = join[0]
-        assert isinstance(whole, nn.Conv2d)
-        assert whole.bias is not None
-        low = whole.in_channels - skipped
-        self.low = nn.Conv2d(low, whole.out_channels, 1, bias=False)
-        self.skip = nn.Conv2d(skipped, whole.out_channels, 1)
-        self.low.weight.data = whole.weight.data[:, :low].clone()
-        self.skip.weight.data = whole.weight.data[:, low:].clone()
-        self.skip.bias = whole.bias
-
-    def forward(self, low: Tensor, skip: Tensor) -> Tensor:
-        return F.relu(double(self.low(low)) + self.skip(skip))
-
-
-_LANES = 16
-"""Outputs of a convolution below which onnxruntime's 8-bit kernels waste their time."""
-
-
-def _padded(conv: nn.Conv2d) -> nn.Conv2d:
-    out = nn.Conv2d(conv.in_channels, _LANES, conv.kernel_size, padding=conv.padding)  # type: ignore[arg-type]
-    assert conv.bias is not None
-    for mine, given in ((out.weight, conv.weight), (out.bias, conv.bias)):
-        assert mine is not None
-        mine.data.zero_()
-        mine.data[: conv.out_channels] = given.data
-    return out
-
-
-def folded(network: ReliefNet) -> ReliefNet:
-    """A copy for inference, which computes the same faster: batch norm goes into the convolutions."""
-    out = copy.deepcopy(network).eval()
-    for _, module in list(out.named_modules()):
-        if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
-            module[0] = fuse_conv_bn_eval(module[0], module[1])
-            module[1] = nn.Identity()
-    for up, skipped in ((out.up2, CHANNELS[2]), (out.up1, CHANNELS[1]), (out.up0, CHANNELS[0])):
-        assert isinstance(up[0], Join)
-        up[0] = _MixedFirst(up[0], skipped)
-    out.relief = _padded(out.relief)
-    return out

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from inference import depth
-from inference.depth import relief
+from inference.depth import canvas, relief
 from stereospot.errors import StereoSpotError
 
 HEIGHT, WIDTH = 112, 192
@@ -61,6 +61,42 @@ def test_the_card_describes_the_file() -> None:
     assert card["parameters"] <= 1_200_000
     assert b"site-packages" not in data
     assert b".py" not in data
+
+
+def test_a_canvas_holds_the_picture_and_where_it_is() -> None:
+    frame, size = noise(1)[0], (1, HEIGHT // 2 + 1, WIDTH // 2 + 1, 20)
+    sheet = canvas.blank(HEIGHT, WIDTH)
+    canvas.paint(255 - frame, sheet)  # what was there before leaves no trace
+    canvas.paint(frame, sheet)
+    assert sheet.shape == size
+    whole = sheet.reshape(*size[1:3], 2, 2, 5).transpose(0, 2, 1, 3, 4).reshape(HEIGHT + 2, WIDTH + 2, 5)
+    assert np.array_equal(whole[1:-1, 1:-1, :3], frame)
+    assert np.array_equal(whole[1:-1, 1, 3:], [[0, round(255 * y / (HEIGHT - 1))] for y in range(HEIGHT)])
+    assert np.array_equal(whole[1, 1:-1, 3:], [[round(255 * x / (WIDTH - 1)), 0] for x in range(WIDTH)])
+    for border in (whole[0], whole[-1], whole[:, 0], whole[:, -1]):
+        assert np.array_equal(border, np.tile([0, 0, 0, 128, 128], (len(border), 1)))
+
+
+def test_a_frame_of_another_size_is_refused(engine: depth.DepthEngine) -> None:
+    for height, width in ((HEIGHT // 2, WIDTH // 2), (2 * HEIGHT, 2 * WIDTH), (HEIGHT, WIDTH + 1)):
+        with pytest.raises(ValueError, match="canvas"):
+            engine.infer(np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8))
+
+
+def test_what_is_not_trusted_is_flat_and_the_rest_is_untouched() -> None:
+    lanes = np.random.default_rng(1).integers(0, 256, (HEIGHT // 2, WIDTH // 2, 16), np.uint8)
+    trust = np.ones((14, 24), np.float32)
+    whole = canvas.finish(lanes, trust)
+    assert np.array_equal(whole[1::2, ::2], lanes[..., 2] * np.float32(1 / 255))
+    assert np.array_equal(whole[::2, 1::2], lanes[..., 1] * np.float32(1 / 255))
+    trust[3, 5] = 0  # its centre lies between the fourth and the fifth pixel of 8
+    faded = canvas.finish(lanes, trust)
+    assert np.allclose(faded[40:], whole[40:], atol=1e-6)
+    share = (faded - 0.5)[27, 36:53] / (whole - 0.5)[27, 36:53]
+    wanted = 1 - (15 / 16) * np.clip(1 - np.abs(np.arange(36, 53) - 43.5) / 8, 0, None)
+    assert np.allclose(share, wanted, atol=1e-4)
+    assert np.allclose(canvas.finish(lanes, np.ones_like(trust), 0.25), 0.5 + 0.25 * (whole - 0.5), atol=1e-6)
+    assert np.ptp(canvas.finish(lanes, np.zeros_like(trust))) == 0
 
 
 def test_what_the_engine_says_of_itself(engine: depth.DepthEngine) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("PIL", reason="the scene renderer draws with Pillow")
 
+from inference.depth import canvas
 from inference.training import metrics, render, scenes
 from inference.training.textures import Atlas, make_atlas
 from tests.unit.devices import torch_on
@@ -45,7 +46,9 @@ def test_held_out_kinds_are_not_trained_on(atlas: Atlas) -> None:
     assert {render.still(rng, atlas).kind for _ in range(6)} <= set(trained)
 
 
-@pytest.mark.parametrize("kind", ["field", "traffic", "face", "table_top", "caption_card", "title_card", "street"])
+@pytest.mark.parametrize(
+    "kind", ["field", "traffic", "face", "blocks", "table_top", "caption_card", "title_card", "street"]
+)
 def test_each_kind_has_truth(atlas: Atlas, kind: str) -> None:
     frame = render.still(np.random.default_rng(1), atlas, kind)
     seen = frame.inverse[frame.inverse >= 0].astype(np.float32)
@@ -209,21 +212,34 @@ def stirred(seed: int) -> ReliefNet:
 def test_a_network_survives_being_folded_exported_and_read_back(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
     pytest.importorskip("onnx", reason="export needs onnx")
-    from inference.training import export, weights
+    from inference.training import export, fold, weights
     from inference.training.network import ReliefNet
 
     network, again, small = stirred(3), ReliefNet().eval(), ReliefNet().eval()
-    pictures = torch.rand(4, 3, render.HEIGHT, render.WIDTH)
+    frames = np.random.default_rng(2).integers(0, 256, (4, render.HEIGHT, render.WIDTH, 3), np.uint8)
+    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     export.write_float(network, tmp_path / "float.onnx")
     filled = weights.load_onnx(again, tmp_path / "float.onnx")
     assert {name for name, _ in network.named_parameters()} <= filled
-    export.write_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", export.calibration_pictures(4))
+    export.write_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", np.concatenate([frames, frames // 9]))
     assert weights.load_onnx(small, tmp_path / "int8.onnx") == filled
     with torch.inference_mode():
         expected = network(pictures)
-        for made in (weights.folded(network), again):
-            for found, wanted in zip(made(pictures), expected, strict=True):
-                assert torch.allclose(found, wanted, atol=1e-3)
+        folded, blank = fold.folded(network), canvas.blank(render.HEIGHT, render.WIDTH)
+        shipped, made, reliefs = export.Shipped(folded), list[tuple[Any, ...]](), list[Any]()
+        for frame in frames:
+            canvas.paint(frame, blank)
+            painted = torch.from_numpy(blank).float()
+            lanes, *rest = folded.beyond(folded.stem(painted.permute(0, 3, 1, 2)))
+            assert not lanes[:, 4:].any()
+            made.append((torch.nn.functional.pixel_shuffle(lanes[:, :4].clamp(0, 1), 2)[:, 0], *rest))
+            lanes, trust = shipped(painted)
+            reliefs.append(canvas.finish((lanes[0].numpy() * 255 + 0.5).astype(np.uint8), trust[0].numpy()))
+        for results, places in ((tuple(map(torch.cat, zip(*made, strict=True))), 0.005), (again(pictures), 0.001)):
+            for found, wanted in zip(results, expected, strict=True):  # a byte says where a pixel is, to a 255th
+                assert torch.allclose(found, wanted, atol=places)
+        assert np.abs(export.run(tmp_path / "float.onnx", frames) - reliefs).max() < 0.01
+        assert np.abs(export.run(tmp_path / "int8.onnx", frames) - reliefs).mean() < 0.1 * np.std(reliefs)
         for found, wanted in zip(small(pictures), expected, strict=True):
             assert (found - wanted).abs().mean() < 0.1 * wanted.abs().mean()
 

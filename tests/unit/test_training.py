@@ -244,6 +244,30 @@ def test_a_network_survives_being_folded_exported_and_read_back(tmp_path: Path) 
             assert (found - wanted).abs().mean() < 0.1 * wanted.abs().mean()
 
 
+def test_files_from_before_the_first_convolution_took_bytes_are_read(tmp_path: Path) -> None:
+    """Batch norm folded and nothing else: the layout of the first eight runs' files."""
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    onnx = pytest.importorskip("onnx", reason="weights are read with onnx")
+    from inference.training import weights
+    from inference.training.network import ReliefNet
+
+    network, again = stirred(5), ReliefNet().eval()
+    held = {name: value.detach() for name, value in network.named_parameters()}
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Sequential) and len(module) > 1 and isinstance(module[1], torch.nn.BatchNorm2d):
+            fused = torch.nn.utils.fusion.fuse_conv_bn_eval(module[0], module[1])
+            held |= {f"{name}.0.weight": fused.weight.detach(), f"{name}.0.bias": fused.bias.detach()}
+            del held[f"{name}.1.weight"], held[f"{name}.1.bias"]
+    constants = [onnx.numpy_helper.from_array(value.numpy(), f"network.{name}") for name, value in held.items()]
+    graph = onnx.helper.make_graph([], "old", [], [], constants)
+    onnx.save(onnx.helper.make_model(graph), str(tmp_path / "old.onnx"))
+    assert {name for name, _ in network.named_parameters()} <= weights.load_onnx(again, tmp_path / "old.onnx")
+    pictures = torch.rand(2, 3, render.HEIGHT, render.WIDTH)
+    with torch.inference_mode():
+        for found, wanted in zip(again(pictures), network(pictures), strict=True):
+            assert torch.allclose(found, wanted, atol=1e-3)
+
+
 def test_a_blend_lies_between_its_ends_and_leaves_alone_what_the_start_lacks() -> None:
     torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
     pytest.importorskip("onnx", reason="weights are read with onnx")

@@ -148,7 +148,10 @@ def write_int8(source: Path, path: Path, pictures: NDArray[np.uint8]) -> None:
         for number, node in enumerate(model.graph.node):
             node.name = node.name or f"node_{number}"
         onnx.save(model, str(prepared))
+        whole = [{"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}]
+        unit = [{"scale": np.array(1 / 255, np.float32), "zero_point": np.array(0, np.uint8)}]
         entry = next(node.output[0] for node in model.graph.node if "canvas" in node.input)
+        leaving = next(node.input[0] for node in model.graph.node if "lanes" in node.output)
         quantize_static(
             str(prepared), str(path), _Pictures(pictures), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=_kept_float(model),
@@ -157,8 +160,7 @@ def write_int8(source: Path, path: Path, pictures: NDArray[np.uint8]) -> None:
                 "CalibPercentile": PERCENTILE,
                 "CalibTensorRangeSymmetric": False,
                 "TensorQuantOverrides": {
-                    entry: [{"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}],
-                    FIRST: [{"axis": 0, "reduce_range": True}],
+                    entry: whole, leaving: unit, FIRST: [{"axis": 0, "reduce_range": True}],
                 },
             },
         )  # fmt: skip
@@ -172,19 +174,13 @@ def write_int8(source: Path, path: Path, pictures: NDArray[np.uint8]) -> None:
 def _bytes_at_the_ends(model: onnx.ModelProto) -> None:
     """Let bytes in and out: the first conversion to 8 bits and the last one from them change nothing."""
     graph = model.graph
-    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
     turned_in = next(node for node in graph.node if "canvas" in node.input)
     first = next(node for node in graph.node if turned_in.output[0] in node.input)
     turned_out = next(node for node in graph.node if "lanes" in node.output)
     last = next(node for node in graph.node if turned_out.input[0] in node.output)
-    assert (first.op_type, last.op_type) == ("QuantizeLinear", "DequantizeLinear")
-    assert (constants[first.input[1]], constants[first.input[2]]) == (1, 0)
-    # The last one's range is what the calibration pictures had of 0 to 1, and of nothing else.
-    assert sum(last.input[1] in node.input for node in graph.node) == 2
-    for constant in graph.initializer:
-        if constant.name == last.input[1]:
-            constant.CopyFrom(numpy_helper.from_array(np.array(1 / 255, np.float32), constant.name))
-    assert constants[last.input[2]] == 0
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    for node, kind, step in ((first, "QuantizeLinear", 1), (last, "DequantizeLinear", np.float32(1 / 255))):
+        assert (node.op_type, constants[node.input[1]], constants[node.input[2]]) == (kind, step, 0)
     for node in graph.node:
         for index, name in enumerate(node.input):
             if name == first.output[0]:

@@ -62,8 +62,11 @@ def _out_of_focus(image: Floats, inverse: Floats, focus: float, strength: float)
 class Film:
     """The look of one clip."""
 
-    def __init__(self, rng: np.random.Generator, *, flat: bool) -> None:
+    def __init__(self, rng: np.random.Generator, *, flat: bool, close_up: bool = False) -> None:
+        """flat: of a card, which no lens sees; close_up: what is nearest is mostly in focus, and alone so."""
         self.focus = rng.uniform(20, 99) if rng.random() < 0.18 and not flat else None
+        if close_up and rng.random() < 0.65:
+            self.focus = rng.uniform(80, 99)
         self.focus_strength = rng.uniform(2, 6)
         self.bloom = 0.25 * rng.random() if rng.random() < 0.3 else 0.0
         self.middle = rng.uniform(0.25, 0.6) if rng.random() < 0.85 and not flat else None

@@ -29,9 +29,8 @@ def caption_card(w: World) -> None:
     w.overlay = "card"
 
 
-@kind(2.4)
-def title_card(w: World) -> None:
-    """Shapes and letters on a pattern or a gradient."""
+def _shapes(w: World) -> None:
+    """Shapes on a pattern or a gradient."""
     rng = w.rng
     _card(w, 0.0, 0.9, rng.uniform(0, 0.9))
     for _ in range(int(rng.integers(0, 9))):
@@ -42,4 +41,17 @@ def title_card(w: World) -> None:
             w.add(ELLIPSOID, at, (*half, 1e-3), material=shape, casts=False)
         else:
             w.add(QUAD, at, (*half, 1), turn_z(rng.choice([0.0, 0.0, rng.normal(0, 0.6)])), shape, casts=False)
-    w.overlay = str(rng.choice(["card", "title", "logo", ""]))
+
+
+@kind(1.8)
+def title_card(w: World) -> None:
+    """A title, or lines of writing, among shapes on a pattern or a gradient."""
+    _shapes(w)
+    w.overlay = str(w.rng.choice(["card", "title"]))
+
+
+@kind(0.6)
+def graphic_card(w: World) -> None:
+    """The same with a logo at most: a slide's ground, a pause picture. Some of it nobody could tell from a wall."""
+    _shapes(w)
+    w.overlay = str(w.rng.choice(["logo", ""]))

@@ -71,6 +71,8 @@ class World:
     overlay: str = ""
     """A kind of graphics that `overlay.py` puts over the picture."""
     cartoon: bool = False
+    close_up: bool = False
+    """Seen through a lens that holds mostly the nearest thing in focus."""
 
     def __post_init__(self) -> None:
         rng = self.rng

@@ -43,7 +43,7 @@ def test_held_out_kinds_are_not_trained_on(atlas: Atlas) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["field", "traffic", "face", "blocks", "table_top", "caption_card", "title_card", "street"]
+    "kind", ["field", "traffic", "face", "close_up", "blocks", "table_top", "caption_card", "title_card", "street"]
 )
 def test_each_kind_has_truth(atlas: Atlas, kind: str) -> None:
     frame = render.still(np.random.default_rng(1), atlas, kind)

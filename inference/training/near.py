@@ -1,6 +1,6 @@
-"""Scene kinds of one living or made thing seen from near, before leaves, grass or bars.
+"""A scene kind of one living or made thing seen from near, before leaves, grass or bars.
 
-Place in the flow: declared here, listed and drawn by `scenes.py`. What a photographer goes near to fills a third of
+Place in the flow: declared here, drawn by `scenes.py`. What a photographer goes near to fills a third of
 the picture or more, is in focus, and what is behind it is busy: here outlines, focus and what hides what tell depth,
 and the place in the picture tells little.
 """
@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from inference.training import places, props
-from inference.training.kernel import QUAD
+from inference.training.kernel import CENTRE, QUAD
 from inference.training.people import person
 from inference.training.scenes import kind
 from inference.training.world import Matrix, Vector, World, turn_x, turn_y, turn_z
@@ -41,17 +41,22 @@ def close_up(w: World) -> None:
             person(w, at + [rng.normal(0, 0.2), 0, rng.uniform(-0.4, 0.5)], 1.0, rng.normal(0, 1.0))
     else:
         w.eye[1] = rng.uniform(1.2, 1.7)
-        for _ in range(int(rng.choice([1, 1, 2]))):
-            person(w, at + [w.across(depth, 0.3), 0, rng.uniform(0, 0.8)], 1.0, rng.normal(0, 0.6), gesture=True)
+        side = at + [w.across(depth, 0.3), 0, 0]
+        person(w, side, 1.0, rng.normal(0, 0.6), gesture=True)
+        if rng.random() < 0.3:
+            aside = rng.choice([-1, 1]) * rng.uniform(0.55, 1.0)
+            person(w, side + [aside, 0, rng.uniform(0, 0.8)], 1.0, rng.normal(0, 0.6), gesture=True)
     _behind(w, depth, size)
 
 
 def _behind(w: World, depth: float, size: float) -> None:
     """Leaves, trees, a meadow, bars or one tone, from just behind the thing to far away."""
     rng, draw = w.rng, w.rng.random()
-    if size > 0.3 or draw < 0.5:
+    far = max(row[CENTRE + 2] for row in w.objects) + 0.3 * size  # the tail, too, is before what is behind
+    grounded = size > 0.3 or rng.random() < 0.5
+    if grounded:
         places.ground(w)
-    wall = depth + size * w.log_uniform(0.5, 8)
+    wall = far + size * w.log_uniform(0.3, 8)
     turned = turn_y(rng.normal(0, 0.25))
     if draw < 0.3:  # a hedge, a wall, a fence of boards
         surface = w.material(
@@ -65,13 +70,13 @@ def _behind(w: World, depth: float, size: float) -> None:
         tone = w.plain_material(w.colour(0.05, 1), emission=rng.choice([0.0, 0.7]))
         w.add(QUAD, (0, 0, wall), (80, 80, 1), turned, tone, casts=False)
     elif draw < 0.5:
-        props.railing(w, depth + size * rng.uniform(0.15, 1), size * rng.uniform(0.8, 2))
-    if draw > 0.45:
+        props.railing(w, far + size * rng.uniform(0.3, 1), size * rng.uniform(0.8, 2))
+    if grounded and draw > 0.45:
         for _ in range(int(rng.integers(2, 9))):
-            z = w.log_uniform(depth + 1.2 * size, depth + 40 * size)
+            z = w.log_uniform(far + 0.7 * size, far + 40 * size)
             props.tree(w, (w.across(z), 0, z), size * rng.uniform(2, 8))
     for _ in range(int(rng.integers(0, 9))):
-        z = w.log_uniform(depth + 0.6 * size, depth + 12 * size)
+        z = w.log_uniform(far + 0.3 * size, far + 12 * size)
         (props.bush if rng.random() < 0.6 else props.tuft)(w, (w.across(z), 0, z), size * rng.uniform(0.2, 1))
     if rng.random() < 0.3:  # blades between the thing and the camera
         z = depth * rng.uniform(0.6, 0.95)
@@ -79,7 +84,7 @@ def _behind(w: World, depth: float, size: float) -> None:
 
 
 def _beast(w: World, at: Vector, size: float, yaw: float) -> None:
-    """A four-legged animal with a muzzle; with a mane, horns or spots now and then. `size`: its height in metres."""
+    """A four-legged animal with a muzzle; with a mane or horns now and then. `size`: metres to about its back."""
     rng, start, foot, rotation = w.rng, len(w.objects), np.asarray(at, float), turn_y(yaw)
 
     def place(x: float, y: float, z: float) -> Matrix:
@@ -147,7 +152,7 @@ def _flower(w: World, at: Vector, size: float) -> None:
 
 
 def _insect(w: World, at: Vector, size: float) -> None:
-    """A butterfly or a dragonfly, sitting on a twig or a blossom."""
+    """A butterfly or a dragonfly, sitting on a twig."""
     rng, start = w.rng, len(w.objects)
     middle = np.asarray(at, float) + [0, size * 0.4, 0]
     turned = turn_y(rng.uniform(0, 6.3)) @ turn_x(rng.uniform(-1.2, 0.3)) @ turn_z(rng.normal(0, 0.3))

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("PIL", reason="the scene renderer draws with Pillow")
 
-from inference.training import metrics, render, scenes
+from inference.training import film, metrics, render, scenes
 from inference.training.textures import Atlas, make_atlas
 from tests.unit.devices import torch_on
 
@@ -43,7 +43,19 @@ def test_held_out_kinds_are_not_trained_on(atlas: Atlas) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["field", "traffic", "face", "close_up", "blocks", "table_top", "caption_card", "title_card", "street"]
+    "kind",
+    [
+        "field",
+        "traffic",
+        "face",
+        "close_up",
+        "blocks",
+        "table_top",
+        "caption_card",
+        "title_card",
+        "graphic_card",
+        "street",
+    ],
 )
 def test_each_kind_has_truth(atlas: Atlas, kind: str) -> None:
     frame = render.still(np.random.default_rng(1), atlas, kind)
@@ -54,6 +66,13 @@ def test_each_kind_has_truth(atlas: Atlas, kind: str) -> None:
     assert 0 <= seen.min() <= seen.max() <= 1.3
     if kind.endswith("_card"):
         assert np.ptp(seen) == 0
+
+
+def test_what_is_seen_from_near_is_mostly_in_focus() -> None:
+    rng = np.random.default_rng(3)
+    near = [film.Film(rng, flat=False, close_up=True).focus for _ in range(60)]
+    assert sum(focus is not None and focus >= 80 for focus in near) > 30
+    assert sum(film.Film(rng, flat=False).focus is not None for _ in range(60)) < 30
 
 
 def test_the_flow_leads_to_the_same_surface(atlas: Atlas) -> None:

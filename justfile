@@ -40,7 +40,7 @@ gpu-check *args:
 
 # what trains it is tested with torch, which the application does not need
 test-training *args:
-    uv run --with torch --with onnx pytest tests/unit/test_training.py tests/unit/test_weights.py "$@"
+    uv run --with torch --with onnx pytest tests/unit/test_training.py tests/unit/test_training_weights.py "$@"
 
 # train the depth network (hours; resumes), see docs/relief.md
 train-relief *args:

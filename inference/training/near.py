@@ -84,7 +84,10 @@ def _behind(w: World, depth: float, size: float) -> None:
 
 
 def _beast(w: World, at: Vector, size: float, yaw: float) -> None:
-    """A four-legged animal with a muzzle; with a mane or horns now and then. `size`: metres to about its back."""
+    """A four-legged animal with a muzzle; with a mane or horns now and then. `size`: metres to about its back.
+
+    `props.animal` is for those further off: from near its head would be a ball on a ball.
+    """
     rng, start, foot, rotation = w.rng, len(w.objects), np.asarray(at, float), turn_y(yaw)
 
     def place(x: float, y: float, z: float) -> Matrix:

@@ -62,8 +62,11 @@ def _out_of_focus(image: Floats, inverse: Floats, focus: float, strength: float)
 class Film:
     """The look of one clip."""
 
-    def __init__(self, rng: np.random.Generator, *, flat: bool, close_up: bool = False) -> None:
-        """flat: of a card, which no lens sees; close_up: what is nearest is mostly in focus, and alone so."""
+    def __init__(self, rng: np.random.Generator, *, flat: bool, close_up: bool = False, dark: bool = False) -> None:
+        """flat: of a card, which no lens sees; close_up: what is nearest is mostly in focus, and alone so;
+
+        dark: a film that is exposed for what little light there is.
+        """
         self.focus = rng.uniform(20, 99) if rng.random() < 0.18 and not flat else None
         if close_up and rng.random() < 0.65:
             self.focus = rng.uniform(80, 99)
@@ -71,6 +74,8 @@ class Film:
         self.bloom = 0.25 * rng.random() if rng.random() < 0.3 else 0.0
         self.middle = rng.uniform(0.25, 0.6) if rng.random() < 0.85 and not flat else None
         self.exposure = rng.uniform(0.7, 1.4)
+        if dark:
+            self.middle = rng.uniform(0.08, 0.25)
         self.gamma = rng.uniform(0.6, 1.25)
         self.vignette = rng.uniform(0, 0.6) if rng.random() < 0.5 else 0.0
         self.tint = rng.normal(0, 0.08, 3) if rng.random() < 0.5 else np.zeros(3)

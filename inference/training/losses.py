@@ -204,6 +204,6 @@ def total(
     ranked = order(relief, inverse, valid)
     off = ratio(relief, inverse, valid)
     is_card = F.binary_cross_entropy_with_logits(card, flat)
-    loss = 0.7 * aligned + 1.2 * direct + edge_weight * gradient + 3 * change + 2 * ranked + 0.7 * off
+    loss = 0.7 * aligned + 1.2 * direct + edge_weight * gradient + 3.5 * change + 2 * ranked + 0.7 * off
     loss = loss + 0.1 * likelihood + 0.6 * is_card
     return Parts(loss, aligned, direct, gradient, change, likelihood, ranked, off, is_card)

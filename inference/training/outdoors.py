@@ -13,7 +13,7 @@ from inference.training import places, props
 from inference.training.kernel import ELLIPSOID, QUAD
 from inference.training.people import crowd, person, thing_box
 from inference.training.scenes import kind
-from inference.training.vehicles import car, vehicle
+from inference.training.vehicles import car, saloon, vehicle
 from inference.training.world import World, turn_x, turn_y, turn_z
 
 
@@ -178,10 +178,11 @@ def traffic(w: World) -> None:
         half = (rng.uniform(0.05, 0.6), rng.uniform(0.2, 3))
         places.marking(w, w.across(far), z, half, yaw + rng.normal(0, 0.1), 0.03 + 0.004 * spot)
     for _ in range(int(rng.choice([0, 1, 1, 1, 2, 2, 3, 5]))):
-        at = (w.across(far, 0.9), 0, reach + rng.uniform(-1, 0.8) * far * w.half_height / max(0.3, math.sin(-w.pitch)))
-        draw = rng.random()
+        x, z = w.on_ground()  # in every row alike, also where the frame cuts them
+        at, draw = (x, 0, z), rng.random()
         if draw < 0.8:
-            vehicle(w, at, rng.uniform(0.85, 1.15), yaw + rng.normal(0, 0.12) + math.pi * (rng.random() < 0.5))
+            fits = vehicle if height > 3.6 or math.hypot(x, z) > 7 else saloon  # a lorry would have the camera in it
+            fits(w, at, rng.uniform(0.85, 1.15), yaw + rng.normal(0, 0.12) + math.pi * (rng.random() < 0.5))
         elif draw < 0.92:
             person(w, at, 1.0, rng.uniform(0, 6.3))
         else:
@@ -198,8 +199,8 @@ def above(w: World) -> None:
     middle = height / max(0.3, math.tan(-w.pitch))
     size = rng.choice([1.0, height / 6])
     for _ in range(int(rng.integers(0, 9))):
-        at = (w.across(height, 1.3), 0, middle + rng.uniform(-1, 1) * w.half_height * height * 1.8)
-        draw = rng.random()
+        x, z = w.on_ground(1.2)
+        at, draw = (x, 0, z), rng.random()
         if draw < 0.4:
             vehicle(w, at, size, rng.uniform(0, 6.3))
         elif draw < 0.6:

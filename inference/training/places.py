@@ -151,3 +151,23 @@ def wall_things(w: World, here: Room, count: int, *, sides: bool = True) -> None
             side = rng.choice([-1, 1])
             at = here.at(side * (here.half_width - 0.02), y, rng.uniform(0.5, here.depth))
             props.picture(w, at, half, here.turn @ turn_y(math.pi / 2))
+
+
+def inside(
+    w: World, half_width: tuple[float, float], depth: tuple[float, float], yaw: float, *, sides: bool = True
+) -> Room:
+    """A room with the camera in it, somewhere between the floor and the ceiling."""
+    rng = w.rng
+    w.outdoors = False
+    height = rng.uniform(2.2, 4)
+    w.eye[1] = rng.uniform(0.5, height * 0.85) if rng.random() < 0.8 else height * 0.95
+    w.pitch = rng.normal(-0.12, 0.18)
+    return room(w, rng.uniform(*half_width), rng.uniform(*depth), height, yaw, sides=sides)
+
+
+def furnish(w: World, here: Room, count: int) -> None:
+    """Things and people that stand about."""
+    for _ in range(count):
+        z = w.rng.uniform(0.9, here.depth)
+        x = w.rng.uniform(-0.95, 0.95) * min(here.half_width, w.half_width * z)
+        props.anything(w, here.at(x, 0, z), 1.0, w.rng.normal(0, 0.8), outdoors=False)

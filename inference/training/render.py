@@ -152,7 +152,7 @@ def _scene(rng: np.random.Generator, atlas: Atlas, kind: str | None, held_out: b
 def still(rng: np.random.Generator, atlas: Atlas, kind: str | None = None, *, held_out: bool = False) -> Frame:
     """One frame of a scene kind (None: drawn by weight)."""
     name, world, _, seen = _scene(rng, atlas, kind, held_out)
-    film = Film(rng, flat=world.flat_truth, close_up=world.close_up)
+    film = Film(rng, flat=world.flat_truth, close_up=world.close_up, dark=world.dark)
     return _scaled(_frame(name, world, film, int(rng.integers(1 << 30)), rng, seen))[0]
 
 
@@ -211,7 +211,7 @@ def clip(rng: np.random.Generator, atlas: Atlas, kind: str | None = None, *, hel
         -1,
     )
     small = np.where(visible[pick][..., None], flow[..., :2][pick] + shift, 2.0)
-    film, pen = Film(rng, flat=world.flat_truth, close_up=world.close_up), int(rng.integers(1 << 30))
+    film, pen = Film(rng, flat=world.flat_truth, close_up=world.close_up, dark=world.dark), int(rng.integers(1 << 30))
     first = _frame(name, world, film, pen, rng, seen)
     second = _frame(name, world, film, pen, rng, then)
     first, second = _scaled(first, second)

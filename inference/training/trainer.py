@@ -2,8 +2,8 @@
 
 Place in the flow: `train.py` starts as many as share a run. Batches from the
 pool (`stream.py`) are augmented (`augment.py`), the network (`network.py`) is
-fitted (`losses.py`) with AdamW under one cosine, an average of the weights is
-kept, scored on held-out scene kinds, and saved.
+fitted (`losses.py`) under one cosine (`optimisers.py`), an average of the
+weights is kept, scored on held-out scene kinds, and saved.
 
 The clock that drives the schedule counts working time: a process that was
 stopped or starved for a while carries on where it was.
@@ -25,6 +25,7 @@ from torch import Tensor, distributed, multiprocessing
 
 from inference.training import augment, losses, metrics, weights
 from inference.training.network import HEIGHT, WIDTH, ReliefNet, parameters
+from inference.training.optimisers import optimisers
 from inference.training.render import Frame, still
 from inference.training.stream import Pool, Stream
 from inference.training.textures import make_atlas
@@ -97,12 +98,7 @@ class Trainer:
         self.half = half_precision(self.device)
         self.network = ReliefNet().to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()
-        matrices = [p for p in self.network.parameters() if p.ndim > 1]
-        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=plan.learning_rate, betas=(0.9, 0.99),
-        )  # fmt: skip
+        self.optimisers = optimisers(self.network, plan.learning_rate, plan.weight_decay)
         self.step, self.progress, self.started_at = 0, 0.0, 0.0
         self.since_start, self.clock = 0, 0.0
         self.generator = torch.Generator().manual_seed(plan.seed + 7 * rank)
@@ -127,8 +123,9 @@ class Trainer:
         """Write atomically, so that a kill leaves the last good checkpoint."""
         state = {
             "network": self.network.state_dict(), "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "step": self.step, "progress": self.progress,
-            "plan": asdict(self.plan), "generator": self.generator.get_state(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "step": self.step, "progress": self.progress, "plan": asdict(self.plan),
+            "generator": self.generator.get_state(),
         }  # fmt: skip
         partial = self.out / (name + ".part")
         torch.save(state, partial)
@@ -141,7 +138,8 @@ class Trainer:
         state = torch.load(path, weights_only=True, map_location="cpu")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         if self.rank == 0:
             self.generator.set_state(state["generator"])
         else:
@@ -175,18 +173,20 @@ class Trainer:
         rgb = augment.colour(rgb, CLIPS, self.generator)
         rgb = rgb.to(self.device).contiguous(memory_format=torch.channels_last)
         inverse, back, flow = (values.to(self.device) for values in (inverse, back, flow))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate(plan, self.step, self.progress)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate(plan, self.step, self.progress)
         fade = 1.0 if plan.edges_from <= 0 else min(1.0, max(0.0, (self.progress - plan.edges_from) / 0.3))
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             relief, spread, card = self.network(rgb)
         parts = losses.total(relief, spread, card.float(), inverse, back, flow, CLIPS, plan.edge_weight * fade)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         parts.total.backward()
         self._share()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.step += 1
         self.since_start += 1
         self._average(min(KEPT, (1 + self.step) / (10 + self.step)))

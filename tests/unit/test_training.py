@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ pytest.importorskip("PIL", reason="the scene renderer draws with Pillow")
 
 from inference.training import film, metrics, render, scenes
 from inference.training.textures import Atlas, make_atlas
+from inference.training.world import World
 from tests.unit.devices import torch_on
 
 
@@ -48,6 +50,7 @@ def test_held_out_kinds_are_not_trained_on(atlas: Atlas) -> None:
         "field",
         "traffic",
         "face",
+        "gathering",
         "close_up",
         "blocks",
         "table_top",
@@ -73,6 +76,34 @@ def test_what_is_seen_from_near_is_mostly_in_focus() -> None:
     near = [film.Film(rng, flat=False, close_up=True).focus for _ in range(60)]
     assert sum(focus is not None and focus >= 80 for focus in near) > 30
     assert sum(film.Film(rng, flat=False).focus is not None for _ in range(60)) < 30
+
+
+def test_places_on_the_ground_are_in_every_row_of_the_picture(atlas: Atlas) -> None:
+    scene = World(np.random.default_rng(6), atlas)
+    scene.pitch, scene.eye[1], scene.half_width = -0.6, 6.0, 0.5
+    rows, columns = [], []
+    for _ in range(200):
+        x, z = scene.on_ground(1.0)
+        depth = z * math.cos(scene.pitch) - scene.eye[1] * math.sin(scene.pitch)  # along the camera's axis
+        up = -scene.eye[1] * math.cos(scene.pitch) - z * math.sin(scene.pitch)
+        rows.append(up / depth / scene.half_height)
+        columns.append(x / depth / scene.half_width)
+    for shares in (rows, columns):
+        assert np.abs(shares).max() <= 1 + 1e-9
+        assert np.histogram(shares, 4, (-1, 1))[0].min() > 30
+
+
+def test_what_one_lamp_lights_stays_dark(atlas: Atlas) -> None:
+    def brightness(dark: bool) -> float:
+        return float(
+            np.mean([film.Film(np.random.default_rng(i), flat=False, dark=dark).middle or 0 for i in range(9)])
+        )
+
+    assert brightness(True) < 0.25 < brightness(False)
+    scene = World(np.random.default_rng(8), atlas, outdoors=False, dark=True)
+    light = scene.light()
+    assert light.lamp[3] > 0
+    assert light.ambient.max() < 0.4
 
 
 def test_the_flow_leads_to_the_same_surface(atlas: Atlas) -> None:

@@ -1,0 +1,232 @@
+"""Scene kinds of people: portraits, faces, guests round a table, speakers, teams.
+
+Place in the flow: declared here, drawn by `scenes.py`. What most films show most of the time: someone, from near,
+before a wall, a room, a street or leaves.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from inference.training import places, props
+from inference.training.kernel import QUAD
+from inference.training.people import arm, crowd, person
+from inference.training.scenes import kind
+from inference.training.world import World, turn_y
+
+
+@kind(2.2)
+def portrait(w: World) -> None:
+    """One to three people from the knees or the chest up."""
+    rng = w.rng
+    depth = rng.uniform(0.7, 2.6)
+    w.eye[1], w.pitch, w.outdoors = rng.uniform(1.1, 1.7), rng.normal(-0.03, 0.08), rng.random() < 0.4
+    count = int(rng.choice([1, 1, 1, 2, 3]))
+    for index in range(count):
+        z = depth + (rng.uniform(0, 1.5) if index else 0)
+        spread = 0.15 if count == 1 and rng.random() < 0.6 else 0.95
+        person(
+            w,
+            (w.across(z, spread), rng.normal(0, 0.06), z),
+            1.0,
+            rng.normal(0, 0.5),
+            legs=rng.random() < 0.7,
+            gesture=rng.random() < 0.35,
+        )
+    _backdrop(w, depth)
+    if rng.random() < 0.25:
+        props.table(w, (0, w.eye[1] - 0.35 - 0.74, depth * 0.6), 1.0, 0)
+
+
+@kind(1.0)
+def face(w: World) -> None:
+    """A head that fills the frame, often cut by it; sometimes a hand before it."""
+    rng = w.rng
+    depth = rng.uniform(0.25, 0.7)
+    w.eye[1], w.pitch, w.outdoors = rng.uniform(1.5, 1.75), rng.normal(0, 0.08), rng.random() < 0.4
+    x = w.across(depth, 0.5)
+    person(
+        w,
+        (x, w.eye[1] - 1.66 + rng.normal(0, 0.06), depth),
+        1.0,
+        rng.normal(0, 0.4),
+        legs=False,
+        gesture=rng.random() < 0.3,
+    )
+    if rng.random() < 0.25:
+        z = depth * rng.uniform(0.5, 0.8)
+        arm(
+            w,
+            (w.across(z, 0.7), w.eye[1] + z * w.half_height * rng.uniform(-0.9, 0.3), z),
+            0.9,
+            int(rng.choice([-1, 1])),
+        )
+    if rng.random() < 0.35:  # over the shoulder: the back of another head at the edge
+        z = depth * rng.uniform(0.5, 0.9)
+        person(
+            w,
+            (rng.choice([-1, 1]) * w.half_width * z, w.eye[1] - 1.6, z),
+            1.0,
+            math.pi + rng.normal(0, 0.4),
+            legs=False,
+            simple=True,
+        )
+    _backdrop(w, depth + 0.3)
+
+
+def _backdrop(w: World, depth: float) -> None:
+    """Land or a wall behind people at `depth`."""
+    rng = w.rng
+    if w.outdoors:
+        places.ground(w)
+        for _ in range(int(rng.integers(2, 10))):
+            z = w.log_uniform(depth + 1.5, 50)
+            props.anything(w, (w.across(z), 0, z), 1.0, rng.uniform(0, 6))
+        if rng.random() < 0.4:
+            _leaves(w, depth)
+        return
+    w.dark = w.chance(0.15)
+    distance, turned = depth + rng.uniform(0.25, 4), turn_y(rng.normal(0, 0.12))
+    back = w.material(scale=0.4, contrast=rng.uniform(0.02, 1))
+    w.add(QUAD, turned @ np.array([0, 0, distance]), (80, 80, 1), turned, back, casts=False)
+    if rng.random() < 0.5:
+        places.ground(w, 0, 60)
+    if rng.random() < 0.5:
+        ceiling = w.material(w.colour(0.5, 1), scale=0.4, contrast=0.1)
+        w.add(QUAD, (0, rng.uniform(2.1, 3), 0), (60, 60, 1), places.FLOOR, ceiling, casts=False)
+    here = places.Room(turned, 8, distance, 3)
+    places.wall_things(w, here, int(rng.integers(0, 5)), sides=False)
+    for _ in range(int(rng.integers(0, 3))):
+        z = rng.uniform(depth, distance - 0.1)
+        props.anything(w, (w.across(z), 0, z), 1.0, rng.normal(0, 1), outdoors=False)
+    if rng.random() < 0.2 and distance > depth + 1.5:
+        crowd(w, depth + 1, distance - 0.3, 4)
+    if rng.random() < 0.25:
+        z = depth * rng.uniform(0.4, 0.8)
+        w.box(
+            (rng.choice([-1, 1]) * w.half_width * z, rng.uniform(0.3, 1.3), z),
+            rng.uniform(0.05, 0.35, 3),
+            turn_y(rng.normal(0, 0.3)),
+        )
+
+
+def _leaves(w: World, depth: float) -> None:
+    """A hedge, the edge of a wood, ivy on a wall: busy, close behind people and as high as the picture."""
+    rng = w.rng
+    behind, turned = depth + w.log_uniform(0.5, 8), turn_y(rng.normal(0, 0.25))
+    green = w.material(w.green(), group="foliage", scale=rng.choice([0.3, 0.6, 1.5]), contrast=rng.uniform(0.3, 1))
+    w.add(QUAD, (0, 0, behind), (80, rng.choice([2.0, 80.0]), 1), turned, green, casts=False)
+    for _ in range(int(rng.integers(0, 6))):
+        z = w.log_uniform(depth + 0.5, behind + 1)
+        plant = props.tree if z > depth + 1.5 and rng.random() < 0.4 else props.bush
+        plant(w, (w.across(z), 0, z), rng.uniform(0.5, 2.5))
+
+
+@kind(1.2)
+def studio(w: World) -> None:
+    """People, or wares, before one colour without a seam: the team in rows, the guest, the advertisement."""
+    rng = w.rng
+    w.outdoors = False
+    wares = rng.random() < 0.35
+    size = rng.uniform(0.15, 0.5) if wares else 1.0
+    depth = size * rng.uniform(1.0, 3.0) if wares else rng.uniform(0.8, 4.5)
+    w.eye[1] = size * rng.uniform(0.6, 2.0) if wares else rng.uniform(1.0, 1.7)
+    w.pitch = -rng.uniform(0.0, 0.5) if wares else rng.normal(-0.02, 0.06)
+    tone = w.colour(0.75, 1) if rng.random() < 0.35 else w.colour(0.02, 0.95)
+    if rng.random() < 0.4:
+        tone = np.full(3, rng.choice([0.95, 0.95, 0.5, 0.06]))  # white, grey, black
+    glow = rng.choice([0.0, 0.5, 1.0])
+    cloth = w.plain_material(tone, emission=glow)
+    w.add(QUAD, (0, 0, depth * rng.uniform(1.4, 3.5)), (80, 80, 1), material=cloth, casts=False)
+    if glow < 1 and (wares or rng.random() < 0.4):  # without a shadow nobody could see a floor
+        w.add(QUAD, (0, 0, 0), (80, 80, 1), places.FLOOR, cloth, casts=False)
+    if wares:
+        for _ in range(int(rng.choice([1, 1, 2, 3, 6, 12]))):
+            at = (w.across(depth, 0.7), 0, depth * rng.uniform(0.85, 1.25))
+            if rng.random() < 0.35:
+                props.bottle(w, at, size * rng.uniform(0.6, 1.3))
+            else:
+                props.clutter(w, at, size * rng.uniform(0.2, 0.7))
+        return
+    rows = int(rng.choice([1, 1, 1, 2, 3]))
+    apart = rng.uniform(0.45, 0.9)
+    for row in range(rows):
+        z = depth + 0.55 * row
+        across = max(1, int(rng.integers(1, 2 + int(1.6 * w.half_width * z / apart))))
+        start = rng.uniform(-0.3, 0.3) - apart * (across - 1) / 2
+        for place in range(min(across, 9)):
+            at = (start + apart * place + rng.normal(0, 0.05), 0.12 * row, z + rng.normal(0, 0.06))
+            person(
+                w,
+                at,
+                rng.uniform(0.92, 1.08),
+                rng.normal(0, 0.3),
+                simple=z > 3 and across > 4,
+                gesture=rng.random() < 0.15,
+            )
+
+
+@kind(0.7)
+def podium(w: World) -> None:
+    """Someone before curtains and flags, often behind a desk: the speaker, the singer, the newsreader."""
+    rng = w.rng
+    w.outdoors = False
+    depth = rng.uniform(0.8, 3.0)
+    w.eye[1], w.pitch = rng.uniform(1.2, 1.8), rng.normal(-0.03, 0.06)
+    behind = depth + rng.uniform(0.4, 2.5)
+    fold = rng.uniform(0.06, 0.25)
+    cloth = w.material(share=0.0, contrast=rng.uniform(0, 0.3))
+    reach = 1.3 * w.half_width * behind
+    for index in range(min(40, int(2 * reach / fold))):
+        x = -reach + fold * index
+        w.rod(
+            (x, -0.5, behind + fold * rng.uniform(0.3, 0.9)), (x + rng.normal(0, 0.02), 4, behind + fold), fold, cloth
+        )
+    w.add(QUAD, (0, 0, behind + 2 * fold), (80, 80, 1), material=cloth, casts=False)
+    for _ in range(int(rng.choice([0, 0, 1, 2, 3]))):  # a flag hangs down its pole in folds
+        x, z = w.across(behind, 0.8), rng.uniform(depth + 0.2, behind)
+        w.rod((x, 0, z), (x, 2.4, z), 0.02, w.plain_material(w.colour(0.1, 0.9)))
+        for strip in range(3):
+            side = x + 0.09 * strip
+            w.rod((side, rng.uniform(0.5, 1.2), z), (side - 0.05, 2.2, z), 0.07, w.plain_material(w.colour(0.05, 1)))
+    for index in range(int(rng.choice([1, 1, 1, 2]))):
+        person(w, (w.across(depth, 0.35), 0, depth + 0.4 * index), 1.0, rng.normal(0, 0.3), gesture=rng.random() < 0.3)
+    if rng.random() < 0.5:
+        z = depth - rng.uniform(0.25, 0.45)
+        half = (rng.uniform(0.25, 1.2), rng.uniform(0.45, 0.6), 0.12)
+        w.box((rng.normal(0, 0.15), half[1], z), half, turn_y(rng.normal(0, 0.15)))
+        if rng.random() < 0.5:
+            w.rod(
+                (rng.normal(0, 0.1), 2 * half[1], z), (0, w.eye[1] - 0.2, z + 0.1), 0.01, w.plain_material((0.05,) * 3)
+            )
+
+
+@kind(2.0)
+def gathering(w: World) -> None:
+    """People who sit and stand round a table with bottles and plates: the meal, the meeting, the candle-lit evening."""
+    rng = w.rng
+    here = places.inside(w, (1.8, 4.5), (2.8, 9), rng.normal(0, 0.2))
+    w.dark = w.chance(0.3)
+    w.eye[1], w.pitch = rng.uniform(0.95, 1.8), rng.normal(-0.12, 0.1)
+    places.wall_things(w, here, int(rng.integers(0, 6)))
+    middle = rng.uniform(0.9, min(3.2, here.depth - 1.0))
+    x = 0.5 * w.across(middle)
+    props.table(w, here.at(x, 0, middle), rng.uniform(0.9, 1.4), rng.normal(0, 0.2))
+    for _ in range(int(rng.integers(0, 8))):
+        at = here.at(x + rng.uniform(-0.5, 0.5), 0.77, middle + rng.uniform(-0.35, 0.35))
+        size = rng.uniform(0.04, 0.12)
+        props.bottle(w, at, size * 2.5) if rng.random() < 0.5 else props.clutter(w, at, size)
+    for _ in range(int(rng.integers(1, 6))):
+        angle = math.pi * rng.uniform(-0.35, 1.35)  # beside and behind the table, now and then before it
+        away = rng.uniform(0.6, 1.1)
+        z = middle + away * math.sin(angle)
+        if z < 0.55:
+            continue
+        side = x + 1.3 * away * math.cos(angle)
+        yaw, sits = rng.normal(0, 0.5) + 0.6 * math.copysign(1, side - x), rng.random() < 0.75
+        if sits:
+            props.chair(w, here.at(side, 0, z + 0.1), 1.0, yaw)
+        person(w, here.at(side, 0, z), rng.uniform(0.92, 1.08), yaw, sitting=sits, gesture=rng.random() < 0.3)
+    places.furnish(w, here, int(rng.integers(0, 3)))

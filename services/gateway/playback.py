@@ -27,13 +27,15 @@ from services.gateway.problems import problem
 from services.gateway.shortcut import HEADERS, Shortcut
 from services.gateway.state import Gateway
 from services.gateway.table import Row
-from stereospot import errors, keys
+from stereospot import errors, keys, log
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
 from stereospot.media import boxes, hls
 from stereospot.media.audio import chunk_channels
 from stereospot.media.hls import Entry, Rendition
 from stereospot.media.model import AudioTrack, Plan, Segment
+
+_log = log.get("gateway")
 
 NO_STORE = {"Cache-Control": "no-store"}
 CACHED = 512
@@ -109,15 +111,19 @@ class Player:
         """The job of a token, if it still has this generation; else NOT_FOUND, whatever the reason."""
         row = await self.handed(token, generation)
         if row.job.generation != generation:
-            raise _nothing()
+            raise _nothing("an earlier try", row.job.job_id)
         return row
 
     async def handed(self, token: str, generation: int) -> Row:
         """The same for an address that is opened for the film, not for one try at it: it may be of an earlier try."""
         job_id = self.gateway.tokens.check(token)
-        row = await self.gateway.index.row(job_id) if job_id is not None else None
-        if row is None or row.job.phase is Phase.DELETED or row.job.generation < generation:
-            raise _nothing()
+        if job_id is None:
+            raise _nothing("forged or expired")
+        row = await self.gateway.index.row(job_id)
+        if row is None or row.job.phase is Phase.DELETED:
+            raise _nothing("no such job", job_id)
+        if row.job.generation < generation:
+            raise _nothing("a try to come", job_id)
         return row
 
     async def showing(self, token: str, generation: int) -> Showing:
@@ -226,7 +232,9 @@ class Player:
         return known
 
 
-def _nothing() -> errors.StereoSpotError:
+def _nothing(reason: str, job_id: str | None = None) -> errors.StereoSpotError:
+    """The same answer whatever the reason: who guesses addresses learns nothing; who keeps the log does."""
+    _log.debug("nothing to play", action="refuse", job_id=job_id, reason=reason)
     return errors.error("NOT_FOUND", "There is nothing to play under this address.")
 
 

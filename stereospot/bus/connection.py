@@ -121,8 +121,9 @@ class Bus(Administration):
                 await self.nc.drain()
         except (TimeoutError, nats.errors.Error) as problem:
             _log.warning("drain cut short", action="stop", reason=str(problem) or type(problem).__name__)
-            with contextlib.suppress(OSError, nats.errors.Error):  # the server may be away
-                await self.nc.close()
+            with contextlib.suppress(OSError, TimeoutError, nats.errors.Error):  # the server may be away
+                async with asyncio.timeout(seconds):
+                    await self.nc.close()
 
     @property
     def is_closed(self) -> bool:

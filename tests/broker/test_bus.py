@@ -100,6 +100,18 @@ async def test_a_connection_that_ends_for_good_is_told(settings: Settings) -> No
     assert not ended.is_set()
 
 
+async def test_the_end_of_a_connection_is_not_waited_for_for_ever(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await Bus.connect(settings, name="test")
+    never = asyncio.Event()
+    with monkeypatch.context() as stuck:
+        stuck.setattr(bus.nc, "drain", never.wait)
+        stuck.setattr(bus.nc, "close", never.wait)
+        await asyncio.wait_for(bus.drain(0.1), 5)
+    await bus.nc.close()
+
+
 # ---- buckets -----------------------------------------------------------------------------------------------
 async def test_compare_and_set(bus: Bus) -> None:
     bucket = bus.bucket(subjects.JOBS)

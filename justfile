@@ -40,11 +40,12 @@ gpu-check *args:
 
 # what trains it is tested with torch, which the application does not need
 test-training *args:
-    uv run --with torch --with onnx pytest tests/unit/test_training.py tests/unit/test_training_weights.py "$@"
+    uv run --with "torch>=2.9" --with onnx pytest tests/unit/test_training.py tests/unit/test_training_weights.py \
+        tests/unit/test_optimisers.py "$@"
 
 # train the depth network (hours; resumes), see docs/relief.md
 train-relief *args:
-    uv run --with torch --with onnx python -m inference.training.train --init inference/depth/relief.onnx "$@"
+    uv run --with "torch>=2.9" --with onnx python -m inference.training.train --init inference/depth/relief.onnx "$@"
 
 # convert a generated clip and stay up to watch it
 demo:

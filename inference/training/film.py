@@ -63,10 +63,8 @@ class Film:
     """The look of one clip."""
 
     def __init__(self, rng: np.random.Generator, *, flat: bool, close_up: bool = False, dark: bool = False) -> None:
-        """flat: of a card, which no lens sees; close_up: what is nearest is mostly in focus, and alone so;
-
-        dark: a film that is exposed for what little light there is.
-        """
+        """flat: of a card, which no lens sees; close_up: what is nearest is mostly in focus, and alone so; dark: not
+        exposed to the middle of the range."""
         self.focus = rng.uniform(20, 99) if rng.random() < 0.18 and not flat else None
         if close_up and rng.random() < 0.65:
             self.focus = rng.uniform(80, 99)

@@ -17,7 +17,11 @@ LEAST_ROWS = 8
 
 
 class ConvolutionMuon(torch.optim.Muon):
-    """`torch.optim.Muon` for convolutions, too: each a matrix with a row for every output channel."""
+    """`torch.optim.Muon` for convolutions, too: each a matrix with a row for every output channel.
+
+    The matrices are views of the weights' memory: what loads weights must copy into it. Gradients are cleared on the
+    weights (`network.zero_grad`), not here.
+    """
 
     def __init__(self, weights: list[nn.Parameter], *, lr: float, weight_decay: float) -> None:
         """weights: [outputs, inputs] or [outputs, inputs, h, w] in the memory format they keep."""
@@ -32,15 +36,16 @@ class ConvolutionMuon(torch.optim.Muon):
         del closure
         matrices = self.param_groups[0]["params"]
         for matrix, weight in zip(matrices, self._weights, strict=True):
-            matrix.grad = None if weight.grad is None else _matrix(weight.grad)
+            matrix.grad = None if weight.grad is None else _matrix(weight.grad, like=weight)
         super().step()
 
 
-def _matrix(weight: Tensor) -> Tensor:
-    """[outputs, inputs, h, w] as [outputs, h * w * inputs], or inputs first where memory has them so."""
-    if weight.ndim == 2:
-        return weight
-    return weight.permute(0, 2, 3, 1).flatten(1) if _channels_last(weight) else weight.flatten(1)
+def _matrix(values: Tensor, like: Tensor | None = None) -> Tensor:
+    """[outputs, inputs, h, w] as [outputs, n], in the order that `like` (by default itself) has in memory."""
+    if values.ndim == 2:
+        return values
+    last = _channels_last(values if like is None else like)
+    return values.permute(0, 2, 3, 1).flatten(1) if last else values.flatten(1)
 
 
 def _channels_last(weight: Tensor) -> bool:

@@ -160,6 +160,12 @@ def plain_ground(w: World) -> None:
             thing_box(w, at, rng.uniform(0.1, 0.6))
 
 
+def _vehicle_below(w: World, at: tuple[float, float, float], size: float, yaw: float) -> None:
+    """Any vehicle, but none that is so tall that the camera would be in it."""
+    fits = vehicle if w.eye[1] > 3.4 * size or math.hypot(at[0], at[2]) > 7 * size else saloon
+    fits(w, at, size, yaw)
+
+
 @kind(2.2)
 def traffic(w: World) -> None:
     """A road from a bridge or a mast, through any lens: vehicles, large in the picture, on a ground that stays."""
@@ -181,8 +187,8 @@ def traffic(w: World) -> None:
         x, z = w.on_ground()  # in every row alike, also where the frame cuts them
         at, draw = (x, 0, z), rng.random()
         if draw < 0.8:
-            fits = vehicle if height > 3.6 or math.hypot(x, z) > 7 else saloon  # a lorry would have the camera in it
-            fits(w, at, rng.uniform(0.85, 1.15), yaw + rng.normal(0, 0.12) + math.pi * (rng.random() < 0.5))
+            turned = yaw + rng.normal(0, 0.12) + math.pi * (rng.random() < 0.5)
+            _vehicle_below(w, at, rng.uniform(0.85, 1.15), turned)
         elif draw < 0.92:
             person(w, at, 1.0, rng.uniform(0, 6.3))
         else:
@@ -202,11 +208,11 @@ def above(w: World) -> None:
         x, z = w.on_ground(1.2)
         at, draw = (x, 0, z), rng.random()
         if draw < 0.4:
-            vehicle(w, at, size, rng.uniform(0, 6.3))
+            _vehicle_below(w, at, size, rng.uniform(0, 6.3))
         elif draw < 0.6:
             person(w, at, size, rng.uniform(0, 6))
         elif draw < 0.75:
-            props.tree(w, at, size * rng.uniform(1, 3.5))
+            props.tree(w, at, min(size * rng.uniform(1, 3.5), 0.8 * height))
         else:
             props.clutter(w, at, size * rng.uniform(0.1, 0.8))
     for mark in range(int(rng.integers(0, 7))):

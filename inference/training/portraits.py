@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from inference.training import places, props
-from inference.training.kernel import QUAD
+from inference.training.kernel import CENTRE, QUAD
 from inference.training.people import arm, crowd, person
 from inference.training.scenes import kind
 from inference.training.world import World, turn_y
@@ -77,18 +77,20 @@ def face(w: World) -> None:
 
 
 def _backdrop(w: World, depth: float) -> None:
-    """Land or a wall behind people at `depth`."""
+    """Land or a wall behind people at `depth` and a little further."""
     rng = w.rng
     if w.outdoors:
+        far = max(row[CENTRE + 2] for row in w.objects)
         places.ground(w)
         for _ in range(int(rng.integers(2, 10))):
             z = w.log_uniform(depth + 1.5, 50)
             props.anything(w, (w.across(z), 0, z), 1.0, rng.uniform(0, 6))
         if rng.random() < 0.4:
-            _leaves(w, depth)
+            _leaves(w, far)
         return
-    w.dark = w.chance(0.15)
     distance, turned = depth + rng.uniform(0.25, 4), turn_y(rng.normal(0, 0.12))
+    if rng.random() < 0.15:
+        w.dark = distance - 0.15
     back = w.material(scale=0.4, contrast=rng.uniform(0.02, 1))
     w.add(QUAD, turned @ np.array([0, 0, distance]), (80, 80, 1), turned, back, casts=False)
     if rng.random() < 0.5:
@@ -112,16 +114,19 @@ def _backdrop(w: World, depth: float) -> None:
         )
 
 
-def _leaves(w: World, depth: float) -> None:
-    """A hedge, the edge of a wood, ivy on a wall: busy, close behind people and as high as the picture."""
+def _leaves(w: World, far: float) -> None:
+    """A hedge, the edge of a wood, ivy on a wall: busy, and close behind the farthest of the people."""
     rng = w.rng
-    behind, turned = depth + w.log_uniform(0.5, 8), turn_y(rng.normal(0, 0.25))
+    behind, turned = far + w.log_uniform(0.8, 8), turn_y(rng.normal(0, 0.12))
     green = w.material(w.green(), group="foliage", scale=rng.choice([0.3, 0.6, 1.5]), contrast=rng.uniform(0.3, 1))
     w.add(QUAD, (0, 0, behind), (80, rng.choice([2.0, 80.0]), 1), turned, green, casts=False)
     for _ in range(int(rng.integers(0, 6))):
-        z = w.log_uniform(depth + 0.5, behind + 1)
-        plant = props.tree if z > depth + 1.5 and rng.random() < 0.4 else props.bush
-        plant(w, (w.across(z), 0, z), rng.uniform(0.5, 2.5))
+        size = rng.uniform(0.2, 0.8)
+        z = far + 1.5 * size + w.log_uniform(0.2, 6)
+        props.bush(w, (w.across(z), rng.uniform(0, 1.5), z), size)
+    for _ in range(int(rng.integers(0, 3))):
+        z = far + w.log_uniform(2, 12)
+        props.tree(w, (w.across(z), 0, z), rng.uniform(3, 9))
 
 
 @kind(1.2)
@@ -203,30 +208,58 @@ def podium(w: World) -> None:
             )
 
 
+def _laid_table(w: World, here: places.Room, x: float, z: float) -> tuple[float, float]:
+    """A table with bottles and plates at (x, z) of a room; returns its half width and half depth."""
+    rng, start, top = w.rng, len(w.objects), w.material(scale=1.5)
+    half = (rng.uniform(0.4, 1.0), rng.uniform(0.3, 0.5))
+    w.box(here.at(x, 0.73, z), (half[0], 0.02, half[1]), here.turn, top)
+    for a in (-0.9, 0.9):
+        for b in (-0.9, 0.9):
+            w.rod(
+                here.at(x + a * half[0], 0, z + b * half[1]), here.at(x + a * half[0], 0.73, z + b * half[1]), 0.03, top
+            )
+    for _ in range(int(rng.integers(0, 8))):
+        at = here.at(x + rng.uniform(-0.85, 0.85) * half[0], 0.75, z + rng.uniform(-0.8, 0.8) * half[1])
+        size = rng.uniform(0.04, 0.12)
+        if rng.random() < 0.5:
+            props.bottle(w, at, 2.5 * size)
+        else:
+            props.clutter(w, at, size)
+    w.grouped(start)
+    return half
+
+
 @kind(2.0)
 def gathering(w: World) -> None:
-    """People who sit and stand round a table with bottles and plates: the meal, the meeting, the candle-lit evening."""
-    rng = w.rng
-    here = places.inside(w, (1.8, 4.5), (2.8, 9), rng.normal(0, 0.2))
-    w.dark = w.chance(0.3)
+    """People who sit and stand round a table: the meal, the meeting, the candle-lit evening."""
+    rng, yaw = w.rng, w.rng.normal(0, 0.2)
+    here = places.inside(w, (1.8, 4.5), (3, 9), yaw)
     w.eye[1], w.pitch = rng.uniform(0.95, 1.8), rng.normal(-0.12, 0.1)
     places.wall_things(w, here, int(rng.integers(0, 6)))
-    middle = rng.uniform(0.9, min(3.2, here.depth - 1.0))
-    x = 0.5 * w.across(middle)
-    props.table(w, here.at(x, 0, middle), rng.uniform(0.9, 1.4), rng.normal(0, 0.2))
-    for _ in range(int(rng.integers(0, 8))):
-        at = here.at(x + rng.uniform(-0.5, 0.5), 0.77, middle + rng.uniform(-0.35, 0.35))
-        size = rng.uniform(0.04, 0.12)
-        props.bottle(w, at, size * 2.5) if rng.random() < 0.5 else props.clutter(w, at, size)
+    away = rng.uniform(0.9, min(3.2, here.depth - 1.4))
+    x, _, z = here.turn.T @ np.array([w.across(away, 0.5), 0, away])
+    x = float(np.clip(x, 1.1 - here.half_width, here.half_width - 1.1))
+    half = _laid_table(w, here, x, z)
+    if rng.random() < 0.3:
+        w.dark = away + 0.5
     for _ in range(int(rng.integers(1, 6))):
-        angle = math.pi * rng.uniform(-0.35, 1.35)  # beside and behind the table, now and then before it
-        away = rng.uniform(0.6, 1.1)
-        z = middle + away * math.sin(angle)
-        if z < 0.55:
+        draw, gap = rng.random(), rng.uniform(0.22, 0.6)
+        along, across = x + rng.uniform(-1, 1) * half[0], z + rng.uniform(-1, 1) * half[1]
+        end = rng.choice([-1, 1]) * (half[0] + gap)
+        # Mostly behind the table or at its ends; now and then someone's back is before it.
+        at = (
+            (along, z + half[1] + gap)
+            if draw < 0.5
+            else (x + end, across)
+            if draw < 0.88
+            else (along, z - half[1] - gap)
+        )
+        if at[1] < 0.5 or at[1] > here.depth - 0.35 or abs(at[0]) > here.half_width - 0.3:
             continue
-        side = x + 1.3 * away * math.cos(angle)
-        yaw, sits = rng.normal(0, 0.5) + 0.6 * math.copysign(1, side - x), rng.random() < 0.75
+        faces = math.atan2(at[0] - x, at[1] - z) + yaw + rng.normal(0, 0.4)
+        sits = rng.random() < 0.75
         if sits:
-            props.chair(w, here.at(side, 0, z + 0.1), 1.0, yaw)
-        person(w, here.at(side, 0, z), rng.uniform(0.92, 1.08), yaw, sitting=sits, gesture=rng.random() < 0.3)
+            props.chair(w, here.at(at[0], 0, at[1]), 1.0, faces)
+        size = rng.uniform(0.92, 1.08)
+        person(w, here.at(at[0], 0, at[1]), size, faces, sitting=sits, gesture=rng.random() < 0.3)
     places.furnish(w, here, int(rng.integers(0, 3)))

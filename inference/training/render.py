@@ -152,7 +152,7 @@ def _scene(rng: np.random.Generator, atlas: Atlas, kind: str | None, held_out: b
 def still(rng: np.random.Generator, atlas: Atlas, kind: str | None = None, *, held_out: bool = False) -> Frame:
     """One frame of a scene kind (None: drawn by weight)."""
     name, world, _, seen = _scene(rng, atlas, kind, held_out)
-    film = Film(rng, flat=world.flat_truth, close_up=world.close_up, dark=world.dark)
+    film = Film(rng, flat=world.flat_truth, close_up=world.close_up, dark=world.dark > 0)
     return _scaled(_frame(name, world, film, int(rng.integers(1 << 30)), rng, seen))[0]
 
 
@@ -211,7 +211,10 @@ def clip(rng: np.random.Generator, atlas: Atlas, kind: str | None = None, *, hel
         -1,
     )
     small = np.where(visible[pick][..., None], flow[..., :2][pick] + shift, 2.0)
-    film, pen = Film(rng, flat=world.flat_truth, close_up=world.close_up, dark=world.dark), int(rng.integers(1 << 30))
+    film, pen = (
+        Film(rng, flat=world.flat_truth, close_up=world.close_up, dark=world.dark > 0),
+        int(rng.integers(1 << 30)),
+    )
     first = _frame(name, world, film, pen, rng, seen)
     second = _frame(name, world, film, pen, rng, then)
     first, second = _scaled(first, second)
@@ -231,7 +234,7 @@ def walk(rng: np.random.Generator, atlas: Atlas, kind: str, count: int) -> list[
     still_rows, materials, view = world.object_rows(), world.material_rows(), world.view()
     middle = still_rows[rows, CENTRE : CENTRE + 3].mean(0)
     depth = max(0.8, float(view.rotation[:, 2] @ (middle - view.position)))
-    film, pen = Film(rng, flat=False), int(rng.integers(1 << 30))
+    film, pen = Film(rng, flat=False, dark=world.dark > 0), int(rng.integers(1 << 30))
     film.focus, film.bars = None, (0, 0)
     seen, where = [], []
     for step in range(count):

@@ -2,7 +2,7 @@
 
 Place in the flow: `train.py` starts as many as share a run. Batches from the
 pool (`stream.py`) are augmented (`augment.py`), the network (`network.py`) is
-fitted (`losses.py`) under one cosine (`optimisers.py`), an average of the
+fitted (`losses.py`, `optimisers.py`) under one cosine, an average of the
 weights is kept, scored on held-out scene kinds, and saved.
 
 The clock that drives the schedule counts working time: a process that was
@@ -86,7 +86,7 @@ def half_precision(device: torch.device) -> bool:
 
 
 class Trainer:
-    """One run: the network, its average, the optimiser, the clock. Its process is in a group, be it of one."""
+    """One run: the network, its average, the optimisers, the clock. Its process is in a group, be it of one."""
 
     def __init__(self, plan: Plan, out: Path, rank: int = 0) -> None:
         """rank: of `plan.processes`; all but the first are silent and hand their gradients over."""

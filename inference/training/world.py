@@ -73,8 +73,8 @@ class World:
     cartoon: bool = False
     close_up: bool = False
     """Seen through a lens that holds mostly the nearest thing in focus."""
-    dark: bool = False
-    """Lit by a candle, a lamp or a screen that stands near, and by little else; the film leaves it dark."""
+    dark: float = 0.0
+    """Above 0: lit by one candle, lamp or screen, which stands no further than this many metres, and left dark."""
 
     def __post_init__(self) -> None:
         rng = self.rng
@@ -100,10 +100,11 @@ class World:
         return self.rng.uniform(-1, 1) * self.half_width * depth * margin
 
     def on_ground(self, margin: float = 1.1) -> tuple[float, float]:
-        """x and z of a place on the ground that is anywhere in the picture, near or far (up to `margin` beyond it)."""
-        row = self.rng.uniform(-1, 1) * margin * self.half_height
-        down = max(0.04, -math.sin(self.pitch) - row * math.cos(self.pitch))
-        depth = self.eye[1] / down
+        """x and z of a place on the ground, in every row below the horizon alike (to `margin` of the half height)."""
+        edge = margin * self.half_height
+        horizon = (-math.sin(self.pitch) - 0.04) / math.cos(self.pitch)
+        row = self.rng.uniform(-edge, max(-edge, min(edge, horizon)))
+        depth = self.eye[1] / max(0.04, -math.sin(self.pitch) - row * math.cos(self.pitch))
         return self.across(depth, margin), depth * (math.cos(self.pitch) - row * math.sin(self.pitch))
 
     def log_uniform(self, low: float, high: float) -> float:
@@ -264,13 +265,11 @@ class World:
         elif rng.random() < 0.06:
             density = rng.uniform(0.01, 0.12)
         if self.dark:
-            at = np.array([rng.normal(0, 0.8), self.eye[1] + rng.uniform(-0.6, 0.9), rng.uniform(0.2, 3)])
+            at = (rng.normal(0, 0.8), self.eye[1] + rng.uniform(-0.6, 0.9), rng.uniform(0.2, self.dark))
             lamp = np.array([*at, self.log_uniform(0.8, 4), self.log_uniform(0.3, 4)])
-            sun_colour, ambient = (
-                np.array([1, rng.uniform(0.5, 1), rng.uniform(0.2, 1)]),
-                ambient * rng.uniform(0.02, 0.3),
-            )
-            high, low, cloud, density = high * 0.03, low * 0.05, cloud * 0, 0.0
+            sun_colour = np.array([1, rng.uniform(0.5, 1), rng.uniform(0.2, 1)])
+            ambient, high, low, density = ambient * rng.uniform(0.02, 0.3), high * 0.05, low * 0.05, 0.0
+            cloud[[0, 6]] = 0
         haze = low if outdoors else self.colour(0.3, 0.9)
         fog = np.array([density, *haze, 1.0 if rng.random() < 0.7 or not outdoors else 0.0])
         return Light(sun, sun_colour, ambient, lamp, low, high, cloud, fog)

@@ -18,11 +18,10 @@ from litestar.params import FromPath
 
 from services.gateway import resources
 from services.gateway.origins import Trust
-from services.gateway.playback import NO_STORE, GivenPlayer, NotYet
+from services.gateway.playback import NO_STORE, GivenPlayer, NotYet, nothing
 from services.gateway.render import render
 from services.gateway.state import Gateway, Given
 from services.gateway.table import Row
-from stereospot import errors
 from stereospot.jobs import Phase
 
 M3U = "application/x-mpegurl"
@@ -133,7 +132,7 @@ async def playlist_of_one(
 @get("/v/{token:str}/playlist.m3u", include_in_schema=False)
 async def playlist_of_all(request: Request[Any, Any, Any], gateway: Given, token: FromPath[str]) -> Response[str]:
     if gateway.tokens.check(token) != ALL_FILMS:
-        raise errors.error("NOT_FOUND", "There is nothing to play under this address.")
+        raise nothing("no list of all films")
     return await newest(request, gateway)
 
 

@@ -111,19 +111,19 @@ class Player:
         """The job of a token, if it still has this generation; else NOT_FOUND, whatever the reason."""
         row = await self.handed(token, generation)
         if row.job.generation != generation:
-            raise _nothing("an earlier try", row.job.job_id)
+            raise nothing("an earlier try", row.job.job_id)
         return row
 
     async def handed(self, token: str, generation: int) -> Row:
         """The same for an address that is opened for the film, not for one try at it: it may be of an earlier try."""
         job_id = self.gateway.tokens.check(token)
         if job_id is None:
-            raise _nothing("forged or expired")
+            raise nothing("forged or expired")
         row = await self.gateway.index.row(job_id)
         if row is None or row.job.phase is Phase.DELETED:
-            raise _nothing("no such job", job_id)
+            raise nothing("no such job", job_id)
         if row.job.generation < generation:
-            raise _nothing("a try to come", job_id)
+            raise nothing("a try to come", job_id)
         return row
 
     async def showing(self, token: str, generation: int) -> Showing:
@@ -232,8 +232,8 @@ class Player:
         return known
 
 
-def _nothing(reason: str, job_id: str | None = None) -> errors.StereoSpotError:
-    """The same answer whatever the reason: who guesses addresses learns nothing; who keeps the log does."""
+def nothing(reason: str, job_id: str | None = None) -> errors.StereoSpotError:
+    """NOT_FOUND whatever the reason: who guesses addresses learns nothing. The log tells it, at level debug."""
     _log.debug("nothing to play", action="refuse", job_id=job_id, reason=reason)
     return errors.error("NOT_FOUND", "There is nothing to play under this address.")
 

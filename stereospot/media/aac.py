@@ -328,7 +328,7 @@ class Encoded:
 
     def finish(self, frames: int) -> list[bytes]:
         found: list[bytes] = []
-        if self._stream is not None:
+        if self._stream is not None and self._stream.codec_context is not None:
             try:
                 for frame in self._stream.codec_context.decode(None):
                     found += self._add(frame)

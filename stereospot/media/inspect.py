@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, cast
 
@@ -68,8 +69,8 @@ def _describe(
     if stream is None:
         raise error("NO_VIDEO_STREAM")
     tracks = {
-        "audio": [_audio(track) for track in container.streams.audio],
-        "subtitles": [_subtitle(track) for track in container.streams.subtitles],
+        "audio": [_audio(track) for track in _decodable(container.streams.audio, "sound", warnings)],
+        "subtitles": [_subtitle(track) for track in _decodable(container.streams.subtitles, "subtitles", warnings)],
         "chapters": _chapters(container),
         "tags": _tags(container.metadata),
     }
@@ -297,9 +298,19 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
 
 def codec_name(context: Any) -> str:
     """The codec's own name (`av1`), not that of the library that decodes it (`libdav1d`)."""
-    if context is None:
-        return "unknown"
     return str(getattr(context.codec, "canonical_name", None) or context.name)[:TEXT]
+
+
+def _decodable(tracks: Iterable[Any], kind: str, warnings: list[str]) -> list[Any]:
+    """The tracks that something here can read; a track that gives nothing would hold up all others."""
+    found: list[Any] = []
+    for track in tracks:
+        if track.codec_context is not None:
+            found.append(track)
+            continue
+        language = f" ({_language(track)})" if _language(track) else ""
+        warnings.append(f"track {track.index}, {kind}{language}, was left out: nothing here decodes its codec")
+    return found
 
 
 def _audio(track: Any) -> dict[str, Any]:
@@ -308,9 +319,9 @@ def _audio(track: Any) -> dict[str, Any]:
     return {
         "stream_index": track.index,
         "codec": codec_name(context),
-        "sample_rate": int(context.sample_rate or 0) if context is not None else 0,
-        "channels": int(context.channels or 0) if context is not None else 0,
-        "channel_layout": str(context.layout.name)[:TEXT] if context is not None and context.layout else "",
+        "sample_rate": int(context.sample_rate or 0),
+        "channels": int(context.channels or 0),
+        "channel_layout": str(context.layout.name)[:TEXT] if context.layout else "",
         "language": _language(track),
         "title": _clean(track.metadata.get("title")),
         "default": bool(track.disposition & Disposition.default),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stereospot.media import pixels
 from stereospot.media.inspect import interlacing
+from stereospot.media.probe import probe
+from stereospot.media.source import FileSource
 from tests.media import reading, sources
 
 MASTERING = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
@@ -62,6 +65,24 @@ def test_the_other_tracks() -> None:
     assert [(chapter.start_seconds, chapter.title) for chapter in info.chapters] == [(0.0, "One"), (2.0, "Two")]
     assert info.tags["title"] == "A film"
     assert info.duration_seconds == pytest.approx(4.0, abs=0.05)
+
+
+@pytest.mark.parametrize("unheard", [b"ac-4", b"apac"])
+def test_a_track_without_a_decoder_is_left_out_and_named(unheard: bytes, tmp_path: Path) -> None:
+    """As a phone's spatial sound beside the plain one: it would give nothing, and the stream waits for every track."""
+    data = bytearray(sources.path("h264_mp4").read_bytes())
+    for name, changed in ((b"mp4a", unheard), (b"esds", b"free")):  # esds would tell its codec, too
+        place = data.rindex(name)
+        data[place : place + 4] = changed
+    path = tmp_path / "spatial.mp4"
+    path.write_bytes(data)
+    source = FileSource(path)
+    try:
+        info = probe(source)
+    finally:
+        source.close()
+    assert [(track.codec, track.language) for track in info.audio] == [("aac", "eng")]
+    assert [text for text in info.warnings if "(fra)" in text and "decodes" in text]
 
 
 @pytest.mark.parametrize("name", ["h264_mp4", "rotated_mov", "h263_3gp", "fragmented_mp4"])

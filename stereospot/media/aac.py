@@ -99,6 +99,8 @@ class Passed:
         self._first: Any = None
 
     def take(self, packet: Any) -> list[bytes]:
+        if packet.is_discard:  # what an edit list took out, with times that run back from the cut
+            return []
         ticks = packet.pts if packet.pts is not None else packet.dts
         time = None if ticks is None else round(ticks * packet.time_base * self.rate)
         data = self._bare(packet)

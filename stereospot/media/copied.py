@@ -161,6 +161,11 @@ class Copied:
     def _take_pcm(self, packet: Any, data: bytes, sink: Sink) -> None:
         if self._zero is None:
             self._zero = self._start = self._samples(packet.pts or 0) - self._origin
+            self._leading = packet.is_discard  # what comes before the first instant is told by where it starts
+        elif not packet.is_discard:
+            self._leading = False
+        elif not self._leading:
+            return  # taken out of the middle by an edit list
         count = len(data) // self._block
         gap = self._gaps.before(packet.pts, count, self.track.samples)
         while gap > 0:  # in pieces, so that hours of nothing take no memory

@@ -16,6 +16,7 @@ import pytest
 from stereospot.media import boxes
 from stereospot.options import Codec, Container, Layout
 from tests.media import films, sources
+from tests.media.edits import with_edits
 
 
 def check_sounds(job: films.Job, out: Path, *, kept: bool = True) -> None:
@@ -63,6 +64,14 @@ def test_opus(kind: str, tmp_path: Path) -> None:
             assert edit_length(out) == pytest.approx(heard / 48000, abs=1e-6)
         else:
             check_sounds(job, out, kept=container == "mkv")
+
+
+def test_pcm_that_an_edit_list_took_out_stays_out(tmp_path: Path) -> None:
+    path = with_edits(sources.path_of("prores_mov"), tmp_path / "cut.mov", (400, 0), (300, 30_000))
+    job = films.job(path, "mov")
+    out = tmp_path / "film.mov"
+    job.assemble(out)
+    check_sounds(job, out)
 
 
 def edit_length(path: Path) -> float:

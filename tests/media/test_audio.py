@@ -18,6 +18,9 @@ from stereospot.media.audio import AudioChunk
 from stereospot.media.model import Segment
 from stereospot.media.source import FileSource
 from tests.media import films, sources
+from tests.media.edits import with_edits
+
+LAGS = range(-1024, 1025)
 
 
 def segments(job: films.Job, frames: int = 24) -> list[Segment]:
@@ -165,6 +168,19 @@ def test_holes_are_silent_and_nothing_moves(codec: str, suffix: str, tmp_path: P
     assert loudness(0.05, 0.4) < 0.01
     assert loudness(1.7, 2.8) < 0.01
     assert loudness(3.7, 3.95) < 0.01
+
+
+def test_what_an_edit_list_took_out_stays_out(tmp_path: Path) -> None:
+    """A clip that was cut without encoding it anew: the sound behind the cut is not late."""
+    path = with_edits(sources.path("h264_mp4"), tmp_path / "cut.mp4", (2000, 1024), (1000, 1024 + 3 * 48_000))
+    job = films.job(path)
+    (heard, rate, start), whole = played(cut(job, segments(job))), films.sounds(sources.path("h264_mp4"))[0].pcm
+    assert (rate, start) == (48_000, 0)
+    for second, place in ((0.5, 0.5), (1.5, 1.5), (2.2, 3.2)):
+        here, there = round(second * rate), round(place * rate)
+        # Packets are kept or left out whole: the cut is in its place to one of them.
+        lags = [np.abs(whole[0, there + lag : there + lag + 9000] - heard[0, here : here + 9000]).max() for lag in LAGS]
+        assert min(lags) < 0.02, second
 
 
 def test_a_film_of_one_frame(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from services.company import Company
 from services.context import Context
 from services.decoders import Decoders, Lease
 from services.results import Results
-from services.setbacks import FINISHING, PHASES, Setbacks
+from services.setbacks import FINISHING, PHASES, STORED, Setbacks
 from services.watch import Threads, is_wanted, obeying, watching
 from services.windows import StoredWindows
 from stereospot import crash, errors, log, metrics, records, subjects
@@ -71,7 +71,7 @@ class Converter:
         self.engines = engines.available()
         self.device = engines.device()
         self._results = Results(context.bus, context.store)
-        self.setbacks = Setbacks(context, worker_id, self._event)
+        self.setbacks = Setbacks(context, worker_id, self._event, self._results)
         self.ahead = Ahead()
         self.busy: set[str] = set()  # what is computed: never more than there are slots
         self.fps: float | None = None
@@ -135,7 +135,7 @@ class Converter:
             return Ack("stale")
         job = found[0]
         if await self._results.report_again(task, done):
-            return Ack("stored already")
+            return Ack(STORED)
         if (refused := self.setbacks.refused(task)) is not None:
             return refused
         if head is None or segment is None:
@@ -156,6 +156,8 @@ class Converter:
             task = delivery.parse(SegmentTask)
         except ValidationError:
             return
+        if await self._results.look_again(task):
+            return  # another worker could, and its job goes well
         failure = failure.model_copy(update={"segment_index": task.index, "attempts": delivery.attempt})
         await self._event(task, "failed", attempt=delivery.attempt, failure=failure)
         await operations.fail(self._bus, task.job_id, task.generation, failure, attempt=task.attempt)
@@ -173,8 +175,8 @@ class Converter:
                     if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
                         return Ack("stale")
                     # A process that slept meanwhile may have lost the segment to another one.
-                    if await self._results.report_again(task, await self._results.stored(task)):
-                        return Ack("stored already")
+                    if await self._results.look_again(task):
+                        return Ack(STORED)
                 # The segment before this one may have shown what this process cannot do any more.
                 if self.setbacks.lost is not None:
                     return Return(SUSPECT_SECONDS, reason="this worker is about to end")

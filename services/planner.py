@@ -22,7 +22,7 @@ from typing import TypeVar, cast
 from pydantic import ValidationError
 
 from inference import curves, geometry
-from services import engines, given, letterbox, notices, operations, plans, sources, space
+from services import engines, given, letterbox, notices, operations, plans, setbacks, sources, space
 from services.context import Context
 from services.cut import Cut, packed, plan_id, publish_audio
 from services.watch import Threads, is_wanted, watching
@@ -35,7 +35,7 @@ from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal, SourceInfo
 from stereospot.media.source import Source
 from stereospot.messages import Failure, PlanWork, TotalDone
-from stereospot.outcome import Ack, Outcome, Reject
+from stereospot.outcome import Ack, Outcome, Reject, Retry
 
 _log = log.get("planner")
 
@@ -49,6 +49,9 @@ crash.declare(
 Scan = Callable[..., Iterator[planning.FrameBatch]]
 
 PHASES = frozenset({Phase.CREATED, Phase.PLANNING, Phase.CONVERTING})
+
+SECOND_LOOK = setbacks.SECOND_LOOK | {"PROBE_TIMEOUT"}
+"""Failures that may be this machine's doing and not the file's: they get a second attempt."""
 
 FLAT = frozenset({"flat", "identity"})
 """Engines whose depth does not depend on the picture: bars make no difference to them."""
@@ -87,7 +90,8 @@ class Planner:
         else:
             async with watching(self._bus, job.job_id, job.generation, PHASES, attempt=job.attempt) as stop:
                 try:
-                    planned = await self._plan(job, head, work.redecode or job.redecoded, stop)
+                    redecode = work.redecode or job.redecoded
+                    planned = await self._plan(job, head, redecode, stop, again=delivery.attempt > 1)
                 except errors.StereoSpotError as error:
                     if error.code == "CANCELLED" or stop.is_set():
                         return Ack("cancelled")
@@ -95,8 +99,11 @@ class Planner:
                         return await space.rest(self._bus, job, error, PHASES)
                     if isinstance(error, errors.Transient) or error.code == "RECORD_UNREADABLE":
                         raise
+                    failure = Failure.of(error, attempts=delivery.attempt)
+                    if error.code in SECOND_LOOK and delivery.attempt < 2:
+                        return Retry(reason=str(error), failure=failure)
                     # Also what is missing here: a person has to install it or to choose something else.
-                    return Reject(Failure.of(error, attempts=delivery.attempt))
+                    return Reject(failure)
             if planned is None:
                 return Ack("replanned")
             head, total = planned
@@ -128,9 +135,9 @@ class Planner:
 
     # ---- planning ---------------------------------------------------------------------------------------
     async def _plan(
-        self, job: Job, head: Plan | None, redecode: bool, stop: threading.Event
+        self, job: Job, head: Plan | None, redecode: bool, stop: threading.Event, *, again: bool
     ) -> tuple[Plan, PlanTotal] | None:
-        """Probe and scan; None when the job was given a new generation instead."""
+        """Probe and scan; None when the job was given a new generation instead. again: it was tried before."""
         source = await sources.open_source(self._store, job.source)
         try:
             if head is not None:
@@ -144,7 +151,8 @@ class Planner:
                         opening: planning.FrameBatch | None = None
                         if head is None:
                             # The scan is on its way while the head is settled.
-                            head, opening = await _both(self._head(job, info, source, stop), anext(scan, None))
+                            making = self._head(job, info, source, stop, again=again)
+                            head, opening = await _both(making, anext(scan, None))
                         # A plan from frames is told when it is whole: should the frames have no times either, it is
                         # dropped.
                         cut = Cut(self._context, job, head, redecode, await self._depth_times(job, head, stop))
@@ -154,7 +162,8 @@ class Planner:
                     if cut is not None and cut.parts:
                         await operations.replan(self._bus, job.job_id, job.generation, str(error))
                         return None
-                    head = planning.synthesised(head or await self._head(job, info, source, stop), error)
+                    head = head or await self._head(job, info, source, stop, again=again)
+                    head = planning.synthesised(head, error)
                     await plans.write_head(self._store, head)
             repaired = head.decode.repaired
             async with aclosing(self._scan(planning.decode_scan, source, info, stop, repaired=repaired)) as scan:
@@ -163,7 +172,7 @@ class Planner:
         finally:
             await asyncio.to_thread(source.close)
 
-    async def _head(self, job: Job, info: SourceInfo, source: Source, stop: threading.Event) -> Plan:
+    async def _head(self, job: Job, info: SourceInfo, source: Source, stop: threading.Event, *, again: bool) -> Plan:
         """Settle every option, look for bars, and store the head of the plan."""
         options = job.options
         engine = given.ENGINE if job.depth and not options.engine else engines.resolve(options, self._context.settings)
@@ -189,7 +198,9 @@ class Planner:
             head = head.model_copy(update={"depth": depth, "stereo": stereo})
         await space.make_room(self._store, job, space.plan_bytes(head))
         if engine not in FLAT:
-            bars = await self._threads.run(letterbox.find, source, info, head.decode, limits=self._limits, stop=stop)
+            bars = await self._threads.run(
+                letterbox.find, source, info, head.decode, limits=self._limits, stop=stop, again=again
+            )
             head = head.model_copy(update={"stereo": head.stereo.model_copy(update={"bars": bars})})
         await plans.write_head(self._store, head)
         crash.point("planner.head_stored")

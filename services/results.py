@@ -66,6 +66,10 @@ class Results:
         await self.publish(task, done)
         return True
 
+    async def look_again(self, task: SegmentTask) -> bool:
+        """Whether another worker has stored the segment in the meantime; reports it once more if so."""
+        return await self.report_again(task, await self.stored(task))
+
     async def publish(self, task: SegmentTask, done: SegmentDone) -> None:
         """Report a fragment that is stored; the collector counts each one once, however often it hears of it."""
         # The init is in the id: after a refused header the same segment is reported once more, with another.

@@ -4,7 +4,8 @@
               ─ is cut off from its storage ─> waited for; after a while given back, and the job says so
               ─ is beyond this worker ─> given back untried, with all of its job, until that may have changed
 
-A failure is the film's, this worker's, or of what is away for everybody; the last costs no try.
+A failure is the film's, this worker's, or of what is away for everybody; the last costs no try. It is nobody's where
+another worker has stored the segment meanwhile: whoever slept through its lease must not fail a job that goes well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 from services import operations
 from services.context import Context
 from services.fitness import Fitness, Refusal, Work
+from services.results import Results
 from services.watch import is_wanted
 from stereospot import errors, metrics
 from stereospot.actor import PATIENT
@@ -49,6 +51,9 @@ message out a thousand times only, and a whole fleet may be without its storage 
 SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
 """Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
 
+STORED = "stored already"
+"""Said of a segment that another worker has stored."""
+
 
 class Tell(Protocol):
     """Publishes what became of a segment, for those who watch."""
@@ -59,11 +64,12 @@ class Tell(Protocol):
 class Setbacks:
     """Of one worker: what it cannot do, and for how long it has waited for what."""
 
-    def __init__(self, context: Context, worker_id: str, tell: Tell) -> None:
+    def __init__(self, context: Context, worker_id: str, tell: Tell, results: Results) -> None:
         self._context = context
         self._bus = context.bus
         self._worker_id = worker_id
         self._tell = tell
+        self._results = results
         self._fitness = Fitness()
         self._waiting: dict[str, float] = {}
         self.lost: errors.StereoSpotError | None = None
@@ -82,6 +88,8 @@ class Setbacks:
         if error.code == "CANCELLED":
             return Ack("cancelled")
         if error.code == "SEGMENT_MISMATCH":
+            if await self._results.look_again(task):
+                return Ack(STORED)
             reason = f"Segment {task.index}: {error.detail}"
             if await operations.replan(self._bus, task.job_id, task.generation, reason):
                 return Ack("replanned")
@@ -91,6 +99,8 @@ class Setbacks:
             # Whoever wrote that header will not come back: this host has been upgraded, say.
             if await operations.reencode(self._bus, task.job_id, task.generation):
                 return Ack("begun anew")
+            if await self._results.look_again(task):
+                return Ack(STORED)
             return Reject(Failure.of(error, segment_index=task.index, attempts=delivery.attempt))
         if error.details.get("device_lost") or error.code == "ENCODER_STALLED":
             self.lost = error
@@ -101,7 +111,7 @@ class Setbacks:
         # What is missing on this machine may be there on another, if there is one.
         final = errors.Permanent if not self._context.alone else (errors.Permanent, errors.Misconfigured)
         if isinstance(error, final) and not again:
-            return Reject(failure)
+            return Ack(STORED) if await self._results.look_again(task) else Reject(failure)
         # What this worker cannot do is noted before anything is awaited: its slot has the next segment already.
         outcome: Outcome = Retry(reason=str(error), failure=failure)
         if isinstance(error, errors.Misconfigured):
@@ -109,6 +119,9 @@ class Setbacks:
         elif isinstance(error, errors.Exhausted) and not self._context.alone:
             self._fitness.is_too_small(_work_of(task), failure, UNFIT_SECONDS)
             await self._explain(task, failure)
+        # The last retry becomes a rejection, and that writes a letter first.
+        if isinstance(outcome, Retry) and await self._results.look_again(task):
+            return Ack(STORED)
         await self._tell(task, "retrying", attempt=delivery.attempt, failure=failure)
         return outcome
 

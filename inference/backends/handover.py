@@ -109,6 +109,7 @@ def pack(decoder: Frames, plan: Plan, segment: Segment, *, padding: int, stop: t
         key_seconds=1.0,
         colour=video.colour,
         layout=Layout.LEFT,
+        origin=plan.encode.origin,  # times before 0 would come out as others
     )
     encoder = FragmentEncoder(spec)
     pts: list[int] = []
@@ -167,16 +168,16 @@ def received(path: Path, handover: Handover, *, limits: Limits) -> tuple[SourceI
         }
     )
     found = plan.model_copy(update={"source": info, "decode": decode, "encode": encode})
-    return info, found, rescaled(handover.segment, ticks.numerator)
+    return info, found, rescaled(handover.segment, ticks.numerator, plan.encode.origin)
 
 
-def rescaled(segment: Segment, ticks: int) -> Segment:
-    """The segment in a time base that is `ticks` times as fine."""
+def rescaled(segment: Segment, ticks: int, origin: int = 0) -> Segment:
+    """The segment in a time base that is `ticks` times as fine and begins at `origin`."""
     return segment.model_copy(
         update={
-            "start": segment.start * ticks,
-            "end": None if segment.end is None else segment.end * ticks,
-            "last": segment.last * ticks,
+            "start": (segment.start - origin) * ticks,
+            "end": None if segment.end is None else (segment.end - origin) * ticks,
+            "last": (segment.last - origin) * ticks,
             "duration": segment.duration * ticks,
         }
     )

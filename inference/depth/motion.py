@@ -46,7 +46,10 @@ class KeyGrid:
 
     def is_key(self, pts: int, previous: int | None, *, starts_shot: bool = False) -> bool:
         """previous: time of the frame before, None only where the film begins."""
-        return starts_shot or previous is None or self.cell(pts) != self.cell(previous)
+        if self.every == 1 or starts_shot or previous is None or self.cell(pts) != self.cell(previous):
+            return True
+        # Frames that come much faster than the film's rate are all keys: more of them than `reach` would fill a cell.
+        return (pts - previous) * self.time_base * self.rate * (self.every + 1) <= self.every
 
     @property
     def reach(self) -> int:

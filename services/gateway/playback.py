@@ -243,7 +243,11 @@ def _text(shown: Showing, segments: Sequence[Segment], track: int | None, target
     tick = shown.plan.source.video.time_base
     folder = "../../video/" if track is None else f"../../../audio/{track}/"
     init = f"{folder}init-{(shown.state.init or '')[:16]}.mp4" if track is None else f"{folder}init.mp4"
-    entries = [Entry(f"{folder}{item.index:05d}.m4s", item.duration * tick) for item in segments]
+    ends = [segments[0].start, *(item.start + item.duration for item in segments)]
+    entries = [
+        Entry(f"{folder}{item.index:05d}.m4s", item.duration * tick, jumps=item.start != end)  # samples lie apart
+        for item, end in zip(segments, ends, strict=False)
+    ]
     return hls.media_playlist(init, entries, target_seconds=target, ended=over)
 
 

@@ -27,10 +27,17 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.05
 """How soon a set stop event is seen."""
 
+READING_SHARE = 20
+"""Reads of the sources come on top of a task's wall time, up to so many times as much: a storage that hangs is not the
+file's fault, but a hostile file must not have itself read for ever."""
+
 
 @dataclass(frozen=True, slots=True)
 class JailLimits:
-    """What one task may use. `file_bytes` bounds each output file; without outputs it bounds the error text."""
+    """What one task may use. `file_bytes` bounds each output file; without outputs it bounds the error text.
+
+    `wall_seconds` are the task's own: what reads of its sources take is not counted, as far as READING_SHARE goes.
+    """
 
     memory_bytes: int = 4 * 2**30
     cpu_seconds: int | None = None
@@ -200,11 +207,17 @@ class Jail:
                 begun = now
             elif now - max(begun, self._reads.last) > self.limits.no_progress_seconds:
                 raise self._stalled()
-            if self.limits.wall_seconds is not None and now - self._started > self.limits.wall_seconds:
+            if self._is_overdue(now):
                 raise self._stalled()
         if self._stop is not None and self._stop.is_set():
             self.kill()
             raise error("CANCELLED")
+
+    def _is_overdue(self, now: float) -> bool:
+        wall = self.limits.wall_seconds
+        if wall is None:
+            return False
+        return now - self._started - min(self._reads.seconds, READING_SHARE * wall) > wall
 
     def _stalled(self) -> StereoSpotError:
         self.kill()

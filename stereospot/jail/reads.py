@@ -73,13 +73,15 @@ class Reads:
     """Serves all sources of one jail from a thread until the child closes its ends, or `close`.
 
     `last` is the time of the last request served (monotonic), `busy` while a read of ours is under way: a child that
-    waits for slow storage is not one that hangs. `failure` is what the first failing read raised.
+    waits for slow storage is not one that hangs. `seconds` is how long it has waited for reads so far. `failure` is
+    what the first failing read raised.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.last = time.monotonic()
-        self.busy = False
         self.failure: Exception | None = None
+        self._since: float | None = None
+        self._seconds = 0.0
         self.theirs: list[socket.socket] = []
         self._blocks: dict[int, tuple[socket.socket, Blocks]] = {}
         for source in sources:
@@ -93,6 +95,15 @@ class Reads:
     def bytes_read(self) -> int:
         """Bytes taken from the sources, once each block however often the child asked for it."""
         return sum(blocks.bytes_read for _, blocks in self._blocks.values())
+
+    @property
+    def busy(self) -> bool:
+        return self._since is not None
+
+    @property
+    def seconds(self) -> float:
+        since = self._since
+        return self._seconds + (0.0 if since is None else time.monotonic() - since)
 
     def start(self) -> None:
         """Begin to serve; the child's ends have been handed over and are closed here."""
@@ -130,7 +141,7 @@ class Reads:
     def _answer(self, channel: socket.socket, blocks: Blocks) -> None:
         channel.settimeout(30.0)
         (number,) = wire.READ.unpack(wire.receive_exactly(channel, wire.READ.size))
-        self.busy = True
+        self._since = since = time.monotonic()
         try:
             data = blocks.get(number)
         except Exception as failure:
@@ -140,7 +151,8 @@ class Reads:
             return
         finally:
             self.last = time.monotonic()
-            self.busy = False
+            self._seconds += self.last - since  # first: whoever asks in between counts a read twice, never not at all
+            self._since = None
         channel.sendall(wire.READ_REPLY.pack(len(data)))
         channel.sendall(data)
         self.last = time.monotonic()

@@ -34,9 +34,13 @@ from stereospot.media.source import FileSource, Source
 
 _FILE_BYTES = 1 << 44
 _KEPT_CODES = frozenset(
-    ("CANCELLED", "STORAGE_FULL", "STORAGE_UNAVAILABLE", "SOURCE_CHANGED", "SOURCE_MISSING", "OUT_OF_MEMORY",
-     "VERIFICATION_FAILED", "ASSEMBLY_FAILED", "KERNEL_UNSUPPORTED"),
-)  # fmt: skip
+    ("CANCELLED", "SOURCE_CHANGED", "SOURCE_MISSING", "VERIFICATION_FAILED", "ASSEMBLY_FAILED", "KERNEL_UNSUPPORTED")
+)
+"""What is said as it is, beside all that is transient."""
+
+_STALL_CODE = "WORKER_LOST"
+"""A child that dies or stands still may be this machine's doing (memory, load, a pause): another try is worth it, and a
+film that kills each of them ends with its tries."""
 
 
 class FilmReport(BaseModel):
@@ -67,7 +71,8 @@ def assemble(
 
     fragments: the media segments in order, each once; taken one at a time. init: the header they all share.
     The file is complete but not synced: that is for whoever stores it.
-    Raises VERIFICATION_FAILED, ASSEMBLY_FAILED, STORAGE_FULL, CANCELLED and what the source raises; `out` is gone then.
+    Raises VERIFICATION_FAILED, ASSEMBLY_FAILED, STORAGE_FULL, CANCELLED, WORKER_LOST where a child died or stood still,
+    and what the source and the fragments raise; `out` is gone then.
     """
     limits = limits or Limits()
     try:
@@ -76,9 +81,15 @@ def assemble(
         out.unlink(missing_ok=True)
         if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.error("STORAGE_FULL", out.name) from failure
-        if isinstance(failure, errors.StereoSpotError) and failure.code not in _KEPT_CODES:
-            raise errors.error("ASSEMBLY_FAILED", str(failure), **failure.details) from failure
-        raise
+        if not isinstance(failure, errors.StereoSpotError) or _is_kept(failure):
+            raise
+        if failure.code == "DECODER_CRASHED":
+            raise errors.error(_STALL_CODE, failure.detail, **failure.details) from failure
+        raise errors.error("ASSEMBLY_FAILED", str(failure), **failure.details) from failure
+
+
+def _is_kept(failure: errors.StereoSpotError) -> bool:
+    return isinstance(failure, errors.Transient) or failure.code in _KEPT_CODES
 
 
 def _assemble(
@@ -97,7 +108,7 @@ def _assemble(
     with out.open("w+b") as file:
         request = _request(plan, total, origin, limits)
         answer: dict[str, Any] = {}
-        jail_limits = limits.jail(file_bytes=_FILE_BYTES, stall_code="ASSEMBLY_FAILED")
+        jail_limits = limits.jail(file_bytes=_FILE_BYTES, stall_code=_STALL_CODE)
         with Jail(
             "stereospot.media.film_child:write",
             request,
@@ -165,6 +176,7 @@ def _request(plan: Plan, total: PlanTotal, origin: int, limits: Limits) -> dict[
         "audio": [track.stream_index for track in plan.source.audio],
         "subtitles": text,
         "stereo_mode": None if packing is None else packing.stereo_mode,
+        "sample_aspect": str(plan.encode.sample_aspect),
         "time_base": str(plan.encode.time_base),
         "origin": origin,
         "zero": plan.encode.origin,
@@ -282,13 +294,13 @@ def _verify(
             "stereospot.media.film_child:read_back",
             request,
             sources=[film],
-            limits=limits.jail(stall_code="VERIFICATION_FAILED"),
+            limits=limits.jail(stall_code=_STALL_CODE),
             stop=stop,
         ) as jail:
             for message in jail.messages():
                 answer = message.body | {"times": message.blob}
     except errors.StereoSpotError as failure:
-        if failure.code in ("CANCELLED", "OUT_OF_MEMORY", "STORAGE_UNAVAILABLE"):
+        if isinstance(failure, errors.Transient) or failure.code in ("CANCELLED", "DECODER_CRASHED"):
             raise
         raise errors.error("VERIFICATION_FAILED", f"The film does not read back: {failure}") from failure
     finally:

@@ -148,7 +148,7 @@ class Copied:
                 place = max(time, self._time + 1)
         if self._leading and not packet.is_discard:
             self._leading = False  # the packets before were there for the decoder alone
-            self._start = place + skipped(packet)[0]
+            self._start = max(self._start, place + skipped(packet)[0])  # the first may have told of a part of this one
         return place
 
     def _emit(self, duration: int, sink: Sink) -> None:

@@ -200,7 +200,19 @@ class RangeDecoder:
                 self._pending.appendleft(item)
                 return item.pts == start or bool(self._history)
             self._history.append(item)
-        return False
+        # Where `start` lies behind the last frame; what broke off before that is better looked for from further back.
+        return bool(self._history) and self._is_at_the_end(self._history[-1].pts)
+
+    def _is_at_the_end(self, pts: int) -> bool:
+        """Whether the file says that its pictures end within a second from `pts`."""
+        stream, container = self._stream, self._container
+        if stream.duration is not None:
+            end = ((stream.start_time or 0) + stream.duration) * self._time_base
+        elif container.duration is not None:
+            end = Fraction((container.start_time or 0) + container.duration, av.time_base)
+        else:
+            return False
+        return end - pts * self._time_base <= 1
 
     def _open(self) -> None:
         if self._opened:

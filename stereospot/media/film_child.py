@@ -21,7 +21,7 @@ import av.error
 
 from stereospot import errors
 from stereospot.jail import Cell
-from stereospot.media import boxes, forms, skeleton
+from stereospot.media import boxes, ebml, forms, skeleton
 from stereospot.media.carried import Carried, name_of, nothing_heard
 from stereospot.media.film import Edit, Filled, Film, Track, header, media_of
 from stereospot.media.forms import Form
@@ -303,6 +303,9 @@ def _matroska(
         made.video(supply.media)
         supply.advance()
     made.close()
+    aspect = Fraction(request["sample_aspect"])
+    if aspect != 1:
+        ebml.set_sample_aspect(file, aspect)
     return {"warnings": warnings + made.warnings, "index_in_front": False}
 
 

@@ -28,11 +28,15 @@ _HEAD = ("#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One segment: where it is, how long it lasts, and its bytes where they are known (for BANDWIDTH)."""
+    """One segment: where it is, how long it lasts, and its bytes where they are known (for BANDWIDTH).
+
+    jumps: its times do not go on where those of the segment before it ended (RFC 8216bis 4.4.4.3).
+    """
 
     uri: str
     seconds: float | Fraction
     size_bytes: int | None = None
+    jumps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ def media_playlist(
     if init_uri is not None:
         lines.append(f"#EXT-X-MAP:URI={_quoted(init_uri)}")
     for entry in entries:
+        if entry.jumps:
+            lines.append("#EXT-X-DISCONTINUITY")
         lines += [f"#EXTINF:{_seconds(entry.seconds)},", entry.uri]
     if ended:
         lines.append("#EXT-X-ENDLIST")

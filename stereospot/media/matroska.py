@@ -78,6 +78,7 @@ class Matroska:
         self._clocks: dict[int, SourceClock] = {}
         self._ends: dict[int, int] = {}
         """Where each sound that was followed so far ends."""
+        self._begun: set[int] = set()
         self._heard: set[int] = set()
         self._refused = 0
         self._sounds = [stream for stream in streams if stream.type == "audio"]
@@ -179,10 +180,12 @@ class Matroska:
 
     def take(self, packet: Any) -> None:
         """Append a packet of the source as it is; mov_text becomes SubRip."""
-        target = self._targets.get(packet.stream.index)
-        if target is None or (packet.is_discard and packet.pts is not None and packet.pts > 0):
-            return
         index = packet.stream.index
+        target = self._targets.get(index)
+        if target is None or (packet.is_discard and index in self._begun):
+            return  # taken out of the middle by an edit list; before what is heard it is the decoder's priming
+        if not packet.is_discard:
+            self._begun.add(index)
         if index not in self._lossless and not self._moved(packet):
             return
         if index in self._converted:

@@ -8,16 +8,14 @@ is put into it by hand, and the stream that is read back from it is a template t
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 import av
 
-_SEGMENT, _INFO, _TRACKS, _ENTRY, _CLUSTER, _CODEC_DELAY = (
-    0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0x1F43B675, 0x56AA,
-)  # fmt: skip
-_EBML = 0x1A45DFA3
+from stereospot.media import ebml
+from stereospot.media.copied import skipped
 
 
 def priming(packets: list[Any]) -> int:
@@ -27,9 +25,9 @@ def priming(packets: list[Any]) -> int:
     before = 0
     if first.pts is not None and heard.pts is not None and first is not heard:
         before = round((heard.pts - first.pts) * heard.time_base * rate)
-    if heard.has_sidedata("skip_samples") and not heard.is_discard:
-        before += int.from_bytes(bytes(heard.get_sidedata("skip_samples"))[:4], "little")
-    return before
+    if not heard.is_discard:
+        before += skipped(heard)[0]
+    return max(before, skipped(first)[0])  # the first packet tells of all of it, which need not be whole packets
 
 
 @contextmanager
@@ -53,38 +51,18 @@ def template(stream: Any, packet: Any, samples: int) -> Generator[Any]:
 def with_codec_delay(data: bytes, nanoseconds: int) -> bytes:
     """A one-track Matroska with CodecDelay in its track; what would hold stale positions is left out."""
     parts: list[bytes] = []
-    for identifier, body in _elements(data):
-        if identifier == _EBML:
-            parts.append(_element(identifier, body))
-        elif identifier == _SEGMENT:
+    for item in ebml.walk(data):
+        if item.kind == ebml.HEADER:
+            parts.append(data[item.start : item.end])
+        elif item.kind == ebml.SEGMENT:
             inner: list[bytes] = []
-            for kind, content in _elements(body):
-                if kind == _TRACKS:
-                    ((_, entry),) = [item for item in _elements(content) if item[0] == _ENTRY]
-                    delay = _element(_CODEC_DELAY, nanoseconds.to_bytes(8, "big"))
-                    inner.append(_element(_TRACKS, _element(_ENTRY, entry + delay)))
-                elif kind in (_INFO, _CLUSTER):
-                    inner.append(_element(kind, content))
-            parts.append(_element(_SEGMENT, b"".join(inner)))
+            for part in ebml.walk(data, item.body, item.end):
+                if part.kind == ebml.TRACKS:
+                    (entry,) = [one for one in ebml.walk(data, part.body, part.end) if one.kind == ebml.ENTRY]
+                    delay = ebml.element(ebml.CODEC_DELAY, nanoseconds.to_bytes(8, "big"))
+                    changed = ebml.element(ebml.ENTRY, data[entry.body : entry.end] + delay)
+                    inner.append(ebml.element(ebml.TRACKS, changed))
+                elif part.kind in (ebml.INFO, ebml.CLUSTER):
+                    inner.append(ebml.element(part.kind, data[part.body : part.end]))
+            parts.append(ebml.element(ebml.SEGMENT, b"".join(inner)))
     return b"".join(parts)
-
-
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(identifier, content) of the EBML elements in `data` (RFC 8794 4 and 5)."""
-    at = 0
-    while at < len(data):
-        length = 9 - data[at].bit_length()
-        identifier = int.from_bytes(data[at : at + length], "big")
-        at += length
-        length = 9 - data[at].bit_length()
-        size = int.from_bytes(data[at : at + length], "big") & ((1 << 7 * length) - 1)
-        at += length
-        if size == (1 << 7 * length) - 1:  # unknown: to the end
-            size = len(data) - at
-        yield identifier, data[at : at + size]
-        at += size
-
-
-def _element(identifier: int, content: bytes) -> bytes:
-    name = identifier.to_bytes((identifier.bit_length() + 7) // 8, "big")
-    return name + (len(content) | 1 << 56).to_bytes(8, "big") + content

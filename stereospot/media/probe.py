@@ -1,4 +1,4 @@
-"""The probe: untrusted bytes in, a checked SourceInfo or the right error code out, within 30 s.
+"""The probe: untrusted bytes in, a checked SourceInfo or the right error code out, within 30 s beside the reads.
 
 The child opens the file, chooses the picture, decodes its first frames and reports plain values; the parent builds the
 model from them, which checks every type, and holds every number against the limits again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from stereospot.media import boxes
+from stereospot.media import boxes, ebml
 from stereospot.options import Codec, Container, Layout
 from tests.media import films, sources
 from tests.media.edits import with_edits
@@ -64,6 +65,37 @@ def test_opus(kind: str, tmp_path: Path) -> None:
             assert edit_length(out) == pytest.approx(heard / 48000, abs=1e-6)
         else:
             check_sounds(job, out, kept=container == "mkv")
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [(3500, 2112)],  # as Apple's encoders begin: no whole number of packets
+        [(3500, 1000)],
+        [(700, -1), (3000, 1024)],  # late, with priming
+        [(700, -1), (3000, 2112)],
+    ],
+)
+@pytest.mark.parametrize("container", films.CONTAINERS)
+def test_priming_is_told_to_the_sample(container: Container, edits: list[tuple[int, int]], tmp_path: Path) -> None:
+    path = with_edits(sources.path_of("h264_mp4"), tmp_path / "edited.mp4", *edits)
+    job = films.job(path, container)
+    out = tmp_path / "film"
+    job.assemble(out)
+    check_sounds(job, out)
+
+
+@pytest.mark.parametrize("container", films.CONTAINERS)
+def test_sound_that_an_edit_list_took_out_stays_out(container: Container, tmp_path: Path) -> None:
+    edits = ((1000, 1024), (1000, 1024 + 2 * 48_000))
+    job = films.job(with_edits(sources.path_of("h264_mp4"), tmp_path / "cut.mp4", *edits), container)
+    out = tmp_path / "film"
+    job.assemble(out)
+    before, after = films.sounds(job.path)[0], films.sounds(out)[0]
+    assert after.pcm.shape == before.pcm.shape
+    # The source's decoder went on behind its cut with what it knew from before it; the film's has nothing before it.
+    for part in (slice(0, 47_000), slice(51_000, None)):
+        np.testing.assert_allclose(before.pcm[:, part], after.pcm[:, part], atol=1e-3)
 
 
 def test_pcm_that_an_edit_list_took_out_stays_out(tmp_path: Path) -> None:
@@ -232,6 +264,28 @@ def test_signals(layout: Layout, container: Container, tmp_path: Path) -> None:
     else:
         assert (b"vexu" in data) == (b"st3d" in data) == (wanted is not None)
         assert wanted is None or b"pkin\0\0\0\0" + wanted in data
+
+
+@pytest.mark.parametrize("aspect", [Fraction(16, 11), Fraction(8, 9)])
+@pytest.mark.parametrize("layout", [Layout.HALF_SBS, Layout.FULL_SBS, Layout.HALF_TB, Layout.ANAGLYPH])
+@pytest.mark.parametrize("container", films.CONTAINERS)
+def test_samples_keep_their_shape(layout: Layout, container: Container, aspect: Fraction, tmp_path: Path) -> None:
+    job = films.job(sources.path_of("vfr_mkv"), container, layout=layout, sample_aspect=aspect)
+    out = tmp_path / "film"
+    job.assemble(out)
+    with av.open(str(out), "r") as film:
+        found = film.streams.video[0].sample_aspect_ratio
+    assert found is not None
+    assert float(found) == pytest.approx(float(aspect), rel=0.01)  # Matroska tells a display size in whole pixels
+    films.check_frames(job, out)
+    if container == "mkv":
+        data = out.read_bytes()
+        tracks = ebml.find(data, ebml.SEGMENT, ebml.TRACKS)
+        assert tracks is not None
+        check = next(ebml.walk(data, tracks.body, tracks.end))
+        if check.kind == ebml.CRC:
+            told = int.from_bytes(data[check.body : check.end], "little")
+            assert told == zlib.crc32(data[check.end : tracks.end])
 
 
 @pytest.mark.parametrize("codec", [Codec.X265, Codec.SVTAV1])

@@ -15,7 +15,7 @@ import pytest
 
 from stereospot import errors
 from stereospot.options import Container
-from tests.media import films, sources
+from tests.media import films, sources, striking
 
 
 def refused(job: films.Job, out: Path, **changes: Any) -> errors.StereoSpotError:
@@ -53,6 +53,24 @@ def test_what_the_storage_raises_comes_through(tmp_path: Path) -> None:
         raise errors.error("STORAGE_UNAVAILABLE", "gone")
 
     assert refused(job, tmp_path / "film.mp4", fragments=broken()).code == "STORAGE_UNAVAILABLE"
+
+
+@pytest.mark.parametrize("blow", [striking.kill, striking.kill_server, striking.pause])
+@pytest.mark.parametrize("task", ["film_child:write", "film_child:read_back"])
+def test_a_child_that_is_lost_is_not_the_films_fault(
+    task: str, blow: striking.Blow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = films.job(sources.path_of("vfr_mkv"))
+    with monkeypatch.context() as patched:
+        if blow is striking.pause:
+            patched.setattr("stereospot.media.limits.NO_PROGRESS_SECONDS", 1.0)
+        struck = striking.strike(patched, task, blow)
+        found = refused(job, tmp_path / "film.mp4")
+        assert len(struck) == 1
+    assert isinstance(found, errors.Transient)
+    assert found.code == "WORKER_LOST"
+    job.assemble(tmp_path / "film.mp4")
+    films.check_frames(job, tmp_path / "film.mp4")
 
 
 def test_cancel(tmp_path: Path) -> None:

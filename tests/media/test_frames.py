@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stereospot.errors import StereoSpotError
 from stereospot.media import limits as limits_module
 from stereospot.media import plan
+from stereospot.media.decoding import RangeDecoder
 from stereospot.media.frames import Decoder, Frame
 from stereospot.media.probe import probe
 from stereospot.media.source import FileSource
@@ -226,6 +227,30 @@ def test_consecutive_ranges_read_on_without_a_seek() -> None:
             begin = film.pts[start] if start else None
             assert len(reading.collect(decoder, begin, end)) == 12
         assert decoder.bytes_read <= 2 * source.size
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_a_range_behind_the_last_frame_costs_the_films_end_and_not_the_film(suffix: str, tmp_path: Path) -> None:
+    """The last windows of a curve are asked for by time, be there pictures or not."""
+    path = tmp_path / f"film{suffix}"
+    writing.write(writing.Film(suffix=suffix, frames=480, options={"g": "12", "preset": "ultrafast"}), path)
+    source = FileSource(path)
+    try:
+        info = probe(source)
+    finally:
+        source.close()
+    second, decoded = round(1 / info.video.time_base), [0]
+
+    def count() -> None:
+        decoded[0] += 1
+
+    request = limits_module.Limits().request() | plan.decode_spec(info).model_dump(mode="json")
+    with open(path, "rb") as file:
+        decoder = RangeDecoder(file, request, count)  # type: ignore[arg-type]
+        end = info.video.first_pts + 20 * second
+        assert not [item for item in decoder.range(end + 5 * second, end + 9 * second, 3, 2) if item.pad == 0]
+        assert 0 < decoded[0] < 100
+        decoder.close()
 
 
 def test_the_memory_of_a_ring_is_not_the_jails_limit() -> None:

@@ -205,6 +205,19 @@ def test_slow_storage_is_no_stall(server: Forkserver) -> None:
         assert len(list(jail.messages())) == 1
 
 
+def test_slow_storage_uses_up_no_wall_time(server: Forkserver) -> None:
+    limits = JailLimits(wall_seconds=1.5)
+    with Jail(TASKS + "digest", {}, sources=[Broken(0.5)], limits=limits, server=server) as jail:
+        assert len(list(jail.messages())) == 1
+
+
+def test_a_child_that_reads_for_ever_ends_all_the_same(server: Forkserver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stereospot.jail.jail.READING_SHARE", 1)
+    limits = JailLimits(wall_seconds=0.3, stall_code="PROBE_TIMEOUT")
+    failure = failure_of(Jail(TASKS + "digest", {}, sources=[Broken(0.4)], limits=limits, server=server))
+    assert failure.code == "PROBE_TIMEOUT"
+
+
 def test_many_threads_at_once(server: Forkserver, noise: FileSource) -> None:
     expected = hashlib.sha256(noise.read_at(0, noise.size)).hexdigest()
 

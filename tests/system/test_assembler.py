@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,9 +20,12 @@ from stereospot import errors, jobs, keys, records, subjects
 from stereospot.bus import Delivery
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
+from stereospot.media import assemble as joining
 from stereospot.messages import Failure, SegmentTask, Trigger
 from stereospot.outcome import Ack, Retry, Return
 from tests.media import sources as films
+from tests.media import striking
+from tests.support import eventually
 from tests.system.rig import a_planned_job, rig
 
 
@@ -142,6 +147,81 @@ async def test_one_that_was_cancelled_and_slept_removes_nothing_that_the_retry_r
         assert sorted(await stored(context)) == sorted([film.key, keys.film_alias("J1")])
 
 
+async def test_of_two_that_both_believe_to_be_first_the_slower_leaves_the_other_s_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transfer is broken off because the job is completed, with a film under the very key that it wrote."""
+    async with converted(tmp_path) as (context, slower):
+        faster, original, began = Assembler(context), context.store.put_file, False
+
+        async def overtaken(key: str, path: Path, *, move: bool = False) -> None:
+            nonlocal began
+            if began:
+                await original(key, path, move=move)
+                return
+            began = True
+            assert await faster.handle(trigger()) == Ack()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(context.store, "put_file", overtaken)
+        try:
+            assert await slower.handle(trigger()) == Ack("cancelled")
+        finally:
+            faster.close()
+        film = (await current(context)).film
+        assert film is not None
+        assert film.key == keys.film("J1", 1, "mp4")
+        assert sorted(await stored(context)) == sorted([film.key, keys.film_alias("J1")])
+
+
+async def test_a_film_that_was_taken_although_its_transfer_was_broken_off_by_a_cancel_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with converted(tmp_path) as (context, made):
+        original = context.store.put_file
+
+        async def unheard(key: str, path: Path, *, move: bool = False) -> None:
+            await original(key, path, move=move)
+            assert await stored(context) == [key]
+            await operations.cancel(context.bus, "J1")
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(context.store, "put_file", unheard)
+        assert await made.handle(trigger()) == Ack("cancelled")
+        assert await stored(context) == []
+
+
+async def test_an_assembly_removes_what_killed_ones_left_in_scratch_and_not_what_others_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with converted(tmp_path) as (context, first):
+        folder = context.settings.data_dir / "scratch"
+        folder.mkdir(parents=True)
+        others = folder / "stereospot-remote-x.mp4"
+        others.write_bytes(b"not a film of ours")
+        second, assemble, goes_on = Assembler(context), joining.assemble, threading.Event()
+        starts: list[Path] = []
+
+        def slow(*given: Any, **named: Any) -> Any:
+            starts.append(given[4])
+            assert len(starts) > 1 or goes_on.wait(60)
+            return assemble(*given, **named)
+
+        monkeypatch.setattr(joining, "assemble", slow)
+        alive = asyncio.create_task(first.handle(trigger()))
+        try:
+            await eventually(lambda: starts, what="an assembly under way")
+            left = starts[0].with_name(f"{starts[0].stem}-left.mp4")
+            left.write_bytes(b"half a film")
+            assert await second.handle(trigger(delivered=2)) == Ack()
+            assert sorted(scratch(context)) == sorted([starts[0], others]), "the one that lives keeps its file"
+        finally:
+            goes_on.set()
+            await alive
+            second.close()
+        assert scratch(context) == [others]
+
+
 async def test_a_film_that_does_not_fit_says_so_and_leaves_its_slot_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +269,20 @@ async def test_a_fragment_that_is_gone_fails_the_job_with_its_name(tmp_path: Pat
         assert (job.phase, job.failure.code) == (Phase.FAILED, "ASSEMBLY_FAILED")
         assert await stored(context) == []
         assert scratch(context) == []
+
+
+async def test_a_child_that_was_killed_costs_a_try_and_not_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with converted(tmp_path) as (context, made):
+        struck = striking.strike(monkeypatch, "film_child:write", striking.kill)
+        with pytest.raises(errors.Transient) as caught:
+            await made.handle(trigger())
+        assert (caught.value.code, len(struck)) == ("WORKER_LOST", 1)
+        assert (await current(context)).phase is Phase.ASSEMBLING
+        assert scratch(context) == []
+        assert await made.handle(trigger(delivered=2)) == Ack()
+        assert (await current(context)).phase is Phase.COMPLETED
 
 
 async def test_cancelling_in_the_middle_leaves_no_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

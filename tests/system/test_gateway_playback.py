@@ -17,10 +17,11 @@ from services.gateway.tokens import Tokens
 from stereospot import jobs, keys, records
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
+from stereospot.media.model import Segment
 from stereospot.messages import Film
 from tests.support import eventually
 from tests.system.gateway import Served, master_of
-from tests.system.showing import RATE, Showing
+from tests.system.showing import FRAME, RATE, Showing
 
 
 def uris(text: str) -> list[str]:
@@ -65,6 +66,35 @@ async def test_the_run_only_grows_and_ends(gateway: Served) -> None:
     await until_run(gateway, f"{base}/from/0/video.m3u8", [0, 1, 2, 3], True)
     await until_run(gateway, f"{base}/from/2/video.m3u8", [2, 3], True)
     assert await run_of(gateway, f"{base}/from/4/video.m3u8") == ([], False)
+
+
+class Apart(Showing):
+    """Samples of a long film: a minute lies between one segment and the next."""
+
+    def segments(self) -> list[Segment]:
+        moved = [60 * RATE * FRAME * item.index for item in super().segments()]
+        return [
+            item.model_copy(update={"start": item.start + by, "last": item.last + by, "end": None})
+            for item, by in zip(super().segments(), moved, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(("kind", "anchor", "jumps"), [(Apart, 0, 3), (Apart, 2, 1), (Showing, 0, 0)])
+async def test_what_lies_apart_in_the_film_is_told_as_a_discontinuity(
+    gateway: Served, kind: type[Showing], anchor: int, jumps: int
+) -> None:
+    """RFC 8216 4.3.2.3: times that do not go on."""
+    showing = kind(gateway.context, "J1", lengths=(2, 2, 2, 2), sound=True)
+    await showing.begin()
+    await showing.convert(0, 1, 2, 3)
+    await showing.sing(4)
+    token = Tokens((gateway.context.settings.data_dir / "gateway.secret").read_bytes()).issue("J1")
+    for path in ("video.m3u8", "audio/0.m3u8"):
+        await until_run(gateway, f"/v/{token}/1/from/{anchor}/{path}", [*range(anchor, 4)], True)
+        lines = (await gateway.client.get(f"/v/{token}/1/from/{anchor}/{path}")).text.splitlines()
+        assert lines.count("#EXT-X-DISCONTINUITY") == jumps
+        first = next(number for number, line in enumerate(lines) if line.startswith("#EXTINF"))
+        assert lines[first - 1] != "#EXT-X-DISCONTINUITY"
 
 
 async def test_a_still_is_told_of_from_the_first_playlist_on(gateway: Served) -> None:

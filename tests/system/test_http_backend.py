@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from inference.convert import padding
 from inference.gpu import backend as gpu
 from inference.gpu.batching import Shared
 from stereospot import errors
+from stereospot.media import clocks
 from stereospot.media.model import Plan, Segment
 from stereospot.options import Layout
 from stereospot.storage.local import LocalStore
 from tests.support import wait_until
 from tests.system import remote
-from tests.system.remote import COUNT, HEIGHT, WIDTH, backend, decoded, locally
+from tests.system.remote import COUNT, HEIGHT, WIDTH, backend, convert, decoded, locally
 from tests.unit import clips
 from tests.unit.test_gpu_convert import Ramp
 
@@ -54,6 +56,33 @@ def test_a_remote_segment_is_the_local_one(layout: Layout, pixel_format: str) ->
     assert found.report.frames == 12
     assert {"pack", "remote", "unpack"} <= set(found.report.stages)
     assert found.report.disparity_p99 == wanted.report.disparity_p99
+
+
+class Early(clips.Clip):
+    """The same frames half a second earlier: the film begins before 0."""
+
+    AHEAD = 12 * clips.TICKS
+
+    def frames(self, start: int | None, end: int | None, *, before: int = 0, after: int = 0) -> Iterator[clips.Picture]:
+        moved = [None if time is None else time + self.AHEAD for time in (start, end)]
+        for picture in super().frames(moved[0], moved[1], before=before, after=after):
+            picture.pts -= self.AHEAD
+            yield picture
+
+
+@pytest.mark.parametrize("first", [-12, -6, 2])
+def test_a_film_that_begins_before_zero(first: int, pictures: list[tuple[np.ndarray, ...]]) -> None:
+    plan = clips.plan(WIDTH, HEIGHT)
+    video = plan.source.video.model_copy(update={"first_pts": -Early.AHEAD})
+    info = plan.source.model_copy(update={"video": video})
+    encode = plan.encode.model_copy(update={"origin": clocks.fragment_origin(info)})
+    plan = plan.model_copy(update={"source": info, "encode": encode})
+    segment = clips.segment(0, first, first + 8)
+    with remote.inference_server() as (url, _):
+        found = backend(url).convert(decoder=Early(pictures), plan=plan, segment=segment)
+    wanted = convert(Early(pictures), plan, segment, None)
+    assert found.fragment.pts == wanted.fragment.pts == [n * clips.TICKS for n in range(first, first + 8)]
+    assert all(np.array_equal(a, b) for a, b in zip(decoded(found.fragment), decoded(wanted.fragment), strict=True))
 
 
 def test_a_learned_engine_far_away() -> None:

@@ -93,3 +93,15 @@ def test_the_grid_is_the_films() -> None:
     assert grid.is_key(5, None)
     assert grid.is_key(times[5], times[4], starts_shot=True)
     assert motion.KeyGrid(1, Fraction(25), Fraction(1, 25)).reach == 0
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4])
+def test_in_a_burst_every_frame_has_its_keys_within_reach(every: int) -> None:
+    """A telephone's slow motion: 240 frames a second for a while, in a film of 34 on average."""
+    times = [*range(0, 1000, 5), *range(1000, 4000, 40), *range(4000, 5000, 5), *range(5000, 7000, 31)]
+    grid = motion.KeyGrid(every, Fraction(34), Fraction(1, 1000))
+    keys = [i for i in range(len(times)) if grid.is_key(times[i], times[i - 1] if i else None)]
+    assert len(keys) == len(times) or every > 1
+    for number in range(len(times) - every):
+        assert any(0 <= number - key <= grid.reach for key in keys), number
+        assert any(0 <= key - number <= grid.reach for key in keys), number

@@ -41,9 +41,6 @@ crash.declare("analyse.begun", "analyse.measured", "analyse.window_stored", "ana
 MISSING_SECONDS = 10.0
 """How long a window rests after an analyser without the model or engine: such a one is idle, and others need time."""
 
-SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
-"""Failures that may be this machine's doing and not the file's: they get a second attempt."""
-
 
 class Analyse:
     """Handles `work.analyse`; one window a slot."""
@@ -117,7 +114,7 @@ class Analyse:
                 return Reject(failure)
             await self._explain(work, failure)
             return Return(MISSING_SECONDS, reason=error.code, failure=failure)
-        if isinstance(error, errors.Permanent) and (error.code not in SECOND_LOOK or delivery.attempt > 1):
+        if isinstance(error, errors.Permanent) and (error.code not in errors.SECOND_LOOK or delivery.attempt > 1):
             return Reject(failure)
         if isinstance(error, errors.Exhausted) and not self._alone:
             await self._explain(work, failure)

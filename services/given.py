@@ -49,7 +49,7 @@ async def look(
     try:
         found = await threads.run(probe.probe, source, limits=limits, stop=stop)
     except errors.Permanent as error:
-        if error.code == "CANCELLED":
+        if error.code == "CANCELLED" or error.code in errors.SECOND_LOOK:
             raise
         raise errors.error("DEPTH_UNREADABLE", f"{error.entry.sentence} {error.detail}".strip()) from error
     finally:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference import bars
-from services.setbacks import SECOND_LOOK
 from stereospot import errors, log
 from stereospot.media import keyframes
 from stereospot.media.limits import Limits
@@ -42,8 +41,8 @@ def find(
 ) -> Bars:
     """The bars, none when in doubt or when the places do not decode; blocking.
 
-    again: whether the plan was tried before. If not, what may be this machine's doing (SECOND_LOOK) is raised, since a
-    plan without bars stays without them. Raises CANCELLED.
+    again: whether the plan was tried before. If not, what may be this machine's doing is raised (errors.SECOND_LOOK),
+    since a plan without bars stays without them. Raises CANCELLED.
     """
     video = info.video
     ticks = Fraction(info.duration_seconds or ASSUMED_SECONDS) / video.time_base
@@ -57,7 +56,7 @@ def find(
             if len(lumas) >= bars.FEWEST and bars.find(lumas, spec.pixel_format, video.colour) == Bars():
                 return Bars()
     except errors.Permanent as error:
-        if error.code == "CANCELLED" or (error.code in SECOND_LOOK and not again):
+        if error.code == "CANCELLED" or (error.code in errors.SECOND_LOOK and not again):
             raise
         _log.info("no look at bars", action="refuse", code=error.code, detail=error.detail)
         return Bars()

@@ -22,7 +22,7 @@ from typing import TypeVar, cast
 from pydantic import ValidationError
 
 from inference import curves, geometry
-from services import engines, given, letterbox, notices, operations, plans, setbacks, sources, space
+from services import engines, given, letterbox, notices, operations, plans, sources, space
 from services.context import Context
 from services.cut import Cut, packed, plan_id, publish_audio
 from services.watch import Threads, is_wanted, watching
@@ -49,9 +49,6 @@ crash.declare(
 Scan = Callable[..., Iterator[planning.FrameBatch]]
 
 PHASES = frozenset({Phase.CREATED, Phase.PLANNING, Phase.CONVERTING})
-
-SECOND_LOOK = setbacks.SECOND_LOOK | {"PROBE_TIMEOUT"}
-"""Failures that may be this machine's doing and not the file's: they get a second attempt."""
 
 FLAT = frozenset({"flat", "identity"})
 """Engines whose depth does not depend on the picture: bars make no difference to them."""
@@ -100,7 +97,7 @@ class Planner:
                     if isinstance(error, errors.Transient) or error.code == "RECORD_UNREADABLE":
                         raise
                     failure = Failure.of(error, attempts=delivery.attempt)
-                    if error.code in SECOND_LOOK and delivery.attempt < 2:
+                    if error.code in errors.SECOND_LOOK and delivery.attempt < 2:
                         return Retry(reason=str(error), failure=failure)
                     # Also what is missing here: a person has to install it or to choose something else.
                     return Reject(failure)

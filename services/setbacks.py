@@ -48,9 +48,6 @@ CUT_OFF_RESTS = 6
 """Such a segment rests for MISSING_SECONDS, each time for as much more, up to so many of them: a consumer gives a
 message out a thousand times only, and a whole fleet may be without its storage for a day."""
 
-SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED"})
-"""Failures that may be this machine's doing (memory, load) and not the file's: they get a second attempt."""
-
 STORED = "stored already"
 """Said of a segment that another worker has stored."""
 
@@ -107,7 +104,7 @@ class Setbacks:
             self.on_lost()
         metrics.WORKER.failure(error.code)
         failure = Failure.of(error, segment_index=task.index, attempts=delivery.attempt)
-        again = error.code in SECOND_LOOK and delivery.attempt < 2
+        again = error.code in errors.SECOND_LOOK and delivery.attempt < 2
         # What is missing on this machine may be there on another, if there is one.
         final = errors.Permanent if not self._context.alone else (errors.Permanent, errors.Misconfigured)
         if isinstance(error, final) and not again:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CATALOGUE",
     "EXIT_MISCONFIGURED",
+    "SECOND_LOOK",
     "Entry",
     "Exhausted",
     "Kind",
@@ -33,6 +34,9 @@ __all__ = [
 ]
 
 EXIT_MISCONFIGURED = 78
+
+SECOND_LOOK = frozenset({"DECODER_CRASHED", "DECODE_STALLED", "PROBE_TIMEOUT"})
+"""Codes of what is permanent, but may be this machine's doing and not the file's: they get a second attempt."""
 
 Kind = Literal["transient", "resource", "permanent", "misconfigured"]
 

@@ -5,19 +5,24 @@
 The trigger may come twice and an assembler may sleep through its lease: the film counts by the compare-and-set that
 completes the job and names key and hash. The first delivery of a first attempt writes the plain key; every later one
 writes under a name made of attempt and hash, so nobody who wakes up late can put other bytes under a recorded key.
+A scratch file is locked while its assembly lives, so the next one can tell what a killed one has left, and removes it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import Future as ConcurrentFuture
 from concurrent.futures import wait
 from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
@@ -35,6 +40,7 @@ from stereospot.media.model import Plan, PlanTotal
 from stereospot.messages import Failure, Film, Trigger
 from stereospot.outcome import Ack, Outcome, Reject, Retry
 from stereospot.storage.base import ObjectStore
+from stereospot.storage.files import translated
 
 _log = log.get("assembler")
 
@@ -49,6 +55,9 @@ FETCH_SECONDS = 120.0
 
 FORGET_SECONDS = 5.0
 """A film that could not be removed within this time goes with its job."""
+
+HELD = "assembly."
+"""Begins the names of scratch files that are locked as long as their assembly lives. No job's id has a dot."""
 
 LOOK_SECONDS = 0.5
 """How often the thread that waits for a fragment looks whether it is still wanted."""
@@ -135,9 +144,9 @@ class Assembler:
     # ---- the film ---------------------------------------------------------------------------------------
     async def make(self, job: Job, head: Plan, total: PlanTotal, *, plain: bool) -> None:
         """Write, store and record the film of `job` as it was read; what came in between decides whether it counts."""
+        await asyncio.to_thread(_clear, self._scratch)
         await space.check_folder(self._scratch, space.film_bytes(head.source, head.encode.crf))
-        path = self._scratch / f"{job.job_id}-{job.generation}-{secrets.token_hex(4)}.{head.container}"
-        try:
+        async with self._scratch_file(job, head.container) as path:
             async with watching(self._bus, job.job_id, job.generation, PHASES, attempt=job.attempt) as stop:
                 source = await sources.open_source(self._store, job.source)
                 try:
@@ -160,11 +169,9 @@ class Assembler:
                     await obeying(stop, self._store.put_file(key, path, move=True))
                 except errors.StereoSpotError as error:
                     if error.code == "CANCELLED" and plain:
-                        await self._forget(key)
+                        await self._forget(job, key)
                     raise
             crash.point("assembler.film_stored")
-        finally:
-            await asyncio.to_thread(_remove, path)
         film = Film(
             key=key,
             sha256=report.sha256,
@@ -184,26 +191,43 @@ class Assembler:
         await self._after(done)
         _log.info("completed", action="done", job_id=job.job_id, generation=job.generation, frames=film.frames)
 
-    async def _forget(self, key: str) -> None:
-        """Remove a film whose transfer was broken off: the store may have taken it all the same."""
+    @contextlib.asynccontextmanager
+    async def _scratch_file(self, job: Job, extension: str) -> AsyncGenerator[Path]:
+        """A scratch file that is held while the block runs, and removed at its end."""
+        path = self._scratch / f"{HELD}{job.job_id}-{job.generation}-{secrets.token_hex(4)}.{extension}"
+        with translated(path.name):
+            file = await asyncio.to_thread(_hold, path)
+        with file:
+            try:
+                yield path
+            finally:
+                await asyncio.to_thread(_remove, path)
+
+    async def _forget(self, job: Job, key: str) -> None:
+        """Remove a film whose transfer was broken off: the store may have taken it all the same.
+
+        The transfer may have been broken off because another first delivery was faster: then the job names this key,
+        and the film there is that one's. Nor is it touched under a job that was renewed since: it goes with its
+        generation.
+        """
         try:
             async with asyncio.timeout(FORGET_SECONDS):
-                await self._store.delete(key)
-        except (TimeoutError, errors.Transient) as error:
+                found = await records.get_job(self._bus, job.job_id)
+                now = found[0] if found is not None else job
+                if now.generation == job.generation and (now.film is None or now.film.key != key):
+                    await self._store.delete(key)
+        except (TimeoutError, errors.StereoSpotError) as error:
             _log.warning("not removed", action="retry", key=key, reason=str(error) or "no answer in time")
 
     async def _export(self, job: Job, head: Plan, total: PlanTotal, stop: threading.Event) -> None:
         """Join the depth of all segments and store it; a repeated assembly writes the same bytes again."""
-        path = self._scratch / f"{job.job_id}-{job.generation}-{secrets.token_hex(4)}.depth.mkv"
         names = [keys.segment_depth(job.job_id, job.generation, index) for index in range(total.segments)]
         parts = Fragments(self._store, names, asyncio.get_running_loop(), stop)
-        try:
+        async with self._scratch_file(job, "depth.mkv") as path:
             count = await self._threads.run(export.join, parts, path, head.source.video.average_rate)
             if count != total.frames:
                 raise errors.error("ASSEMBLY_FAILED", f"There is depth for {count} of {total.frames} frames.")
             await obeying(stop, self._store.put_file(keys.depth(job.job_id, job.generation), path, move=True))
-        finally:
-            await asyncio.to_thread(_remove, path)
 
     async def _record(self, job: Job, head: Plan, film: Film, comfort: Comfort, warnings: Sequence[str]) -> Job:
         """The compare-and-set that makes this the film."""
@@ -289,6 +313,28 @@ class Fragments:
                 raise errors.error("STORAGE_UNAVAILABLE", f"A fragment did not come within {FETCH_SECONDS:g} s.")
         fetched.cancel()
         raise errors.error("CANCELLED")
+
+
+def _hold(path: Path) -> IO[bytes]:
+    """Make the file and lock it; the lock goes with the process, however that dies."""
+    while True:
+        file = path.open("ab")
+        # Where the file system has no locks nobody gets one, and nothing is removed as left behind.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():
+            return file
+        file.close()  # taken for left behind in the moment before it was locked
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed assemblies have left: the next one may not have room beside it."""
+    for path in folder.glob(f"{HELD}*"):
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError for one that lives
+            path.unlink()
+            size = os.fstat(file.fileno()).st_size
+            _log.info("removed what a killed assembly left", action="mend", path=path.name, size_bytes=size)
 
 
 def _remove(path: Path) -> None:

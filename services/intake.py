@@ -259,6 +259,13 @@ async def remove(store: ObjectStore, upload: Upload) -> None:
     await store.delete_prefix(keys.upload_prefix(upload.upload_id))
 
 
+async def _forget(store: ObjectStore, upload_id: str) -> None:
+    """Remove the records of an upload and not its object. What was announced goes first: without what arrived it would
+    look, to whoever finds the rest, like an upload that nobody finished."""
+    await store.delete(keys.upload_record(upload_id))
+    await store.delete_prefix(keys.upload_prefix(upload_id))
+
+
 async def _record(store: ObjectStore, upload_id: str) -> Upload | None:
     body = await store.get(keys.upload_record(upload_id))
     try:
@@ -271,7 +278,8 @@ async def _record(store: ObjectStore, upload_id: str) -> Upload | None:
 async def sweep(store: ObjectStore, older_than_seconds: float) -> tuple[int, frozenset[str]]:
     """Remove uploads that nobody goes on with; returns how many, and the keys of those that still grow.
 
-    The record of a finished upload goes, too, once it is old; its object belongs to its job, or to nobody.
+    The records of a finished upload go, too, once they are old, and its object never: that is its job's, which may have
+    another id, or nobody's, and then it is removed as such.
     """
     found: dict[str, float] = {}
     async for item in store.list("uploads/"):
@@ -286,15 +294,19 @@ async def sweep(store: ObjectStore, older_than_seconds: float) -> tuple[int, fro
         if result is not None or upload is None:
             # A record that cannot be read may be a newer version's, of an upload that is under way.
             if (result.modified if result is not None else found[upload_id]) <= before:
-                await store.delete_prefix(keys.upload_prefix(upload_id))
+                await _forget(store, upload_id)
                 removed += 1
             continue
         try:
-            modified = (await touched(store, upload)).modified
+            progress = await touched(store, upload)
         except errors.Permanent:
-            modified = upload.created_at
-        if modified <= before:
-            await remove(store, upload)
+            progress = Progress(0, upload.created_at)
+        if progress.modified <= before:
+            if progress.finished:
+                # Nobody noted it, or another sweep has just begun to forget it: a job may read its object.
+                await _forget(store, upload_id)
+            else:
+                await remove(store, upload)
             removed += 1
         else:
             growing.add(upload.key)

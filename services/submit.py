@@ -136,7 +136,7 @@ async def source_of(context: Context, work: SubmitWork) -> SourceRef:
         return await local_source(Path(work.path), context.settings.roots)
     if work.key is not None:
         if not keys.is_key(work.key) or not work.key.startswith("input/"):
-            raise errors.error("INVALID_REQUEST", "A key has the form input/<name>/source.<extension>.")
+            raise errors.error("INVALID_REQUEST", "A key lies below input/, as input/<name>/source.<extension> does.")
         found = await context.store.head(work.key)
         if found is None:
             raise errors.error("SOURCE_MISSING", work.key)

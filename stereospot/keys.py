@@ -202,19 +202,6 @@ def _parts(key: str) -> list[str]:
     return unquote_plus(key).split("/")
 
 
-def parse_input_use(key: str) -> tuple[str, str] | None:
-    """(input, job) of an `input_use` key."""
-    parts = _parts(key)
-    if (
-        len(parts) != 4
-        or parts[0] != "input"
-        or parts[2] != "used-by"
-        or not (is_token(parts[1]) and is_token(parts[3]))
-    ):
-        return None
-    return parts[1], parts[3]
-
-
 def parse_source(key: str) -> SourceKey | None:
     parts = _parts(key)
     if len(parts) != 3 or parts[0] != "input" or not is_token(parts[1]):

@@ -26,7 +26,7 @@ from typing import Any
 from litestar import MediaType, Request, Response, delete, get, patch, route
 from litestar.params import FromPath
 
-from services import contents
+from services import contents, inputs
 from services.gateway import uploads
 from services.gateway.idempotency import once
 from services.gateway.problems import problem
@@ -307,9 +307,14 @@ async def terminate(request: Request[Any, Any, Any], gateway: Given, upload_id: 
 
 async def _terminate(gateway: Gateway, upload_id: str) -> Response[Any]:
     upload = await gateway.intake.find(upload_id)
-    if await records.get_job(gateway.context.bus, upload_id) is not None:
-        raise errors.error("CONFLICT", "A job was made of this upload; delete the job.")
+    context = gateway.context
     async with gateway.intake.turn(upload_id):
+        # In one's turn: whoever had it may have made a job of the upload meanwhile. That has another id where its
+        # request named one, or where it takes the upload as its depth.
+        if await records.get_job(context.bus, upload_id) is not None or await inputs.is_used(
+            context.bus, context.store, upload_id
+        ):
+            raise errors.error("CONFLICT", "A job was made of this upload; delete the job.")
         await gateway.intake.discard(upload)
     return Response(None, status_code=204, headers=_headers())
 

@@ -184,6 +184,72 @@ async def test_expired_uploads_are_removed(server: Nats, tmp_path: Path, stored_
         assert await stored_keys(gateway) == []
 
 
+async def test_the_source_of_a_job_outlives_the_records_of_its_upload(
+    server: Nats, tmp_path: Path, stored_on: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is left of the records, and in whichever order they went."""
+    async with served(server, tmp_path / "data", **stored_on) as gateway:
+        store = gateway.context.store
+        for left in (keys.upload_record, keys.upload_result):
+            upload_id, job_id = await a_job_of_another_id(gateway)
+            assert job_id != upload_id
+            if left is keys.upload_record:
+                await store.delete(keys.upload_result(upload_id))
+            else:
+                # The first sweep breaks off between the two.
+                with monkeypatch.context() as patch:
+                    patch.setattr(store, "delete_prefix", unavailable)
+                    with pytest.raises(errors.Transient):
+                        await intake.sweep(store, 0)
+            assert [key for key in await stored_keys(gateway) if key.startswith("uploads/")] == [left(upload_id)]
+            assert await intake.sweep(store, 0) == (1, frozenset())
+            assert [key for key in await stored_keys(gateway) if upload_id in key] == [
+                keys.source(upload_id, ""), keys.input_use(upload_id, job_id)
+            ]  # fmt: skip
+
+
+async def test_an_upload_that_any_job_reads_is_not_terminated(gateway: Served) -> None:
+    film_id, _ = await a_job_of_another_id(gateway)
+    depth_id = await finished(gateway)
+    body = {"path": str(an_empty_root(gateway) / "a.mp4"), "depth_upload": depth_id, "options": {"engine": "user"}}
+    made = await gateway.client.post("/api/v1/jobs", json=body)
+    assert made.status_code == 201, made.text
+    for upload_id in (film_id, depth_id):
+        refused = await gateway.client.delete(f"/api/v1/uploads/{upload_id}", headers=TUS)
+        assert (refused.status_code, refused.json()["code"]) == (409, "CONFLICT")
+        assert await gateway.context.store.head(keys.source(upload_id, "")) is not None
+
+
+async def finished(gateway: Served) -> str:
+    """The id of an upload that is stored and checked."""
+    data = film(1000)
+    location = await begin(gateway, len(data))
+    assert (await send(gateway, location, 0, data)).status_code == 204
+    return location.rpartition("/")[2]
+
+
+async def a_job_of_another_id(gateway: Served) -> tuple[str, str]:
+    """(upload, job): a request with a key of its own makes a job whose id is not the upload's."""
+    upload_id = await finished(gateway)
+    key = {"Idempotency-Key": f"job of {upload_id}"}
+    made = await gateway.client.post("/api/v1/jobs", json={"upload": upload_id}, headers=key)
+    assert made.status_code == 201, made.text
+    return upload_id, made.json()["job_id"]
+
+
+def an_empty_root(gateway: Served) -> Path:
+    """A root of the gateway with one file in it."""
+    roots = gateway.context.settings.roots
+    assert roots is not None
+    roots[0].mkdir()
+    (roots[0] / "a.mp4").write_bytes(film(1000))
+    return roots[0]
+
+
+async def unavailable(_: str) -> int:
+    raise errors.error("STORAGE_UNAVAILABLE", "It broke off.")
+
+
 def test_metadata() -> None:
     assert tus.metadata("") == {}
     assert tus.metadata("filename w6QubXA0, is_confidential") == {"filename": "ä.mp4", "is_confidential": ""}

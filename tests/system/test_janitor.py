@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from services.context import Context
 from services.janitor import Janitor
 from services.ledger import Ledger
 from stereospot import completion, jobs, keys, records, subjects
+from stereospot.bus import Delivery
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
-from stereospot.messages import Failure, Film, SegmentTask, SourceRef, Trigger
+from stereospot.messages import DeleteWork, Failure, Film, SegmentTask, SourceRef, Trigger
 from stereospot.options import Options
+from stereospot.outcome import Ack
 from tests.support import eventually
 from tests.system.rig import a_job, rig
 
@@ -121,6 +124,21 @@ async def test_an_input_stays_while_another_job_reads_it(tmp_path: Path, monkeyp
         found = await Janitor(context, stale_seconds=0.0).sweep_storage()
         assert found.mended["orphan"] == ["input/film/"]
         assert [item.key async for item in context.store.list("input/")] == []
+
+
+async def test_films_that_somebody_put_below_input_stay_while_a_job_reads_them(tmp_path: Path) -> None:
+    """A key is any below `input/` (docs/operations.md), also in a folder that is called what no job can be."""
+    films = ["input/films/holiday.mp4", "input/My.depth/2026/holiday.mkv"]
+    work = json.dumps({"key": films[0], "depth_key": films[1], "options": {"engine": "user"}})
+    async with rig(tmp_path) as context:
+        for key in films:
+            await context.store.put(key, b"x")
+        assert await submit.handle(context, Delivery(subjects.work("submit", "J1"), work.encode())) == Ack()
+        assert (await Janitor(context, stale_seconds=0.0).sweep_storage()).mended == {}
+        assert [key for key in films if await context.store.head(key) is None] == []
+        await operations.delete(context.bus, "J1")
+        await delete.handle(context, Delivery(subjects.work("delete", "J1"), DeleteWork(job_id="J1").body()))
+        assert [item.key async for item in context.store.list("input/")] == sorted(films), "no mark is left"
 
 
 async def test_the_janitor_removes_what_dead_processes_left_in_scratch(tmp_path: Path) -> None:

@@ -193,6 +193,8 @@ class _Conversion:
             previous = frame.pts
             known = self._recent.get(frame.pts) if self._recent is not None else None
             small, depth = known if known is not None else (self._preparer.prepare(frame.planes), None)
+            if not is_key:  # estimated once as the first of another range, where nobody knew the frame before it
+                depth = None
             item = _Taken(frame.pts, frame if frame.pad == 0 else None, small, depth, is_key and depth is None)
             if frame.pad != 0:
                 self._release(frame)

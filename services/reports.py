@@ -65,7 +65,7 @@ def file_name(job: Job, head: Plan) -> str:
     stem, dot, suffix = title.rpartition(".")
     if dot and 2 <= len(suffix) <= 4 and suffix.isalnum():
         title = stem
-    return naming.film_name(title, head.encode.layout, head.container)
+    return naming.film_name(title, head.encode.layout, head.container, swapped=head.encode.swapped)
 
 
 async def collect(store: ObjectStore, head: Plan, total: PlanTotal) -> Comfort:

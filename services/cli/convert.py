@@ -311,7 +311,7 @@ def _exported(path: Path | None, overwrite: bool) -> Path | None:
 def _beside(file: Path, options: Options) -> Path:
     from stereospot.media import naming
 
-    return file.with_name(naming.film_name(file.stem, options.layout, options.container))
+    return file.with_name(naming.film_name(file.stem, options.layout, options.container, swapped=options.swap_eyes))
 
 
 def _pool(options: Options) -> str:

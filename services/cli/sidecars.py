@@ -1,8 +1,8 @@
 """Subtitles for both eyes beside a film that `convert` has made: `Film.ass`, `Film.2.ass`, … (one a text track).
 
 In a daemon the service `audio` makes the same texts while it cuts the sound for playback; `convert` plays nothing, so
-they are made here, from the source, once the film is whole. A picture that is no pair needs none: the film's own tracks
-are drawn right.
+they are made here, from the source, once the film is whole. A picture without two eyes in it needs none: the film's
+own tracks are drawn right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from services.context import Context
 from services.plans import Plans
 from stereospot import errors
 from stereospot.jobs import Job
-from stereospot.media import clocks, naming, signalling, subtitles
+from stereospot.media import clocks, naming, subtitles
 from stereospot.media.limits import Limits
 from stereospot.storage import files
 
@@ -38,7 +38,7 @@ async def write(
 async def _written(context: Context, job: Job, target: Path, overwrite: bool) -> list[Path]:
     plans = Plans(context.store)
     head, total = await plans.head(job.job_id, job.generation), await plans.total(job.job_id, job.generation)
-    if head is None or total is None or signalling.packing(head.encode.layout) is None:
+    if head is None or total is None or not subtitles.is_in_parts(head.encode.layout):
         return []
     if all(track.bitmap for track in head.source.subtitles):
         return []

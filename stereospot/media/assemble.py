@@ -169,7 +169,7 @@ def _warnings(plan: Plan, origin: int) -> Iterator[str]:
 
 def _request(plan: Plan, total: PlanTotal, origin: int, limits: Limits) -> dict[str, Any]:
     text = [track.stream_index for track in plan.source.subtitles if plan.container == "mkv" or not track.bitmap]
-    packing = signalling.packing(plan.encode.layout)
+    packing = signalling.packing(plan.encode.layout, swapped=plan.encode.swapped)
     return limits.request() | {
         "container": {"mkv": "matroska"}.get(plan.container, plan.container),
         "video": plan.source.video.stream_index,

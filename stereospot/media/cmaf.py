@@ -175,7 +175,7 @@ def _open(spec: EncodeSpec) -> tuple[av.VideoCodecContext, bytes]:
             raise encoders.unavailable(spec.codec) from error
         raise errors.error("INVALID_OPTIONS", f"The encoder {chosen.name} refuses these settings: {error}") from error
     init, _ = boxes.split(file.getvalue())
-    extra = signalling.hdr_boxes(spec.colour) + signalling.stereo_boxes(spec.layout)
+    extra = signalling.hdr_boxes(spec.colour) + signalling.stereo_boxes(spec.layout, swapped=spec.swapped)
     return context, boxes.extend_sample_entry(init, extra)
 
 

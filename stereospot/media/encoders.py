@@ -105,8 +105,8 @@ def _check_preset(spec: EncodeSpec) -> None:
 def _x264(spec: EncodeSpec) -> Settings:
     params = ["keyint=infinite", "scenecut=0", "open-gop=0", "bframes=0", f"threads={spec.threads}"]
     params.append(f"level={spec.level or levels.h264_level(spec.width, spec.height, spec.rate)}")
-    packing = signalling.packing(spec.layout)
-    if packing is not None:
+    packing = signalling.packing(spec.layout, swapped=spec.swapped)
+    if packing is not None and packing.sei is not None:
         params.append(f"frame-packing={packing.sei}")
     if spec.colour.chroma_location:
         params.append(f"chromaloc={spec.colour.chroma_location - 1}")

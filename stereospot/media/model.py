@@ -182,6 +182,7 @@ class EncodeSpec(Model):
     key_seconds: float = Field(default=2.0, description="distance of IDR frames inside a fragment")
     colour: Colour = Colour()
     layout: Layout = Layout.HALF_SBS
+    swapped: bool = Field(default=False, description="the right eye comes first, which every signal has to say")
     origin: int = Field(
         default=0,
         description="PTS that is 0 in the fragments, of pictures and sound alike: below 0 for a film that begins there",

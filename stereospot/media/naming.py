@@ -28,6 +28,9 @@ _TOKENS: dict[Layout, str] = {
     Layout.LEFT: "Left",
 }
 
+_ORDERS = (("LR", "RL"), ("TB", "BT"))
+"""What says that the left eye comes first, and what the right one."""
+
 _MISREAD = re.compile(
     r"(?:(?<=[\s._-])|^)(?:3-?d|h?-?(?:sbs|tab|ou)|half-?sbs|lr|rl|tb|bt|180|360)(?=[\s._-]|$)", re.IGNORECASE
 )
@@ -37,9 +40,15 @@ _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _LONGEST_TITLE_BYTES = 180
 
 
-def film_name(title: str, layout: Layout, container: Container) -> str:
-    """A file name that is safe on every file system and says the layout once; `title` may be anything."""
-    return f"{_stem(title)}.{_TOKENS[layout]}.{container}"
+def film_name(title: str, layout: Layout, container: Container, *, swapped: bool = False) -> str:
+    """A file name that is safe on every file system and says the layout once; `title` may be anything.
+
+    swapped: the right eye comes first.
+    """
+    token = _TOKENS[layout]
+    for first, second in _ORDERS if swapped else ():
+        token = re.sub(rf"\.{first}$", f".{second}", token)
+    return f"{_stem(title)}.{token}.{container}"
 
 
 def sidecar_name(film: str, number: int) -> str:

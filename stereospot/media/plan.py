@@ -117,6 +117,7 @@ def head(
             threads=threads,
             colour=colour,
             layout=options.layout,
+            swapped=options.swap_eyes,
             origin=clocks.fragment_origin(info),
         ),
         container=options.container,

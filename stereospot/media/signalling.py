@@ -25,16 +25,24 @@ from stereospot.options import Layout
 class Packing:
     """The codes of one way to pack two eyes into a frame."""
 
-    sei: int
-    """frame_packing_arrangement_type of ITU-T H.264 D.2.26: 3 side by side, 4 top and bottom; left eye first."""
-    st3d: int
+    sei: int | None
+    """frame_packing_arrangement_type of ITU-T H.264 D.2.26: 3 side by side, 4 top and bottom; left eye first, since
+    x264 can say no other."""
+    st3d: int | None
+    """2 side by side, 1 top and bottom; left eye first, there is no other."""
+    stri: int
+    """Apple's view information: both eyes are there, 8 where they are reversed."""
     pkin: bytes
     stereo_mode: str
     """Matroska's name, as libavformat takes it."""
 
 
-_SIDE_BY_SIDE = Packing(sei=3, st3d=2, pkin=b"side", stereo_mode="left_right")
-_TOP_BOTTOM = Packing(sei=4, st3d=1, pkin=b"over", stereo_mode="top_bottom")
+_SIDE_BY_SIDE = Packing(sei=3, st3d=2, stri=3, pkin=b"side", stereo_mode="left_right")
+_TOP_BOTTOM = Packing(sei=4, st3d=1, stri=3, pkin=b"over", stereo_mode="top_bottom")
+_SWAPPED = {
+    _SIDE_BY_SIDE: Packing(sei=None, st3d=None, stri=3 | 8, pkin=b"side", stereo_mode="right_left"),
+    _TOP_BOTTOM: Packing(sei=None, st3d=None, stri=3 | 8, pkin=b"over", stereo_mode="bottom_top"),
+}
 
 _PACKINGS = {
     Layout.HALF_SBS: _SIDE_BY_SIDE,
@@ -44,19 +52,21 @@ _PACKINGS = {
 }
 
 
-def packing(layout: Layout) -> Packing | None:
-    """How `layout` is signalled, or None where it is a flat picture to every player."""
-    return _PACKINGS.get(layout)
+def packing(layout: Layout, *, swapped: bool = False) -> Packing | None:
+    """How `layout` is signalled, or None where it is a flat picture to every player. swapped: the right eye first."""
+    found = _PACKINGS.get(layout)
+    return _SWAPPED[found] if swapped and found is not None else found
 
 
-def stereo_boxes(layout: Layout) -> bytes:
+def stereo_boxes(layout: Layout, *, swapped: bool = False) -> bytes:
     """`st3d` and `vexu` for a visual sample entry; nothing for a flat layout."""
-    found = packing(layout)
+    found = packing(layout, swapped=swapped)
     if found is None:
         return b""
-    return full_box(b"st3d", 0, 0, bytes([found.st3d])) + box(
+    spatial = b"" if found.st3d is None else full_box(b"st3d", 0, 0, bytes([found.st3d]))
+    return spatial + box(
         b"vexu",
-        box(b"eyes", full_box(b"stri", 0, 0, b"\x03")),  # both eyes are there, left first
+        box(b"eyes", full_box(b"stri", 0, 0, bytes([found.stri]))),
         box(b"pack", full_box(b"pkin", 0, 0, found.pkin)),
         box(b"proj", full_box(b"prji", 0, 0, b"rect")),
     )

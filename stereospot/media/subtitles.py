@@ -18,7 +18,6 @@ from typing import Any
 
 from stereospot import errors
 from stereospot.jail import Jail
-from stereospot.media import signalling
 from stereospot.media.limits import Limits
 from stereospot.media.model import ClockReset, SourceInfo
 from stereospot.media.source import Source
@@ -149,24 +148,37 @@ def _clock(milliseconds: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
 
 
-def ass(cues: Sequence[Cue], layout: Layout, width: int, height: int) -> str:
-    """An ASS file for a picture of `width` x `height`: once per eye where the layout packs two.
+_BESIDE = ((0, 0, 2, 1), (1, 0, 2, 1))
+_BELOW = ((0, 0, 1, 2), (0, 1, 1, 2))
+_EYES: dict[Layout, tuple[tuple[int, int, int, int], ...]] = {
+    Layout.HALF_SBS: _BESIDE,
+    Layout.FULL_SBS: _BESIDE,
+    Layout.CROSS_EYED: _BESIDE,
+    Layout.HALF_TB: _BELOW,
+    Layout.FULL_TB: _BELOW,
+    Layout.DEPTH: _BESIDE[:1],  # nothing is to be read over the depth
+}
+"""Where words go, as (column, row, columns, rows) of the picture; once in the middle where a layout is not named."""
 
-    Half layouts squeeze each eye, so the text is squeezed the same way and looks right once unpacked.
+
+def is_in_parts(layout: Layout) -> bool:
+    """Whether words must not lie in the middle of the picture, where every player would put them."""
+    return layout in _EYES
+
+
+def ass(cues: Sequence[Cue], layout: Layout, width: int, height: int) -> str:
+    """An ASS file for a picture of `width` x `height`: once per eye where there are two beside or below each other.
+
+    Half layouts squeeze each eye, so the text is squeezed the same way and looks right once unpacked. Long lines wrap
+    within an eye (the margins leave room for one, and `\\pos` places it), and nothing is drawn outside of it.
     """
-    packing = signalling.packing(layout)
-    eyes: list[tuple[int, int]] = [(width // 2, height)]
-    scale_x = scale_y = 100
-    eye_height = height
-    if packing is not None and packing.pkin == b"side":
-        eyes = [(width // 4, height), (width // 4 + width // 2, height)]
-        scale_x = 50 if layout is Layout.HALF_SBS else 100
-    elif packing is not None:
-        eyes = [(width // 2, height // 2), (width // 2, height)]
-        scale_y = 50 if layout is Layout.HALF_TB else 100
-        eye_height = height // 2 if layout is Layout.FULL_TB else height
-    size = max(8, eye_height // 18)
-    margin = round(eye_height * 0.05 * scale_y / 100)
+    places = _EYES.get(layout, ((0, 0, 1, 1),))
+    eye_width, eye_height = width // places[0][2], height // places[0][3]
+    scale_x = 50 if layout is Layout.HALF_SBS else 100
+    scale_y = 50 if layout is Layout.HALF_TB else 100
+    shown = (eye_width * 100 // scale_x, eye_height * 100 // scale_y)
+    size = max(8, min(shown) // 18)
+    below, aside = round(eye_height * 0.05), (width - round(eye_width * 0.94)) // 2
     lines = [
         "[Script Info]", "ScriptType: v4.00+", f"PlayResX: {width}", f"PlayResY: {height}",
         "ScaledBorderAndShadow: yes", "WrapStyle: 0", "", "[V4+ Styles]",
@@ -174,13 +186,15 @@ def ass(cues: Sequence[Cue], layout: Layout, width: int, height: int) -> str:
         "Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, "
         "MarginR, MarginV, Encoding",
         f"Style: Eye,Arial,{size},&H00FFFFFF,&H00FFFFFF,&H00000000,&H80000000,0,0,0,0,{scale_x},{scale_y},0,0,1,"
-        f"{max(1, size // 16)},0,2,0,0,0,1",
+        f"{max(1, size // 16)},0,2,{aside},{aside},0,1",
         "", "[Events]", "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text",
     ]  # fmt: skip
     for cue in in_turn(cues):
         text = cue.text.replace("\\", "\\\\").replace("{", "(").replace("}", ")").replace("\n", "\\N")
-        for x, bottom in eyes:
-            place = f"{{\\an2\\pos({x},{bottom - margin})}}"
+        for column, row, _, _ in places:
+            left, top = column * eye_width, row * eye_height
+            right, bottom = left + eye_width, top + eye_height
+            place = f"{{\\an2\\pos({(left + right) // 2},{bottom - below})\\clip({left},{top},{right},{bottom})}}"
             lines.append(f"Dialogue: 0,{_ass_clock(cue.start)},{_ass_clock(cue.end)},Eye,,0,0,0,,{place}{text}")
     return "\n".join(lines) + "\n"
 

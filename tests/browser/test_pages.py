@@ -10,6 +10,7 @@ import pytest
 
 from stereospot import jobs, keys, records
 from stereospot.messages import Failure, Notice
+from stereospot.options import Options
 from tests.browser.conftest import Page
 from tests.browser.watching import VIDEO
 from tests.support import Nats, eventually
@@ -187,6 +188,28 @@ async def test_the_anaglyph_has_the_left_eye_in_red_and_the_right_in_cyan(page: 
     assert red > blue + 80
     assert swapped_green > swapped_red + 80
     assert swapped_blue > swapped_red + 80
+
+
+async def test_a_film_with_the_right_eye_first_is_shown_the_right_way(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1,))
+    await showing.begin()
+    chosen = Options(swap_eyes=True)
+    await records.change_job(gateway.context.bus, "J1", lambda job: job.model_copy(update={"options": chosen}))
+    await showing.convert(0)
+
+    async def known() -> bool:
+        return (await gateway.client.get("/api/v1/jobs/J1")).json()["options"]["swap_eyes"]
+
+    await eventually(known, what="the option")
+    await page.open("/jobs/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2")
+    told = """
+        const player = document.querySelector("ss-player");
+        return [player.glass.swap, player.bar.querySelector("[data-do=swap]").getAttribute("aria-pressed")];
+    """
+    assert await page.run(told) == [True, "false"]
+    await page.run("document.querySelector('ss-player').swap()")
+    assert await page.run(told) == [False, "true"]
 
 
 async def test_a_failure_says_why_and_what_to_do(page: Page, gateway: Served) -> None:

@@ -72,6 +72,7 @@ def job(
     frames: int = 24,
     told: tuple[list[int], PlanTotal] | None = None,
     sample_aspect: Fraction = Fraction(1),
+    swapped: bool = False,
 ) -> Job:
     """Plan `path` by decoding it and convert it to small pictures that carry their number.
 
@@ -86,7 +87,7 @@ def job(
     encode = EncodeSpec(
         codec=codec, pixel_format="yuv420p", width=WIDTH, height=HEIGHT, time_base=time_base, rate=rate, crf=0,
         preset="ultrafast", layout=layout, threads=1, origin=clocks.fragment_origin(info),
-        sample_aspect=sample_aspect,
+        sample_aspect=sample_aspect, swapped=swapped,
     )  # fmt: skip
     last = pts[-1] - pts[-2] if len(pts) > 1 else max(1, round(1 / rate / time_base))
     end = told[1].end_pts if told else pts[-1] + last

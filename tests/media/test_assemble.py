@@ -249,6 +249,15 @@ def test_attachments_in_matroska(tmp_path: Path) -> None:
         assert (attachment.metadata["filename"], attachment.metadata["mimetype"]) == ("font.ttf", "font/ttf")
 
 
+@pytest.mark.parametrize(("layout", "mode"), [(Layout.HALF_SBS, "right_left"), (Layout.FULL_TB, "bottom_top")])
+def test_a_film_with_the_right_eye_first_says_so(layout: Layout, mode: str, tmp_path: Path) -> None:
+    job = films.job(sources.path_of("vfr_mkv"), "mkv", layout=layout, swapped=True)
+    job.assemble(tmp_path / "film.mkv")
+    with av.open(str(tmp_path / "film.mkv"), "r") as film:
+        assert film.streams.video[0].metadata.get("stereo_mode") == mode
+        assert film.streams.video[0].sample_aspect_ratio == 1
+
+
 @pytest.mark.parametrize("layout", [Layout.FULL_SBS, Layout.HALF_TB, Layout.ANAGLYPH])
 @pytest.mark.parametrize("container", films.CONTAINERS)
 def test_signals(layout: Layout, container: Container, tmp_path: Path) -> None:

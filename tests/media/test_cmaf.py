@@ -173,19 +173,22 @@ def test_any_strides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "stereo", "sei"),
+    ("layout", "swapped", "stereo", "sei"),
     [
-        (Layout.HALF_SBS, b"side", 1),
-        (Layout.FULL_TB, b"over", 2),
-        (Layout.ANAGLYPH, None, 0),
-        (Layout.CROSS_EYED, None, 0),
+        (Layout.HALF_SBS, False, b"side", 1),
+        (Layout.FULL_TB, False, b"over", 2),
+        (Layout.HALF_SBS, True, b"side", 0),  # x264 and Google's box can only say that the left eye comes first
+        (Layout.ANAGLYPH, False, None, 0),
+        (Layout.CROSS_EYED, False, None, 0),
     ],
 )
-def test_signals(layout: Layout, stereo: bytes | None, sei: int) -> None:
-    fragment = encode(spec(layout=layout, crf=30), [0], 1)
-    assert (b"st3d" in fragment.init) == (b"vexu" in fragment.init) == (stereo is not None)
+def test_signals(layout: Layout, swapped: bool, stereo: bytes | None, sei: int) -> None:
+    fragment = encode(spec(layout=layout, swapped=swapped, crf=30), [0], 1)
+    assert (b"vexu" in fragment.init) == (stereo is not None)
+    assert (b"st3d" in fragment.init) == (stereo is not None and not swapped)
     if stereo is not None:
         assert b"pkin\0\0\0\0" + stereo in fragment.init
+        assert b"stri\0\0\0\0" + (b"\x0b" if swapped else b"\x03") in fragment.init
     found = boxes.sample_entry(fragment.init)
     assert found is not None
     assert sum(box.end - box.start for box in boxes.walk(fragment.init)) == len(fragment.init)

@@ -30,6 +30,18 @@ def test_players_find_the_layout(layout: Layout, name: str) -> None:
     assert bool(KODI_TAB.search(name)) == ("tb" in layout)
 
 
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        (Layout.HALF_SBS, "Title.3D.HSBS.RL.mp4"),
+        (Layout.FULL_TB, "Title.3D.TAB.BT.mp4"),
+        (Layout.ANAGLYPH, "Title.Anaglyph.Red-Cyan.mp4"),
+    ],
+)
+def test_the_name_says_which_eye_comes_first(layout: Layout, name: str) -> None:
+    assert naming.film_name("Title", layout, "mp4", swapped=True) == name
+
+
 @pytest.mark.parametrize("layout", [item for item in Layout if not item.endswith(("sbs", "tb"))])
 def test_flat_layouts_promise_nothing(layout: Layout) -> None:
     name = naming.film_name("Title", layout, "mkv")

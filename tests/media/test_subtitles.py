@@ -110,12 +110,18 @@ def test_webvtt_reads_back() -> None:
 PLACE = re.compile(r"\\pos\((\d+),(\d+)\)")
 
 
+CLIP = re.compile(r"\\clip\((\d+),(\d+),(\d+),(\d+)\)")
+MARGINS = re.compile(r"^Style: .*,2,(\d+),(\d+),0,1$", re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("layout", "eyes"),
     [
-        (Layout.HALF_SBS, [(480, 1053), (1440, 1053)]),
+        (Layout.HALF_SBS, [(480, 1026), (1440, 1026)]),
         (Layout.FULL_SBS, [(480, 1026), (1440, 1026)]),
+        (Layout.CROSS_EYED, [(480, 1026), (1440, 1026)]),
         (Layout.HALF_TB, [(960, 513), (960, 1053)]),
+        (Layout.DEPTH, [(480, 1026)]),
         (Layout.ANAGLYPH, [(960, 1026)]),
     ],
 )
@@ -123,17 +129,27 @@ def test_ass_says_each_cue_once_per_eye(layout: Layout, eyes: list[tuple[int, in
     """Both copies lie at the same place of their eye: zero parallax, the plane of the screen."""
     text = subtitles.ass(AWKWARD[:1], layout, 1920, 1080)
     lines = [line for line in text.splitlines() if line.startswith("Dialogue:")]
-    found = [tuple(map(int, match.groups())) for line in lines if (match := PLACE.search(line))]
-    if layout in (Layout.HALF_SBS, Layout.FULL_SBS):
-        assert [x for x, _ in found] == [x for x, _ in eyes]
-        assert found[0][1] == found[1][1]
-        assert found[1][0] - found[0][0] == 960
-    elif layout is Layout.HALF_TB:
-        assert found[1][1] - found[0][1] == 540
-        assert found[0][0] == found[1][0]
-    else:
-        assert len(found) == 1
+    assert [tuple(map(int, match.groups())) for line in lines if (match := PLACE.search(line))] == eyes
+    for line, (x, y) in zip(lines, eyes, strict=True):
+        match, margins = CLIP.search(line), MARGINS.search(text)
+        assert match is not None
+        assert margins is not None
+        left, top, right, bottom = map(int, match.groups())
+        assert left < x < right
+        assert top < y < bottom
+        assert x - left == right - x
+        # What wraps a line is the room between the margins, wherever it is put: an eye must hold it.
+        assert 0.8 * (right - left) < 1920 - int(margins[1]) - int(margins[2]) <= right - left
     assert all(line.endswith("<b>Bold</b> & (an8)brace") for line in lines)
     with av.open(io.BytesIO(text.encode()), "r", format="ass") as container:
         packets = [packet for packet in container.demux() if packet.size]
         assert [packet.duration for packet in packets] == [150] * len(eyes)
+
+
+@pytest.mark.parametrize(("layout", "letters"), [(Layout.HALF_SBS, 30), (Layout.FULL_TB, 30)])
+def test_letters_are_no_larger_than_a_narrow_eye_allows(layout: Layout, letters: int) -> None:
+    """A telephone's upright picture: a line holds some words of it."""
+    width, height = (1080, 1920) if layout is Layout.HALF_SBS else (1080, 3840)
+    match = re.search(r"^Style: Eye,Arial,(\d+),", subtitles.ass(AWKWARD[:1], layout, width, height), re.MULTILINE)
+    assert match is not None
+    assert 1080 / (0.5 * int(match[1])) > letters

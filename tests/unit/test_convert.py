@@ -7,12 +7,14 @@ import itertools
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import av
 import numpy as np
 import pytest
 
 from inference import backends, convert, depth
+from inference.depth.relief import ReliefEngine
 from inference.recent import Recent
 from stereospot import errors, settings
 from stereospot.media.cmaf import Fragment
@@ -78,6 +80,38 @@ def test_segments_equal_the_serial_run_where_only_some_frames_are_estimated() ->
         for first, last in itertools.pairwise([0, *places, count]):
             pieces += decoded(run(clips.Clip(frames), made, first, last, recent).fragment)
         assert equal(pieces, serial)
+
+
+class Uneven(clips.Clip):
+    """Frames with times of their own: the tenth comes early, in the cell of the one before it."""
+
+    def frames(self, start: int | None, end: int | None, *, before: int = 0, after: int = 0) -> Iterator[clips.Picture]:
+        for picture in super().frames(start, end, before=before, after=after):
+            if picture.pts == 9 * clips.TICKS:
+                picture.pts = round(8.4 * clips.TICKS)
+            yield picture
+
+
+def test_depth_that_another_range_estimated_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range that begins with a frame of which nobody there knows whether it is a key takes it for one."""
+
+    def loud(_: object, rgb: np.ndarray) -> np.ndarray:
+        """Depth that tells which frame it is of."""
+        values = [int(picture.astype(np.int64).sum()) % 97 / 97 for picture in rgb]
+        return np.stack(
+            [np.full(picture.shape[:2], value, np.float32) for picture, value in zip(rgb, values, strict=True)]
+        )
+
+    monkeypatch.setattr(ReliefEngine, "infer", loud)
+    made = clips.plan(160, 90, engine="relief")
+    first = 9 + convert.padding(made)
+    frames = clips.pictures(first + 2, 160, 90)  # few enough to be remembered
+    recent = Recent()
+    run(Uneven(frames), made, first, first + 2, recent)
+    assert equal(
+        decoded(run(Uneven(frames), made, 16, first, recent).fragment),
+        decoded(run(Uneven(frames), made, 16, first).fragment),
+    )
 
 
 def test_depth_follows_the_cut_and_not_the_shot_before() -> None:

@@ -3,8 +3,13 @@ const VERTEX = "attribute vec2 corner; varying vec2 v; void main() { v = corner 
 
 // Anaglyph: Dubois' least-squares matrices for red and cyan (www.site.uottawa.ca/~edubois/anaglyph), on gamma-coded RGB
 // as the tables are published; columns are the source's R, G and B.
+// 16 bits, which a telephone's "medium" precision has, place a wide picture's right half to two pixels only.
 const FRAGMENT = `
+#ifdef GL_FRAGMENT_PRECISION_HIGH
+precision highp float;
+#else
 precision mediump float;
+#endif
 varying vec2 v;
 uniform sampler2D picture;
 uniform vec4 left;

@@ -292,6 +292,9 @@ class Player extends HTMLElement {
   }
 
   // ---- controls ----
+  /** Whether the film has the right eye first. */
+  get swapped() { return "swapped" in this.dataset; }
+
   /** The ways to look at a stereo picture, where there are two eyes in it and the browser draws. */
   looks() {
     const { layout } = this.dataset;
@@ -301,6 +304,7 @@ class Player extends HTMLElement {
       swap.remove();
       return;
     }
+    this.glass.swap = this.swapped;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const modes = MODES.filter(([value]) => !(calm && value === "wiggle"));
     this.view = menu(this, "View", null, modes.map(([value, name]) => [name, value]), (value) => this.look(value));
@@ -345,7 +349,7 @@ class Player extends HTMLElement {
 
   swap() {
     this.glass.swap = !this.glass.swap;
-    this.bar.querySelector("[data-do=swap]").setAttribute("aria-pressed", this.glass.swap);
+    this.bar.querySelector("[data-do=swap]").setAttribute("aria-pressed", this.glass.swap !== this.swapped);
     if (this.immersed) exchange(this.immersed, this.glass.swap);
     this.glass.draw();
   }

@@ -23,7 +23,12 @@ void main() {
   gl_Position = projection * view * vec4((corner.x - 0.5) * screen.x, (corner.y - 0.5) * screen.y + screen.z, -screen.w, 1.0);
 }`;
 const FRAGMENT = `
-precision mediump float; varying vec2 place; uniform sampler2D picture; uniform vec4 eye;
+#ifdef GL_FRAGMENT_PRECISION_HIGH
+precision highp float;
+#else
+precision mediump float;
+#endif
+varying vec2 place; uniform sampler2D picture; uniform vec4 eye;
 void main() { gl_FragColor = texture2D(picture, eye.xy + place * eye.zw); }`;
 
 /** Whether a headset is there. */

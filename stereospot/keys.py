@@ -20,6 +20,10 @@ _SEGMENT = re.compile(r"^(\d{5,9})\.m4s\Z")
 _CHUNK = re.compile(r"^chunk_(\d{5,9})\.mp4\Z")
 
 
+TOPS = ("input", "uploads", "jobs", "stream_input", "stream_output")
+"""What every key of ours begins with."""
+
+
 def is_key(text: str) -> bool:
     """Whether `text` is a storage key: no empty part, none that starts with a dot, at most 512 characters."""
     return len(text) <= 512 and _KEY.match(text) is not None

@@ -351,9 +351,4 @@ def _deliver(film: Path, target: Path) -> None:
     finally:
         # Also where both names are links to one file already: then a rename does nothing, and says that it did.
         part.unlink(missing_ok=True)
-    try:
-        files.sync_folder(target.parent)
-    except OSError as error:
-        # The film is there. Not every share can sync a folder, nor whoever may write in one and not list it.
-        if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP):
-            raise
+    files.sync_folder_if_possible(target.parent)

@@ -71,4 +71,4 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    files.sync_folder(path.parent)
+    files.sync_folder_if_possible(path.parent)

@@ -28,12 +28,18 @@ def load_secret(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        if not path.exists():
+        known = path.stat().st_size if path.exists() else None
+        if known is None or known < SECRET_BYTES:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secrets.token_bytes(SECRET_BYTES))
-            with contextlib.suppress(FileExistsError):  # another process was first: its secret counts
-                os.link(fresh, path)
+                file.flush()
+                os.fsync(file.fileno())
+            if known is None:
+                with contextlib.suppress(FileExistsError):  # another process was first: its secret counts
+                    os.link(fresh, path)
+            else:  # cut short by a power failure; nothing that was signed with it is about
+                os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
     return path.read_bytes()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
 import struct
 import zipfile
@@ -46,6 +47,8 @@ def film_of(given: Path, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(".part")
         _write(given, part)
+        with part.open("rb") as file:  # the name is all that a later run looks at: what is behind it must be whole
+            os.fsync(file.fileno())
         part.replace(target)
     return target
 

@@ -73,6 +73,18 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def sync_folder_if_possible(folder: Path) -> None:
+    """Where somebody else says which folder: not every share can sync one, nor whoever may write in it and not list it.
+
+    The file in it is there all the same.
+    """
+    try:
+        sync_folder(folder)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
 def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -242,7 +242,10 @@ def _info(path: Path, key: str) -> ObjectInfo | None:
     if not path.is_file():
         return None
     # Objects appear by rename, so inode and time change whenever the bytes do.
-    return ObjectInfo(key, status.st_size, status.st_mtime, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+    # Whatever was moved here keeps the time of its last change, which may be years ago; it has been here since less.
+    return ObjectInfo(
+        key, status.st_size, max(status.st_mtime, status.st_ctime), f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    )
 
 
 class _Writer:

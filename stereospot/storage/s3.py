@@ -168,12 +168,13 @@ class S3Store:
         kept = {self._name(key) for key in keep}
         limit = time.time() - older_than_seconds
         async with self._translated("") as client:
-            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
-            async for page in pages:
-                for upload in page.get("Uploads", ()):
-                    if upload["Initiated"].timestamp() > limit or upload["Key"] in kept:
-                        continue
-                    count += await _abort_old(client, self.bucket, upload["Key"], upload["UploadId"], limit)
+            paginator = client.get_paginator("list_multipart_uploads")
+            for top in keys.TOPS:  # the bucket may have others' uploads in it
+                async for page in paginator.paginate(Bucket=self.bucket, Prefix=f"{self.prefix}{top}/"):
+                    for upload in page.get("Uploads", ()):
+                        if upload["Initiated"].timestamp() > limit or upload["Key"] in kept:
+                            continue
+                        count += await _abort_old(client, self.bucket, upload["Key"], upload["UploadId"], limit)
         return count
 
     # ---- reading ----------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from stereospot import errors
+from stereospot.storage import files
 from stereospot.storage.local import TEMPORARY, LocalStore
 
 KEY = "jobs/j1/1/final.mp4"
@@ -43,6 +46,18 @@ def _killed_in_the_middle(root: Path) -> None:
 
 def temporaries(root: Path) -> list[Path]:
     return list(root.rglob(f"{TEMPORARY}*"))
+
+
+async def test_what_was_moved_here_has_been_here_since_then_and_not_since_it_was_made(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    film = tmp_path / "holiday.mkv"
+    film.write_bytes(b"film")
+    os.utime(film, (0, 0))
+    (tmp_path / "input" / "holiday").mkdir(parents=True)
+    film.rename(tmp_path / "input" / "holiday" / "source.mkv")
+    found = await store.head("input/holiday/source.mkv")
+    assert found is not None
+    assert time.time() - found.modified < 3600
 
 
 async def test_a_killed_writer_leaves_no_key_and_sweep_takes_its_rest(tmp_path: Path) -> None:
@@ -160,3 +175,15 @@ async def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(tmp_
         for number in range(4):
             group.create_task(one(number))
     assert [info async for info in store.list("")] == []
+
+
+@pytest.mark.parametrize(("code", "is_told"), [(errno.EINVAL, False), (errno.EACCES, False), (errno.EIO, True)])
+def test_a_share_that_cannot_sync_a_folder_has_the_file_all_the_same(
+    code: int, is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(OSError, match="error") if is_told else contextlib.nullcontext():
+        files.sync_folder_if_possible(tmp_path)

@@ -143,8 +143,13 @@ async def test_unfinished_uploads_are_swept(s3_server: Seaweed, store: ObjectSto
     )
     assert await store.head(KEY) is None
     assert await store.sweep(3600) == 0
+    # Somebody else's, in the same bucket.
+    other = await client.create_multipart_upload(Bucket="tests", Key=f"{store.prefix}backup/reel-12.mov")
     assert await store.sweep(-60) == 1
     assert await store.sweep(-60) == 0
+    name = {"Bucket": "tests", "Key": f"{store.prefix}backup/reel-12.mov", "UploadId": other["UploadId"]}
+    await client.upload_part(**name, PartNumber=1, Body=b"part")
+    await client.abort_multipart_upload(**name)
 
 
 async def test_an_upload_that_takes_days_is_left_alone_while_parts_come(store: ObjectStore) -> None:

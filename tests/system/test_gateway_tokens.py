@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from services.gateway import tokens
 from services.gateway.tokens import DAY, Tokens
 from tests.system.gateway import Served, master_of
 from tests.system.showing import Showing
@@ -43,3 +46,13 @@ def test_a_token_expires_and_is_the_same_all_day() -> None:
     assert tokens.check(first, now=day + 7 * DAY) == "J1"
     assert tokens.check(first, now=day + 9 * DAY) is None
     assert Tokens(bytes([1]) * 32).check(first, now=day) is None
+
+
+def test_a_secret_that_a_power_failure_cut_short_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.secret"
+    path.write_bytes(b"")
+    found = tokens.load_secret(path)
+    assert len(found) >= tokens.SECRET_BYTES
+    assert tokens.load_secret(path) == found
+    assert path.stat().st_mode & 0o077 == 0
+    assert [item.name for item in tmp_path.iterdir()] == ["gateway.secret"]

@@ -41,15 +41,26 @@ def check(job: Job, engine: str) -> None:
 
 
 async def look(
-    store: ObjectStore, threads: Threads, job: Job, info: SourceInfo, limits: Limits, stop: threading.Event
+    store: ObjectStore,
+    threads: Threads,
+    job: Job,
+    info: SourceInfo,
+    limits: Limits,
+    stop: threading.Event,
+    *,
+    again: bool,
 ) -> tuple[GivenDepth, int]:
-    """What the depth is, and the luma pixels of one of its cells; raises DEPTH_MISMATCH, DEPTH_UNREADABLE."""
+    """What the depth is, and the luma pixels of one of its cells.
+
+    again: whether it was tried before; if not, what may be this machine's doing is raised (errors.SECOND_LOOK). Raises
+    DEPTH_MISMATCH, DEPTH_UNREADABLE.
+    """
     assert job.depth is not None
     source = await sources.open_source(store, job.depth)
     try:
         found = await threads.run(probe.probe, source, limits=limits, stop=stop)
     except errors.Permanent as error:
-        if error.code == "CANCELLED" or error.code in errors.SECOND_LOOK:
+        if error.code == "CANCELLED" or (error.code in errors.SECOND_LOOK and not again):
             raise
         raise errors.error("DEPTH_UNREADABLE", f"{error.entry.sentence} {error.detail}".strip()) from error
     finally:

@@ -190,7 +190,7 @@ class Planner:
         ).model_copy(update={"backend": options.backend})
         await self._threads.run(encoders.check, head.encode, here=self._context.alone)
         if job.depth is not None:
-            depth, step = await given.look(self._store, self._threads, job, info, self._limits, stop)
+            depth, step = await given.look(self._store, self._threads, job, info, self._limits, stop, again=again)
             stereo = head.stereo.model_copy(update={"grid_step": step})
             head = head.model_copy(update={"depth": depth, "stereo": stereo})
         await space.make_room(self._store, job, space.plan_bytes(head))

@@ -1,8 +1,8 @@
 """Subtitles for both eyes beside a film that `convert` has made: `Film.ass`, `Film.2.ass`, … (one a text track).
 
 In a daemon the service `audio` makes the same texts while it cuts the sound for playback; `convert` plays nothing, so
-they are made here, from the source, once the film is whole. A picture without two eyes in it needs none: the film's
-own tracks are drawn right.
+they are made here, from the source, once the film is whole. A picture that is one alone needs none: the film's own
+tracks are drawn right.
 """
 
 from __future__ import annotations

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from stereospot.subjects import is_token
 
@@ -28,21 +30,31 @@ def load_secret(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        known = path.stat().st_size if path.exists() else None
-        if known is None or known < SECRET_BYTES:
+        if not path.exists():
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(SECRET_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            if known is None:
-                with contextlib.suppress(FileExistsError):  # another process was first: its secret counts
-                    os.link(fresh, path)
-            else:  # cut short by a power failure; nothing that was signed with it is about
-                os.replace(fresh, path)
+                _write(file)
+            with contextlib.suppress(FileExistsError):  # another process was first: its secret counts
+                os.link(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+    found = path.read_bytes()
+    if len(found) >= SECRET_BYTES:
+        return found
+    # Cut short by a power failure; nothing that was signed with it is about. One process mends it, in its place.
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if len(file.read()) < SECRET_BYTES:
+            os.fchmod(file.fileno(), 0o600)
+            file.seek(0)
+            _write(file)
     return path.read_bytes()
+
+
+def _write(file: BinaryIO) -> None:
+    file.write(secrets.token_bytes(SECRET_BYTES))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def expiry_of(token: str) -> float:

@@ -160,9 +160,12 @@ class Copied:
 
     def _take_pcm(self, packet: Any, data: bytes, sink: Sink) -> None:
         if self._zero is None:
-            self._zero = self._start = self._samples(packet.pts or 0) - self._origin
-            self._leading = packet.is_discard  # what comes before the first instant is told by where it starts
+            self._zero = zero = self._samples(packet.pts or 0) - self._origin
+            self._start = zero + skipped(packet)[0]
+            self._leading = packet.is_discard
         elif not packet.is_discard:
+            if self._leading and packet.pts is not None:  # the packets before were there to be left out
+                self._start = max(self._start, self._samples(packet.pts) - self._origin + skipped(packet)[0])
             self._leading = False
         elif not self._leading:
             return  # taken out of the middle by an edit list

@@ -76,6 +76,8 @@ def set_sample_aspect(file: BinaryIO, aspect: Fraction) -> None:
     pictures = [item for entry in entries for item in walk(data, entry.body, entry.end) if item.kind == VIDEO]
     if tracks is None or not pictures:
         raise ValueError("a Matroska without a picture track")
+    if tracks.end == len(data):  # fonts within a subtitle's header, say: better the wrong shape than a wrong checksum
+        return
     places = {item.kind: item for item in walk(data, pictures[0].body, pictures[0].end)}
     if DISPLAY_WIDTH not in places:
         return  # of pictures that are no packing: the codec's own word counts

@@ -98,8 +98,9 @@ def test_sound_that_an_edit_list_took_out_stays_out(container: Container, tmp_pa
         np.testing.assert_allclose(before.pcm[:, part], after.pcm[:, part], atol=1e-3)
 
 
-def test_pcm_that_an_edit_list_took_out_stays_out(tmp_path: Path) -> None:
-    path = with_edits(sources.path_of("prores_mov"), tmp_path / "cut.mov", (400, 0), (300, 30_000))
+@pytest.mark.parametrize("edits", [[(400, 0), (300, 30_000)], [(200, -1), (300, 24_000)]])
+def test_pcm_that_an_edit_list_took_out_stays_out(edits: list[tuple[int, int]], tmp_path: Path) -> None:
+    path = with_edits(sources.path_of("prores_mov"), tmp_path / "cut.mov", *edits)
     job = films.job(path, "mov")
     out = tmp_path / "film.mov"
     job.assemble(out)

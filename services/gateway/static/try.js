@@ -253,7 +253,7 @@ class Try extends HTMLElement {
     const video = shared ?? pane.video;
     pane.canvas.hidden = false;
     pane.glass ??= new Glass(video, pane.canvas, layout);
-    Object.assign(pane.glass, { video, layout });
+    Object.assign(pane.glass, { video, layout, swap: layout === "full-sbs" && Boolean(this.base.swap_eyes) });
     if (!shared && pane.address !== film) {
       pane.address = video.src = film;
       video.play().catch(() => {});

@@ -55,6 +55,38 @@ async def test_films_that_are_chosen_are_cancelled_and_removed_together(page: Pa
     await page.wait(f"({COUNTS}).all === '1'")
 
 
+HOLD = """
+const real = window.fetch;
+window.held = 0;
+window.fetch = async (address, ...more) => {
+  const answer = await real(address, ...more);
+  if (String(address).endsWith("/jobs/J1/card")) {
+    window.held += 1;
+    await new Promise((release) => { window.release = release; });
+  }
+  return answer;
+};
+"""
+
+
+async def test_a_card_that_is_on_its_way_does_not_bring_back_a_film_that_was_deleted(
+    page: Page, gateway: Served
+) -> None:
+    for job_id in ("J1", "J2"):
+        await Showing(gateway.context, job_id).begin()
+    await page.open("/jobs")
+    await page.wait("document.querySelectorAll('ss-jobs .card').length === 2")
+    await page.run(HOLD)
+    assert (await gateway.client.post("/api/v1/jobs/J1/cancel")).status_code < 300
+    await page.wait("window.held === 1")
+    assert (await gateway.client.post("/api/v1/jobs/J1/delete")).status_code < 300
+    await page.wait("document.querySelectorAll('ss-jobs .card').length === 1")
+    # What was asked before it went is answered now.
+    await page.run("window.release(); return new Promise((done) => setTimeout(done, 200));")
+    assert await page.run("return document.querySelector('ss-jobs .card').dataset.job") == "J2"
+    assert await page.run("return document.querySelectorAll('ss-jobs .card').length") == 1
+
+
 async def test_what_is_refused_says_so_by_its_buttons(page: Page, gateway: Served) -> None:
     failure = Failure(code="NO_FRAMES", sentence="s", advice="a")
     for job_id in ("J1", "J2", "J3"):

@@ -39,6 +39,17 @@ return [before > 0, Object.keys(set.films).length, set.done(2)];
 """
 
 
+SWAPPED = """
+const own = document.querySelector("ss-try");
+return [[true, "full-sbs"], [true, "2d-depth"], [false, "full-sbs"]].map(([swap, layout]) => {
+  own.base.swap_eyes = swap;
+  own.lay(own.below, own.below.address, layout, "left");
+  return own.below.glass.swap;
+});
+"""
+"""Samples of a film with the right eye first are so themselves, and depth maps never."""
+
+
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncGenerator[Context]:
     settings = Settings(data_dir=tmp_path / "data", port=0, nats_port=0, engine="cues")
@@ -105,6 +116,7 @@ async def test_from_the_drop_zone_to_the_whole_film(page: Page, tmp_path: Path) 
         """
     )
     await page.wait("document.querySelector('ss-try').above.glass.mode === 'anaglyph'")
+    assert await page.run(SWAPPED) == [True, False, False]
     # What is made anew, in a new generation, is fetched anew.
     assert await page.run(ANEW) == [True, 0, False]
     await page.run("document.querySelector('ss-try').refresh()")

@@ -37,7 +37,11 @@ class Jobs extends HTMLElement {
 
   receive(name, data) {
     if (name === "job") this.change(data);
-    if (name === "deleted") { this.card(data.job_id)?.remove(); this.settle(); }
+    if (name === "deleted") {
+      this.making.delete(data.job_id); // a card that is on its way is of what is no more
+      this.card(data.job_id)?.remove();
+      this.settle();
+    }
     if (name === "counts") this.count(data);
     if (name === "open") this.refresh();
   }
@@ -82,6 +86,7 @@ class Jobs extends HTMLElement {
     }
     this.making.set(job.job_id, null);
     const made = await fragment(`/jobs/${job.job_id}/card`);
+    if (!this.making.has(job.job_id)) return;
     const later = this.making.get(job.job_id);
     this.making.delete(job.job_id);
     if (made) this.put(job, made.firstElementChild);

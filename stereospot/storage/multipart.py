@@ -135,3 +135,31 @@ async def chained(first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> As
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
+
+
+def code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+async def abort_old(client: Any, bucket: str, key: str, upload_id: str, limit: float) -> bool:
+    """Abort a multipart upload of which nothing came since `limit`; whether it was one."""
+    try:
+        # A film on its way over a slow line may have begun days ago.
+        if await _newest_part(client, bucket, key, upload_id) > limit:
+            return False
+        await client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
+    except ClientError as error:
+        # It came to its end since it was listed; or its parts are not to be seen, and it may be on its way.
+        if code_of(error) not in ("NoSuchUpload", "AccessDenied"):
+            raise
+        return False
+    return True
+
+
+async def _newest_part(client: Any, bucket: str, key: str, upload_id: str) -> float:
+    """When the last part of a multipart upload came, in Unix seconds; 0 where none has."""
+    newest = 0.0
+    pages = client.get_paginator("list_parts").paginate(Bucket=bucket, Key=key, UploadId=upload_id)
+    async for page in pages:
+        newest = max([newest, *(part["LastModified"].timestamp() for part in page.get("Parts", ()))])
+    return newest

@@ -174,7 +174,9 @@ class S3Store:
                     for upload in page.get("Uploads", ()):
                         if upload["Initiated"].timestamp() > limit or upload["Key"] in kept:
                             continue
-                        count += await _abort_old(client, self.bucket, upload["Key"], upload["UploadId"], limit)
+                        count += await multipart.abort_old(
+                            client, self.bucket, upload["Key"], upload["UploadId"], limit
+                        )
         return count
 
     # ---- reading ----------------------------------------------------------------------------------------
@@ -228,7 +230,7 @@ class S3Store:
             try:
                 answer = await client.head_object(Bucket=self.bucket, Key=self._name(key))
             except ClientError as error:
-                if _code(error) in _MISSING:
+                if multipart.code_of(error) in _MISSING:
                     return None
                 raise
         modified = answer["LastModified"].timestamp()
@@ -282,7 +284,7 @@ class S3Store:
                 try:
                     await client.head_bucket(Bucket=self.bucket)
                 except ClientError as error:
-                    if _code(error) not in _MISSING:
+                    if multipart.code_of(error) not in _MISSING:
                         raise
                     await self._make_bucket(client)
                 self._client = client
@@ -294,7 +296,7 @@ class S3Store:
         try:
             await client.create_bucket(Bucket=self.bucket, **place)
         except ClientError as error:
-            if _code(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+            if multipart.code_of(error) not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
 
     @contextlib.asynccontextmanager
@@ -303,7 +305,7 @@ class S3Store:
         try:
             yield await self._connected()
         except ClientError as error:
-            code = _code(error)
+            code = multipart.code_of(error)
             if missing and code in _MISSING:
                 raise errors.error("SOURCE_MISSING", f"There is no {key}.", key=key) from error
             if missing and code in ("InvalidRange", "416"):
@@ -328,9 +330,9 @@ class S3Store:
                 await call(**arguments, IfNoneMatch="*")
                 return True
             except ClientError as error:
-                if _code(error) in _EXISTS:
+                if multipart.code_of(error) in _EXISTS:
                     return False
-                if _code(error) not in _UNKNOWN_CONDITION:
+                if multipart.code_of(error) not in _UNKNOWN_CONDITION:
                     raise
                 self._conditions = False
         await call(**arguments)
@@ -357,7 +359,7 @@ class S3Store:
             return await self._conditional(call, upload.completion(sent), if_absent)
         except ClientError as error:
             # A repeated completion finds no upload where the first one went through unheard.
-            found = await self.head(key) if _code(error) == "NoSuchUpload" else None
+            found = await self.head(key) if multipart.code_of(error) == "NoSuchUpload" else None
             if found is None or found.size != sum(part.size for part in sent):
                 raise
             return True
@@ -371,31 +373,3 @@ class S3Store:
 
 class _RangeBeyondEnd(Exception):
     """A range that starts at or behind the end of an object: no bytes, as in a file."""
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-async def _abort_old(client: Any, bucket: str, key: str, upload_id: str, limit: float) -> bool:
-    """Abort a multipart upload of which nothing came since `limit`; whether it was one."""
-    try:
-        # A film on its way over a slow line may have begun days ago.
-        if await _newest_part(client, bucket, key, upload_id) > limit:
-            return False
-        await client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
-    except ClientError as error:
-        # It came to its end since it was listed; or its parts are not to be seen, and it may be on its way.
-        if _code(error) not in ("NoSuchUpload", "AccessDenied"):
-            raise
-        return False
-    return True
-
-
-async def _newest_part(client: Any, bucket: str, key: str, upload_id: str) -> float:
-    """When the last part of a multipart upload came, in Unix seconds; 0 where none has."""
-    newest = 0.0
-    pages = client.get_paginator("list_parts").paginate(Bucket=bucket, Key=key, UploadId=upload_id)
-    async for page in pages:
-        newest = max([newest, *(part["LastModified"].timestamp() for part in page.get("Parts", ()))])
-    return newest

@@ -106,7 +106,7 @@ class S3Partial:
                         found[part.number] = at, part
                     modified = max(modified, at)
         except ClientError as error:
-            if _code(error) in _NO_UPLOAD:
+            if multipart.code_of(error) in _NO_UPLOAD:
                 return None
             raise
         return sorted(part for _, part in found.values()), modified
@@ -123,7 +123,7 @@ class S3Partial:
         try:
             answer = await client.head_object(Bucket=self._names.bucket, Key=name)
         except ClientError as error:
-            if _code(error) in _NO_UPLOAD:
+            if multipart.code_of(error) in _NO_UPLOAD:
                 return None
             raise
         return answer["ContentLength"], answer["LastModified"].timestamp()
@@ -165,7 +165,7 @@ class S3Partial:
             async with answer["Body"] as body:
                 return await body.read()
         except ClientError as error:
-            if _code(error) in _NO_UPLOAD:
+            if multipart.code_of(error) in _NO_UPLOAD:
                 return b""
             raise
 
@@ -184,7 +184,7 @@ class S3Partial:
                     await client.complete_multipart_upload(**upload.completion(present.parts))
                 except ClientError as error:
                     # A repeated completion finds no upload where the first one went through unheard.
-                    if _code(error) not in _NO_UPLOAD:
+                    if multipart.code_of(error) not in _NO_UPLOAD:
                         raise
             found = await self._head(client, self._names.object)
             if found is None:
@@ -199,7 +199,7 @@ class S3Partial:
             try:
                 await client.abort_multipart_upload(**self._names.target, UploadId=self._upload_id)
             except ClientError as error:
-                if _code(error) not in _NO_UPLOAD:
+                if multipart.code_of(error) not in _NO_UPLOAD:
                     raise
             await client.delete_object(**self._names.target)
             listed = await client.list_objects_v2(Bucket=self._names.bucket, Prefix=f"{self._names.scratch}rest-")
@@ -218,7 +218,3 @@ class S3Partial:
         async with self._opened(self.key) as client:
             url = await client.generate_presigned_url("upload_part", Params=values, ExpiresIn=seconds)
         return Signed(url, headers)
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))

@@ -19,6 +19,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from bench import stereo_set
 from bench.stereo_set import HEIGHT, PARALLAX, WIDTH, Floats, View
-from inference import depth, geometry, layouts, prepare, shots, temporal, upsample, window
+from inference import cadence, depth, geometry, layouts, prepare, shots, temporal, upsample, window
 from stereospot.media.model import Bars, Colour, StereoSpec
 from stereospot.options import Layout
 
@@ -101,6 +102,12 @@ def _ssim(a: Floats, b: Floats) -> float:
     return float((((2 * ma * mb + c1) * (2 * both + c2)) / ((ma * ma + mb * mb + c1) * (va + vb + c2))).mean())
 
 
+def keys(engine: str, count: int, rate: Fraction = stereo_set.RATE, *, first: int = 0) -> list[bool]:
+    """Which of `count` frames from `first` on a conversion estimates; the others' depth is their neighbours'."""
+    cells = cadence.Cadence.of(engine, rate, 1 / rate)
+    return [cells.is_key(number, number - 1) for number in range(first, first + count)]
+
+
 # ---- ours -----------------------------------------------------------------------------------------------------------
 class Ours:
     """The stages of a conversion on luma alone (chroma neutral): depth, window, upsampling, warp of the right eye."""
@@ -123,16 +130,23 @@ class Ours:
         return out[0][:, WIDTH:].copy()
 
     def grids(
-        self, truth: Sequence[View], estimate: Callable[[View, prepare.Small], NDArray[np.float32]]
+        self,
+        truth: Sequence[View],
+        estimate: Callable[[View, prepare.Small], NDArray[np.float32]],
+        estimated: Sequence[bool] | None = None,
     ) -> list[NDArray[np.float32]]:
-        """Depth on the grid for every frame, through the same window that a conversion uses."""
+        """Depth on the grid for every frame, through the same window that a conversion uses.
+
+        estimated: which frames are, of `keys`; None: all.
+        """
         found: list[NDArray[np.float32]] = []
         smalls = [self.small(view) for view in truth]
         passing: window.DepthWindow[int] = window.DepthWindow(
             self.upsampler, lambda small: estimate(truth[smalls.index(small)], small)
         )
         for index, (view, small) in enumerate(zip(truth, smalls, strict=True)):
-            found += [item.depth for item in passing.push(small, estimate(view, small), index)]
+            deep = estimate(view, small) if estimated is None or estimated[index] else None
+            found += [item.depth for item in passing.push(small, deep, index)]
         return found + [item.depth for item in passing.finish()]
 
 
@@ -202,7 +216,8 @@ def view_table(truth: Sequence[View], engines: Sequence[str], checkout: str | No
     for name in engines:
         engine = depth.load(name)
         made = Ours(engine.info.width, engine.info.height)
-        grids = made.grids(truth, lambda _, small, engine=engine: engine.infer(small.rgb[None])[0])
+        estimated = keys(name, len(truth))
+        grids = made.grids(truth, lambda _, small, engine=engine: engine.infer(small.rgb[None])[0], estimated)
         rows.append((f"ours, `{name}`", score([made.right(v, g) for v, g in zip(truth, grids, strict=True)], truth)))
         engine.close()
     if checkout:
@@ -214,7 +229,10 @@ def view_table(truth: Sequence[View], engines: Sequence[str], checkout: str | No
 
 
 def depth_table(truth: Sequence[View], engines: Sequence[str]) -> str:
-    """AbsRel and delta1 of distance after one fit for each shot; flicker: change of still pixels' depth, x 100."""
+    """AbsRel and delta1 of distance after one fit for each shot; flicker: change of still pixels' depth, x 100.
+
+    All but the raw flicker, for which every frame is estimated, are of depth as a conversion has it.
+    """
     lines = ["| engine | AbsRel | delta1 | flicker raw | flicker smoothed |", "|---|---|---|---|---|"]
     for name in engines:
         engine = depth.load(name)
@@ -223,10 +241,11 @@ def depth_table(truth: Sequence[View], engines: Sequence[str]) -> str:
         smalls = [made.small(view) for view in truth]
         raw = [engine.infer(small.rgb[None])[0] for small in smalls]
         soft = [temporal.soften(small.luma) for small in smalls]
+        known = [deep if key else None for deep, key in zip(raw, keys(name, len(raw)), strict=True)]
         smooth: list[NDArray[np.float32]] = []
         for index, view in enumerate(truth):
             near = [i for i in range(max(0, index - 8), min(len(truth), index + 9)) if truth[i].shot == view.shot]
-            smooth.append(temporal.smooth([raw[i] for i in near], [soft[i] for i in near], near.index(index)))
+            smooth.append(temporal.smooth([known[i] for i in near], [soft[i] for i in near], near.index(index)))
         relative: list[float] = []
         close: list[float] = []
         for shot in sorted({view.shot for view in truth}):
@@ -265,11 +284,12 @@ def seam_table(truth: Sequence[View], engine_name: str) -> str:
     made = Ours(engine.info.width, engine.info.height)
 
     def run(first: int, last: int) -> list[NDArray[np.float32]]:
-        return made.grids(truth[first:last], lambda _, small: engine.infer(small.rgb[None])[0])
+        estimated = keys(engine_name, last - first, first=first)
+        return made.grids(truth[first:last], lambda _, small: engine.infer(small.rgb[None])[0], estimated)
 
     serial = run(0, len(truth))
     rows: list[tuple[str, float, bool]] = []
-    for name, pad in (("padded as a conversion does", window.PADDING), ("no padding", 0)):
+    for name, pad in (("padded as a conversion does", window.PADDING + 1), ("no padding", 0)):
         pieces: list[NDArray[np.float32]] = []
         for first in range(0, len(truth), SEAM_EVERY):
             last = min(first + SEAM_EVERY, len(truth))

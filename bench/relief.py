@@ -19,6 +19,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from importlib import resources
 from itertools import cycle
 from pathlib import Path
@@ -141,6 +142,12 @@ def clip_frames(path: Path, every: int = 1) -> Pictures:
     return np.stack(frames)
 
 
+def clip_rate(path: Path) -> Fraction:
+    """A clip's frames a second."""
+    with av.open(str(path)) as file:
+        return file.streams.video[0].average_rate or stereo_set.RATE
+
+
 def _grow(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     picture = Image.fromarray((mask * 255).astype(np.uint8))
     return np.asarray(picture.filter(ImageFilter.MaxFilter(2 * pixels + 1))) > 127
@@ -195,28 +202,31 @@ def moving_objects(reliefs: dict[str, Reliefs], masks: list[NDArray[np.bool_]], 
     return result
 
 
-def smoothed(relief: Reliefs, lumas: list[NDArray[np.float32]]) -> Reliefs:
-    """What the product's temporal filter makes of a shot's reliefs."""
+def smoothed(relief: Reliefs, lumas: list[NDArray[np.float32]], estimated: list[bool]) -> Reliefs:
+    """What the product's temporal filter makes of a shot's reliefs, of which it has those that are `estimated`."""
     out = np.empty_like(relief)
+    known = [deep if key else None for deep, key in zip(relief, estimated, strict=True)]
     for t in range(len(relief)):
         low, high = max(0, t - temporal.RADIUS), min(len(relief), t + temporal.RADIUS + 1)
-        out[t] = temporal.smooth(list(relief[low:high]), lumas[low:high], t - low)
+        out[t] = temporal.smooth(known[low:high], lumas[low:high], t - low)
     return out
 
 
 def steadiness(
-    reliefs: dict[str, Reliefs], frames: Pictures, masks: list[NDArray[np.bool_]], title: str
+    reliefs: dict[str, Reliefs], frames: Pictures, masks: list[NDArray[np.bool_]], title: str, rate: Fraction
 ) -> dict[str, object]:
-    """Flicker of static pixels (mean change from frame to frame, x 100), raw and after the temporal filter, and how far
-    the background moves when an object is there (mean over background pixels, frames with against frames without)."""
+    """Flicker of static pixels (mean change from frame to frame, x 100), raw (every frame estimated) and after the
+    temporal filter (those that a conversion estimates at this rate), and how far the background moves when an object is
+    there (mean over background pixels, frames with against frames without)."""
     result: dict[str, object] = {}
     static = np.abs(np.diff(frames.astype(np.float32).mean(-1), axis=0)) < 2.5
     occupied = np.array([m.mean() > 0.01 for m in masks])
     print(f"\nsteadiness, {title}:    flicker x100   filtered   ground moves with an object x100")
     lumas = [temporal.soften(np.ascontiguousarray(f @ LUMA).astype(np.uint8)) for f in frames]
     for name, relief in reliefs.items():
+        estimated = quality.keys(name, len(relief), rate)
         flicker = float(np.abs(np.diff(relief, axis=0))[static].mean() * 100)
-        filtered = float(np.abs(np.diff(smoothed(relief, lumas), axis=0))[static].mean() * 100)
+        filtered = float(np.abs(np.diff(smoothed(relief, lumas, estimated), axis=0))[static].mean() * 100)
         jump = float("nan")
         if occupied.any() and (~occupied).any():
             empty = relief[~occupied].mean(0)
@@ -336,7 +346,7 @@ def main(arguments: list[str] | None = None) -> int:
         masks = list(moving_masks(frames))
         reliefs = {name: run(frames) for name, run in found.items()}
         figures.update(moving_objects(reliefs, masks, path.stem))
-        figures.update(steadiness(reliefs, frames, masks, path.stem))
+        figures.update(steadiness(reliefs, frames, masks, path.stem, clip_rate(path)))
     figures.update(cards(found, atlas))
     figures.update(stereo())
     print("\ncost, one core:")

@@ -77,16 +77,18 @@ def budget(width: int, height: int, engine_name: str) -> dict[str, float]:
     small = [preparer.prepare(planes) for planes in pictures]
     raw = [engine.infer(item.rgb[None])[0] for item in small]
     soft = [temporal.soften(item.luma) for item in small]
-    window = 2 * temporal.RADIUS + 1
     grids = [upsampler.upsample(deep, item.luma, item.grid) for deep, item in zip(raw, small, strict=True)]
     outputs = [compositor.compose(planes, grid) for planes, grid in zip(pictures, grids, strict=True)]
 
+    every = cadence.Cadence.of(engine_name, video.average_rate, video.time_base).every
+
     def smooth(index: int) -> None:
         temporal.soften(small[index].luma)
-        temporal.smooth(raw[:window], soft[:window], temporal.RADIUS)
+        near = range(index - temporal.RADIUS, index + temporal.RADIUS + 1)
+        known = [raw[i % HELD] if i % every == 0 else None for i in near]
+        temporal.smooth(known, [soft[i % HELD] for i in near], temporal.RADIUS)
 
     found["prepare"] = _each(lambda i: preparer.prepare(pictures[i]))
-    every = cadence.Cadence.of(engine_name, video.average_rate, video.time_base).every
     found["depth"] = _each(lambda i: engine.infer(small[i].rgb[None])) / every
     found["temporal"] = _each(smooth)
     found["upsample"] = _each(lambda i: upsampler.upsample(raw[i], small[i].luma, small[i].grid))

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 640, 360
 FRAMES = 24
+RATE = Fraction(24)
+"""Frames a second that the set is taken to have: which frames are estimated goes by it."""
+
 PARALLAX = 0.03 * WIDTH
 CONVERGENCE = 0.5
 SCENES = ("field", "room", "fence", "crossing")

@@ -69,7 +69,7 @@ class Grid:
         return cls(cell, max(cell, round(SUPPORT_SECONDS / time_base)))
 
     def range_of(self, index: int) -> tuple[int, int]:
-        """Half-open range of presentation times of a window; the first one reaches back to where the film begins."""
+        """Half-open range of presentation times of a window; below 0 for one of negative index."""
         return index * WINDOW_CELLS * self.cell, (index + 1) * WINDOW_CELLS * self.cell
 
     def is_sample(self, pts: int, previous: int | None, *, starts: bool) -> bool:

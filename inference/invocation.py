@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from inference import geometry
+from inference import geometry, letterbox
 from inference.backends import handover
 from inference.backends.handover import Handover
 from inference.contract import Converted, Frames
@@ -55,7 +56,7 @@ class Invocation(BaseModel):
 
 
 def parse(body: bytes) -> Invocation:
-    """The request in a JSON body; raises INVALID_REQUEST with what is wrong."""
+    """The request in a JSON body; raises INVALID_REQUEST with what is wrong, INVALID_OPTIONS."""
     try:
         parsed: object = json.loads(body)
     except ValueError as failure:
@@ -68,9 +69,12 @@ def parse(body: bytes) -> Invocation:
         if not isinstance(given[name], str) or not given[name]:
             raise errors.error("INVALID_REQUEST", f"{name} (or s3_{name}) is missing.")
     try:
-        return Invocation.model_validate(given)
+        found = Invocation.model_validate(given)
     except ValidationError as failure:
         raise errors.error("INVALID_REQUEST", _first(failure)) from failure
+    if found.stereospot is None and (beyond := _beyond(found.settled)):
+        raise errors.error("INVALID_OPTIONS", f"A whole film by invocation has no {', '.join(beyond)}.")
+    return found
 
 
 def parse_handover(line: bytes) -> Handover:
@@ -122,6 +126,9 @@ class Films:
         try:
             info = probe.probe(opened, limits=self.limits, stop=stop)
             head = self._head(info, options)
+            if head.stereo.engine not in letterbox.FLAT:
+                found = letterbox.find(opened, info, head.decode, limits=self.limits, stop=stop, again=True)
+                head = head.model_copy(update={"stereo": head.stereo.model_copy(update={"bars": found})})
             try:
                 batches = list(planning.scan(opened, info, limits=self.limits, stop=stop))
             except planning.Untrusted as reason:
@@ -151,7 +158,7 @@ class Films:
         return planning.head(
             info,
             options,
-            job_id="invocation",
+            job_id=f"invocation-{uuid.uuid4().hex}",  # backends outlive a film, and remember by job
             generation=1,
             source_key="input",
             engine=engine,
@@ -160,6 +167,17 @@ class Films:
             created_at=time.time(),
             model=options.model,
         )
+
+
+def _beyond(options: Options) -> list[str]:
+    """What is asked for and only a job can give: one film goes in here, one comes out, and this machine makes it."""
+    asked = {
+        "samples": options.samples is not None,
+        "export_depth": options.export_depth,
+        f"backend {options.backend}": options.backend != "local",
+        "engine user": options.engine == "user",
+    }
+    return [name for name, wanted in asked.items() if wanted]
 
 
 def _first(failure: ValidationError) -> str:

@@ -21,7 +21,7 @@ from inference.server import Options, Server
 from stereospot import errors, log
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
-from stereospot.settings import Settings
+from stereospot.settings import Settings, load
 from stereospot.storage import ObjectStore, open_store
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -53,9 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=1, help="conversions at a time; others are answered 429")
     parser.add_argument("--root", type=Path, action="append", default=[], help="folder that file:// may use")
     given = parser.parse_args(arguments)
-    settings = Settings()
-    log.configure(settings.log_level, settings.log_format)
     try:
+        settings = load()
+        log.configure(settings.log_level, settings.log_format)
         _check(given.host, settings)
         app, engines = build(settings, slots=given.slots, roots=tuple(given.root))
     except errors.Misconfigured as failure:

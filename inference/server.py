@@ -86,9 +86,11 @@ class Server:
             await _refuse(send, errors.error("INTERNAL", f"{type(failure).__name__}: {failure}"))
 
     async def _invoke(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers: dict[bytes, bytes] = {name.lower(): value for name, value in scope["headers"]}
         token = self.options.token
-        if token is not None and not hmac.compare_digest(headers.get("authorization", ""), f"Bearer {token}"):
+        if token is not None and not hmac.compare_digest(
+            headers.get(b"authorization", b""), f"Bearer {token}".encode()
+        ):
             await _respond_json(send, 401, {"error": "This server wants its bearer token."})
             return
         if self.busy >= self.options.slots:
@@ -96,16 +98,16 @@ class Server:
             body = {"error": f"All {self.options.slots} slots are busy."}
             await _respond_json(send, 429, body, [(b"retry-after", wait)])
             return
-        self.busy += 1
         folder = Path(tempfile.mkdtemp(prefix="stereospot-inference-"))
+        self.busy += 1
         try:
             body = _Body(receive)
-            if headers.get("content-type", "").partition(";")[0].strip() == handover.WIRE_TYPE:
+            kind = headers.get(b"content-type", b"").decode("latin-1")
+            if kind.partition(";")[0].strip() == handover.WIRE_TYPE:
                 await self._inline(body, folder, send)
             else:
                 wanted = invocation.parse(await body.whole(LARGEST_JSON_BYTES))
-                await self._by_uri(wanted, body, folder)
-                await _respond_json(send, 200, {"status": "ok"})
+                await _respond_json(send, 200, {"status": "ok", **await self._by_uri(wanted, body, folder)})
         finally:
             self.busy -= 1
             await asyncio.to_thread(shutil.rmtree, folder, True)
@@ -130,18 +132,21 @@ class Server:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    async def _by_uri(self, wanted: Invocation, body: _Body, folder: Path) -> None:
+    async def _by_uri(self, wanted: Invocation, body: _Body, folder: Path) -> dict[str, Any]:
+        """Fetch, work and store; returns what the answer says beyond its status."""
         source, target = folder / "input.mp4", folder / "output.mp4"
         outward = self._place(wanted.output_uri)
         async with self._place(wanted.input_uri).opened() as found:
             await found.fetch(source, self.options.largest_bytes)
         given = wanted.stereospot
+        told: dict[str, Any] = {}
         if given is not None:
-            await self._work(body, lambda stop: self.workshop.segment(source, target, given, stop))
+            told["report"] = await self._work(body, lambda stop: self.workshop.segment(source, target, given, stop))
         else:
             await self._work(body, lambda stop: self.workshop.film(source, target, wanted.settled, stop))
         async with outward.opened() as place:
             await place.store(target)
+        return told
 
     async def _work(self, body: _Body, work: Callable[[threading.Event], Any]) -> Any:
         """Run the work in a thread; a client that goes away stops it."""

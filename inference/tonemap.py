@@ -128,7 +128,7 @@ def _knee(light: NDArray[np.float64], peak: float) -> NDArray[np.float64]:
 def _peak(colour: Colour) -> float:
     """cd/m2 of the brightest thing in the film: MaxCLL, the mastering display's maximum, or 1000."""
     found = 0.0
-    if colour.content_light is not None:
+    if colour.content_light is not None and colour.content_light[0]:  # 0: not known (CTA-861.3)
         found = float(colour.content_light[0])
     elif colour.mastering is not None and (match := re.search(r"L\((\d+),", colour.mastering)):
         found = int(match[1]) / 10000.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from inference import curves
 from services import given, plans
 from services.context import Context
-from stereospot import crash, spans, subjects
+from stereospot import completion, crash, errors, spans, subjects
 from stereospot.jobs import Job
 from stereospot.media import plan as planning
 from stereospot.media.model import ClockReset, Plan, PlanTotal, Segment, SourceInfo
@@ -81,6 +81,8 @@ class Cut:
 
     async def _publish(self, segments: Sequence[Segment], resets: Sequence[ClockReset], read: int | None) -> None:
         job, store = self.job, self.context.store
+        if segments[-1].index >= completion.MAX_SEGMENTS:
+            raise too_many(job)
         part = await plans.write_part(store, job.job_id, job.generation, segments, resets=resets, read=read)
         crash.point("planner.part_stored")
         done = PartDone(
@@ -100,6 +102,16 @@ class Cut:
         crash.point("planner.part_published")
         if len(self.parts) == 1:
             await publish_audio(self.context, job, self.head)
+
+
+def too_many(job: Job) -> errors.StereoSpotError:
+    """What to say of a film with more segments than a completion set holds."""
+    limit, seconds = completion.MAX_SEGMENTS, job.options.segment_seconds
+    if seconds is not None and seconds < planning.DEFAULT_SECONDS:
+        return errors.error(
+            "INVALID_OPTIONS", f"Segments of {seconds:g} s cut this film into more than {limit:,}; ask for longer ones."
+        )
+    return errors.error("TOO_LONG", f"It has more than {limit:,} segments.")
 
 
 async def publish_audio(context: Context, job: Job, head: Plan) -> None:

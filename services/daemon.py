@@ -24,12 +24,11 @@ from services import certificate, parts, workers
 from services.context import Context
 from services.listener import listen
 from services.reclaim import reclaim
-from stereospot import errors, jail, log, metrics
-from stereospot.bus import Bus
+from stereospot import broker, errors, jail, log, metrics
+from stereospot.bus import Bus, Refused
 from stereospot.embedded import Embedded
 from stereospot.settings import Settings
 from stereospot.storage import open_store
-from streams_config.provision import Refusal, Unreachable, provision
 
 _log = log.get("daemon")
 
@@ -56,7 +55,8 @@ async def running(
 ) -> AsyncGenerator[Context]:
     """Services at work around the block; what ends one of them ends the block with that error.
 
-    processes: so many converter processes of one slot each, instead of a converter in this one; analysers go along.
+    processes: so many converter processes instead of a converter in this one, of one slot each where they are several;
+        analysers go along.
     provisioned: whether to create streams and consumers first; None: only on a broker of our own.
     alone: whether the broker serves one daemon only, of which this process is a part; implied by one of our own.
     """
@@ -69,17 +69,18 @@ async def running(
         own = settings.nats_url is None
         if own:
             port = settings.nats_port if settings.nats_port > 0 else None
-            broker = await stack.enter_async_context(Embedded(settings.data_dir, port=port))
-            settings = broker.settings(settings)
+            server = await stack.enter_async_context(Embedded(settings.data_dir, port=port))
+            settings = server.settings(settings)
         closed = asyncio.Event()
         bus = await Bus.connect(settings, name=f"{_role(services)}-{os.getpid()}", on_closed=closed.set)
         stack.push_async_callback(bus.drain)
         if own if provisioned is None else provisioned:
             await _provision(bus, settings)
         if own:
-            await reclaim(bus)
+            await reclaim(bus, settings.pool)
         listener: socket.socket | None = None
         if "gateway" in services:
+            await _one_secret(bus, settings)
             listener = stack.enter_context(contextlib.closing(listen(settings.host, settings.port)))
             settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         store = open_store(settings)
@@ -229,22 +230,23 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _provision(bus: Bus, settings: Settings) -> None:
-    try:
-        report = await provision(
-            bus.nc,
-            replicas=settings.replicas,
-            pools=(settings.pool,),
-            ack_wait_seconds=settings.ack_wait_seconds,
-            max_attempts=settings.max_attempts,
-        )
-    except Refusal as error:
-        raise errors.error("BROKER_CONFLICT", str(error)) from error
-    except Unreachable as error:
-        raise errors.error("BROKER_UNAVAILABLE", str(error)) from error
+    report = await broker.provision(bus, settings)
     if report.changed:
         _log.info("provisioned", action="ready", created=len(report.created), updated=len(report.updated))
 
 
+async def _one_secret(bus: Bus, settings: Settings) -> None:
+    """Before anybody is told an address with a key in it."""
+    from services.gateway import tokens
+
+    try:
+        await tokens.agree(bus, settings.data_dir / "gateway.secret")
+    except (Refused, errors.Transient) as error:
+        _log.warning("keys and links of this gateway may not be those of others", action="start", reason=str(error))
+
+
 def _role(services: Collection[str]) -> str:
-    """The connection's name on the server: the service, or `daemon` for several."""
-    return next(iter(services)) if len(services) == 1 else "daemon"
+    """The connection's name on the server: the service, `worker` for those of a GPU host, or `daemon` for several."""
+    if len(services) == 1:
+        return next(iter(services))
+    return "worker" if frozenset(services) == workers.SERVICES else "daemon"

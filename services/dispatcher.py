@@ -72,7 +72,9 @@ class Dispatcher:
             try:
                 await _all(self._send(pool, items) for pool, items in chosen)
                 await _all(self._ask(item) for item in self._view.lacking())
-            except errors.Transient as error:
+            except errors.StereoSpotError as error:
+                if not isinstance(error, errors.Transient) and error.code != "RECORD_UNREADABLE":
+                    raise
                 _log.warning("tick failed", action="dispatch", code=error.code, detail=error.detail)
                 await asyncio.sleep(self._tick_seconds)
                 continue
@@ -165,6 +167,8 @@ class Dispatcher:
                     take(message.subject.removeprefix(prefix), message)
                 except (ValidationError, errors.Misconfigured) as error:
                     _log.error("unreadable record", action="refuse", subject=message.subject, reason=str(error))
+                    if bucket == subjects.STATE:  # what was known of it is no longer true
+                        self._forget_state(message.subject.removeprefix(prefix))
                 self.wake()
 
     def _on_job(self, key: str, message: Stored) -> None:
@@ -181,6 +185,12 @@ class Dispatcher:
             self._states.forget(key)
         else:
             self._states.observe(key, message.data, message.sequence)
+
+    def _forget_state(self, key: str) -> None:
+        self._states.forget(key)
+        parsed = subjects.parse_state_key(key)
+        if parsed is not None:
+            self._view.drop_state(parsed[1], parsed[2])
 
     def _on_worker(self, key: str, message: Stored) -> None:
         if message.is_marker:

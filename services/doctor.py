@@ -21,7 +21,7 @@ from typing import Any
 
 from services import engines, ghosts, rebuild
 from services.context import Context
-from stereospot import broker, errors
+from stereospot import broker, errors, subjects
 from stereospot.options import Codec
 from stereospot.settings import Settings
 from streams_config.provision import load
@@ -212,7 +212,11 @@ async def readers(context: Context) -> list[Finding]:
         if info and 0 < limit < info["state"]["bytes"] / FULL_RATIO:
             text = f"{name} holds {info['state']['bytes'] / 2**20:.0f} of {limit / 2**20:.0f} MiB"
             found.append(Finding("streams", Level.WARNING, text, "See who should read it; or raise max_bytes."))
-    for stream, name in configured.consumers:
+    named = [(stream, name) for stream, name in configured.consumers if stream != subjects.CONVERT]
+    # Pools are provisioned with labels that no file has.
+    pools = await _or_none(context.bus.api(f"CONSUMER.NAMES.{subjects.CONVERT}"))
+    named += [(subjects.CONVERT, name) for name in sorted((pools or {}).get("consumers") or ())]
+    for stream, name in named:
         info = await _or_none(context.bus.consumer_info(stream, name))
         if info is None:
             continue

@@ -46,6 +46,8 @@ class Upload(Message):
     sha256: str | None = None
     handle: str = ""
     how: Literal["tus", "parts"] = "tus"
+    metadata: str = ""
+    """What tus's creation said, as it said it."""
     created_at: float
 
 
@@ -90,6 +92,7 @@ class Intake:
         *,
         sha256: str | None = None,
         how: Literal["tus", "parts"] = "tus",
+        metadata: str = "",
         upload_id: str | None = None,
     ) -> Upload:
         """Announce an upload; raises EMPTY_INPUT, TOO_LARGE, STORAGE_FULL before the first byte.
@@ -108,7 +111,7 @@ class Intake:
         handle = await self._store.begin(key, keys.upload_prefix(upload_id))
         upload = Upload(
             upload_id=upload_id, key=key, name=name, size_bytes=size, sha256=sha256, handle=handle, how=how,
-            created_at=time.time(),
+            metadata=metadata, created_at=time.time(),
         )  # fmt: skip
         await self._store.put(keys.upload_record(upload_id), upload.body())
         crash.point("intake.announced")

@@ -22,7 +22,6 @@ from typing import Any
 from services import alias, inputs, intake, operations
 from services.context import Context
 from services.ledger import Ledger, Queued
-from services.states import States
 from stereospot import completion, errors, jobs, keys, log, records, subjects
 from stereospot.bus import Conflict
 from stereospot.completion import Completion
@@ -78,7 +77,6 @@ class Janitor:
         self._storage_every = storage_seconds
         self._settled = settled_seconds
         self._stale = stale_seconds
-        self._states = States(context.bus)
         self._ledger = Ledger(context.bus)
 
     async def run(self) -> None:
@@ -88,8 +86,9 @@ class Janitor:
             try:
                 await self.sweep()
                 if time.monotonic() >= storage_at:
-                    await self.sweep_storage()
+                    # Before it may fail: it lists all that is stored.
                     storage_at = time.monotonic() + self._storage_every
+                    await self.sweep_storage()
             except (errors.StereoSpotError, OSError) as error:
                 _log.warning("sweep cut short", action="retry", reason=str(error))
             await asyncio.sleep(self._every)
@@ -184,7 +183,11 @@ class Janitor:
         after = await bucket.get(key)
         if not lost or after is None or after.revision != entry.revision or not await self._unchanged(job, revision):
             return
-        await self._states.change(job.job_id, job.generation, lambda value: value.with_reoffer(lost))
+        try:
+            # Of the value that was just read: one that is kept from the sweep before would miss what was sent since.
+            await bucket.update(key, completion.encode(state.with_reoffer(lost)), after.revision)
+        except Conflict:
+            return
         findings.add("segments", f"{job.job_id}.{job.generation}: {lost[:20]}")
 
     async def _convert_indices(self, job: Job) -> list[int]:
@@ -288,8 +291,12 @@ class Janitor:
         findings = Findings()
         uploads, growing = await intake.sweep(self._store, self._stale)
         findings.expired["uploads"] = uploads
-        removed = await self._store.sweep(self._stale, keep=growing)
-        removed += await asyncio.to_thread(_remove_old, self._context.settings.data_dir / "scratch", self._stale)
+        removed = await asyncio.to_thread(_remove_old, self._context.settings.data_dir / "scratch", self._stale)
+        try:
+            removed += await self._store.sweep(self._stale, keep=growing)
+        except errors.StereoSpotError as error:
+            # A bucket may be one where uploads may not be listed: nothing else needs that right.
+            _log.warning("unfinished uploads are kept for now", action="retry", reason=str(error))
         if removed:
             findings.add("temporary", str(removed))
         before = time.time() - self._stale

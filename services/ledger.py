@@ -59,6 +59,8 @@ class Ledger:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._seen = {subjects.JOBS: 0, subjects.STATE: 0}
+        self._made: dict[str, str] = {}
+        """When each stream was made."""
         self.known: set[str] = set()
         """Every job that has a record."""
         self.open: dict[str, Open] = {}
@@ -77,6 +79,11 @@ class Ledger:
 
     async def _read(self, bucket: str, take: Callable[[str, Stored], None]) -> int:
         stream, prefix = subjects.kv_stream(bucket), subjects.kv_subject(bucket, "")
+        info = await self._bus.stream_info(stream)
+        if info["created"] != self._made.get(bucket) or info["state"]["last_seq"] < self._seen[bucket]:
+            # Made anew, or put back from an older copy: what was seen is of another stream.
+            self._begin_anew(bucket)
+            self._made[bucket] = info["created"]
         seen = self._seen[bucket]
         count = 0
         async with self._bus.tail(stream, f"{prefix}>", start=seen + 1 if seen else "last") as tail:
@@ -91,6 +98,12 @@ class Ledger:
                 if count % BREATH == 0:
                     await asyncio.sleep(0)
         return count
+
+    def _begin_anew(self, bucket: str) -> None:
+        self._seen[bucket] = 0
+        of_jobs = (self.known, self.open, self.finished, self._aging, self._withdrawn)
+        for known in of_jobs if bucket == subjects.JOBS else (self._states, self._triggers):
+            known.clear()
 
     def _on_job(self, job_id: str, message: Stored) -> None:
         self.open.pop(job_id, None)

@@ -21,12 +21,12 @@ from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
-from inference import curves, geometry
-from services import engines, given, letterbox, notices, operations, plans, sources, space
+from inference import curves, geometry, letterbox
+from services import engines, given, notices, operations, plans, sources, space
 from services.context import Context
-from services.cut import Cut, packed, plan_id, publish_audio
+from services.cut import Cut, packed, plan_id, publish_audio, too_many
 from services.watch import Threads, is_wanted, watching
-from stereospot import crash, errors, jobs, log, records, subjects
+from stereospot import completion, crash, errors, jobs, log, records, subjects
 from stereospot.bus import Delivery
 from stereospot.jobs import Job, Phase
 from stereospot.media import encoders, probe
@@ -49,9 +49,6 @@ crash.declare(
 Scan = Callable[..., Iterator[planning.FrameBatch]]
 
 PHASES = frozenset({Phase.CREATED, Phase.PLANNING, Phase.CONVERTING})
-
-FLAT = frozenset({"flat", "identity"})
-"""Engines whose depth does not depend on the picture: bars make no difference to them."""
 
 
 class Planner:
@@ -104,6 +101,8 @@ class Planner:
             if planned is None:
                 return Ack("replanned")
             head, total = planned
+        if total.segments > completion.MAX_SEGMENTS:  # stored by an older version; no set would ever be complete
+            return Reject(Failure.of(too_many(job)))
         await self._announce(job, head, total)
         return Ack()
 
@@ -194,7 +193,7 @@ class Planner:
             stereo = head.stereo.model_copy(update={"grid_step": step})
             head = head.model_copy(update={"depth": depth, "stereo": stereo})
         await space.make_room(self._store, job, space.plan_bytes(head))
-        if engine not in FLAT:
+        if engine not in letterbox.FLAT:
             bars = await self._threads.run(
                 letterbox.find, source, info, head.decode, limits=self._limits, stop=stop, again=again
             )

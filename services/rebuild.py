@@ -15,9 +15,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from services import lost, operations, plans
+from services import lost, operations, parts, plans, submit
 from services.context import Context
-from stereospot import completion, jobs, keys, records, subjects
+from stereospot import completion, errors, jobs, keys, records, subjects
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase, Step
 from stereospot.media.model import Plan, PlanTotal
@@ -42,6 +42,8 @@ class Comparison:
     generation: int = 1
     problems: list[str] = field(default_factory=list[str])
     remedy: str = ""
+    unreadable: bool = False
+    """Its set is of a newer version, which alone can mend it."""
 
 
 async def compare(context: Context, *, settled_seconds: float = SETTLED_SECONDS) -> list[Comparison]:
@@ -51,7 +53,12 @@ async def compare(context: Context, *, settled_seconds: float = SETTLED_SECONDS)
     for job in known.values():
         if job.phase is Phase.DELETED or job.updated_at > time.time() - settled_seconds:
             continue
-        item = await _compare(context, job)
+        try:
+            item = await _compare(context, job)
+        except errors.Misconfigured as error:
+            if error.code != "RECORD_UNREADABLE":
+                raise
+            item = Comparison(job.job_id, job, unreadable=True, problems=[str(error)], remedy=error.advice)
         if item.problems:
             found.append(item)
     async for job_id, generation in _generations(context):
@@ -125,6 +132,8 @@ async def mend(context: Context, item: Comparison) -> str:
     """Bring record and storage together again; returns what was done. Raises what storage and broker raise."""
     if item.job is None:
         return await _rebuild_record(context, item)
+    if item.unreadable:
+        return f"nothing: {item.remedy}"
     await _tell(context, item)
     if item.lost:
         await lost.forget(context, item.job_id, item.generation)
@@ -172,15 +181,19 @@ async def _rebuild_record(context: Context, item: Comparison) -> str:
     film = await _stored_film(context, head, total)
     if film is None and not head.source_key:
         return "nothing: it was made from a local file whose path only the record knew; convert that again"
+    if film is None and head.depth is not None:
+        return "nothing: its depth was given, and only the record knew which; convert that again"
+    options, settings = _options(head), context.settings
     now = time.time()
     counted = await records.get_state(context.bus, item.job_id, item.generation)
     attempt = counted[0].attempt if counted is not None else 1  # of another one its set would count for nothing
     job = Job(
         job_id=item.job_id, title=item.job_id, created_at=head.created_at, updated_at=now,
-        source=SourceRef(key=head.source_key or None, name=item.job_id), options=_options(head),
+        source=SourceRef(key=head.source_key or None, name=item.job_id), options=options,
         generation=item.generation, attempt=attempt, phase=Phase.CREATED,
         history=(Step(phase=Phase.CREATED, at=head.created_at, generation=item.generation, attempt=attempt),),
-        pool="stub" if head.backend == "stub" else "remote" if head.backend != "local" else context.settings.pool,
+        # A label of this deployment's own is not in the plan; the others follow from it.
+        pool=submit.pool_of(options, settings) if settings.pool in parts.POOLS else settings.pool,
     )  # fmt: skip
     for phase in (Phase.PLANNING,) if film is None else (Phase.PLANNING, Phase.CONVERTING, Phase.ASSEMBLING):
         job = jobs.advance(job, phase, at=now, note="doctor")

@@ -12,7 +12,7 @@ from typing import Any
 
 from stereospot import log
 from stereospot.bus import Bus
-from streams_config.provision import load
+from streams_config.provision import load, settle
 
 _log = log.get("daemon")
 
@@ -21,10 +21,10 @@ PAUSE_SECONDS = 0.2
 """Enough for the server's timers; measured: redelivery 0.1 s after the update."""
 
 
-async def reclaim(bus: Bus) -> int:
-    """Have every unacknowledged message offered again now; returns how many there were."""
+async def reclaim(bus: Bus, pool: str) -> int:
+    """Have every unacknowledged message offered again now; returns how many there were. pool: of the converters."""
     held: list[dict[str, Any]] = []
-    for stream, name in load().consumers:
+    for stream, name in settle(load(), pools=(pool,)).consumers:
         info = await bus.consumer_info(stream, name)
         if info["num_ack_pending"]:
             held.append(info)

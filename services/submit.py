@@ -123,7 +123,7 @@ async def local_source(path: Path, roots: tuple[Path, ...] | None) -> SourceRef:
 def _identify(path: Path, roots: tuple[Path, ...] | None) -> SourceRef:
     real = path.expanduser().resolve()
     if roots is not None and not any(real.is_relative_to(root.expanduser().resolve()) for root in roots):
-        raise errors.error("SOURCE_MISSING", "The path is not under one of the configured roots.")
+        raise errors.error("SOURCE_MISSING", "The path is not under one of the folders of STEREOSPOT_ROOTS.")
     return sources.identify(real)
 
 

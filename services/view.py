@@ -99,6 +99,13 @@ class View:
             self._states[state.job_id] = state
         self._refresh(state.job_id)
 
+    def drop_state(self, job_id: str, generation: int) -> None:
+        """The set of this generation, or a newer one, cannot be read."""
+        known = self._states.get(job_id)
+        if known is not None and known.generation <= generation:
+            del self._states[job_id]
+            self._refresh(job_id)
+
     def set_worker(self, worker: Worker) -> None:
         self._workers[worker.worker_id] = (worker, time.monotonic() + WORKER_SECONDS)
 

@@ -21,8 +21,8 @@ from pydantic import SecretStr
 
 from services.context import Context
 from services.parts import Part
-from stereospot import crash, errors, history, log
-from stereospot.settings import Settings
+from stereospot import errors, log
+from stereospot.settings import CONFIG, Settings, load
 
 _log = log.get("daemon")
 
@@ -45,8 +45,9 @@ _PR_SET_PDEATHSIG = 1
 
 def environment(settings: Settings) -> dict[str, str]:
     """What makes another process's `Settings()` equal to these."""
-    found = {name: value for name, value in os.environ.items() if not name.startswith("STEREOSPOT_")}
+    found = {name: value for name, value in os.environ.items() if name != CONFIG}
     for name in type(settings).model_fields:
+        found.pop(f"STEREOSPOT_{name.upper()}", None)
         value = getattr(settings, name)
         if value is None:
             continue
@@ -59,15 +60,12 @@ def environment(settings: Settings) -> dict[str, str]:
         else:
             text = str(value)
         found[f"STEREOSPOT_{name.upper()}"] = text
-    for name in (crash.VARIABLE, history.VARIABLE):
-        if name in os.environ:
-            found[name] = os.environ[name]
     return found
 
 
 def supervised(context: Context, count: int, services: Collection[str]) -> Part:
-    """`count` processes with these services, one slot each, as one part of the daemon."""
-    settings = context.settings.model_copy(update={"slots": 1})
+    """`count` processes with these services as one part of the daemon; of several each has one slot."""
+    settings = context.settings if count == 1 else context.settings.model_copy(update={"slots": 1})
     ours = {PARENT: str(os.getpid())} | ({ALONE: "1"} if context.alone else {})
     stopping = asyncio.Event()
 
@@ -94,6 +92,7 @@ async def _keep(services: list[str], variables: dict[str, str], stopping: asynci
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "services.workers", *services,
             stdin=asyncio.subprocess.DEVNULL, env=variables,
+            process_group=0,  # a terminal's Ctrl-C is for the daemon, whose SIGTERM would be the child's second
         )  # fmt: skip
         try:
             code = await _end(child, stopping)
@@ -138,7 +137,7 @@ def main() -> None:
     die_with_parent()
     from services import daemon
 
-    settings = Settings()
+    settings = load()
     log.configure(settings.log_level, settings.log_format)
     try:
         asyncio.run(daemon.run(sys.argv[1:], settings, alone=ALONE in os.environ))

@@ -92,13 +92,19 @@ class Embedded:
         return base.model_copy(update={"nats_url": self.url, "nats_token": SecretStr(self.token)})
 
     async def __aenter__(self) -> Embedded:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_data_dir(self.data_dir)
         try:
+            self._lock = lock_data_dir(self.data_dir)
+            self.folder.mkdir(exist_ok=True)
             self.token = _token(self.folder / "token")
             await self._start()
-        except BaseException:
+        except BaseException as error:
             await self._stop()
+            if isinstance(error, OSError):
+                raise errors.error(
+                    "BROKER_FAILED",
+                    f"{error.filename or self.data_dir}: {error.strerror or error}. The data folder needs room, a file"
+                    " system with locks, and this user's right to write in it; --data names another.",
+                ) from error
             raise
         self._keeper = asyncio.create_task(self._keep(), name="broker")
         return self
@@ -114,7 +120,8 @@ class Embedded:
         store_lock = await self._lock_store()
         try:
             self._name = f"stereospot-{secrets.token_hex(4)}"
-            _write_private(self.folder / "server.json", json.dumps(self._config(), indent=2))
+            # Its reader knows no `\u`: a folder's name goes in as it is.
+            _write_private(self.folder / "server.json", json.dumps(self._config(), indent=2, ensure_ascii=False))
             for old in self.folder.glob("*.ports"):
                 old.unlink()
             server_log = self.folder / "server.log"
@@ -219,9 +226,9 @@ class Embedded:
         """Start the server again whenever it dies; clients reconnect to the same port."""
         pause = 0.05
         while True:
-            if self._process is not None:
-                await self._until_it_must_start_again(self._process)
             try:
+                if self._process is not None:
+                    await self._until_it_must_start_again(self._process)
                 await self._start()
                 pause = 0.05
             except (errors.StereoSpotError, OSError) as problem:
@@ -253,11 +260,16 @@ class Embedded:
             return
 
     def _has_write_error(self) -> bool:
-        """Whether the server has reported a failed write since it was last asked."""
-        with (self.folder / "server.log").open("rb") as stream:
-            stream.seek(self._read_log)
-            said = stream.read(2**20)
-            self._read_log += len(said)
+        """Whether the server has reported a failed write since it was last asked; a log that cannot be read says no."""
+        try:
+            with (self.folder / "server.log").open("rb") as stream:
+                if stream.seek(0, os.SEEK_END) < self._read_log:
+                    self._read_log = 0  # somebody emptied it
+                stream.seek(self._read_log)
+                said = stream.read(2**20)
+        except OSError:
+            return False
+        self._read_log += len(said)
         return b"ritical write error" in said or b"JetStream out of" in said
 
     async def _stop(self) -> None:
@@ -295,9 +307,11 @@ def lock_data_dir(data_dir: Path) -> int:
     descriptor = os.open(data_dir / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise  # a file system without locks
         raise errors.error("ALREADY_RUNNING", f"{data_dir}, process {holder or 'unknown'}.") from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -319,7 +333,7 @@ def _write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
         stream.write(text)
     temporary.replace(path)
 

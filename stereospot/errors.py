@@ -86,6 +86,10 @@ _ENTRIES = (
     Entry("DECODER_CRASHED", "permanent", 422, "The decoder died on this part of the file.", "The file is damaged or hostile; re-encode it with another tool."),
     Entry("SEGMENT_MISMATCH", "permanent", 422, "A segment decoded to other frames than the plan says.", "Re-encode the source; if it plays well elsewhere, report it."),
     # ---- options ----------------------------------------------------------------------------------------
+    Entry(
+        "INVALID_SETTINGS", "misconfigured", 500, "A setting cannot be used.",
+        "Mend the environment variable or the file that is named; docs/settings.toml lists every setting with its default.",
+    ),
     Entry("INVALID_OPTIONS", "permanent", 422, "The options do not fit together.", "See the detail; `stereospot convert --help` lists every option."),
     Entry(
         "DEPTH_MISSING", "permanent", 422, "The engine `user` needs depth, and none was given.",

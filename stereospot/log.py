@@ -6,7 +6,9 @@ reject, dispatch, trigger, store, connect, disconnect, mend, refuse, request.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 from typing import Any, Literal, TextIO, cast
 
@@ -16,19 +18,28 @@ Logger = structlog.stdlib.BoundLogger
 
 
 class _Stderr:
-    """Whatever stderr is at the moment of writing: it may be replaced, and closed, after logging was set up."""
+    """Whatever stderr is at the moment of writing: it may be replaced, and closed, after logging was set up.
+
+    A line that cannot be written, on a full disk or to a terminal that is gone, is no reason to stop working.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def configure(level: str = "info", style: Literal["auto", "json", "console"] = "auto") -> None:
     """Set up logging of this process; to stderr, so that stdout stays for results."""
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    renderer: Any = structlog.processors.JSONRenderer()
+    if console:
+        plain: Any = {"colors": False} if os.environ.get("NO_COLOR") else {}
+        renderer = structlog.dev.ConsoleRenderer(**plain)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -5,23 +5,25 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
+import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from stereospot import cores, errors
 
 GPU_ENGINES = frozenset({"depth-anything", "iw3"})
 GPU_SLOTS = 2
 """One segment on the GPU while the other is decoded and encoded; each further one would hold memory there, too."""
 
 NVIDIA = Path("/dev/nvidia0")
+CONFIG = "STEREOSPOT_CONFIG"
+"""The variable that names a file of settings."""
 
 
 def default_data_dir() -> Path:
@@ -33,12 +35,14 @@ def default_data_dir() -> Path:
 class Settings(BaseSettings):
     """Settings of one process."""
 
-    model_config = SettingsConfigDict(env_prefix="STEREOSPOT_", extra="ignore", secrets_dir=None)
+    model_config = SettingsConfigDict(env_prefix="STEREOSPOT_", env_ignore_empty=True, extra="ignore")
 
     data_dir: Path = Field(
         default_factory=default_data_dir, description="state of the embedded broker, local storage, caches"
     )
-    roots: tuple[Path, ...] = Field(default=(), description="folders whose files may be submitted by path")
+    roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="folders whose files may be submitted by path; in the environment a:b, or a JSON list"
+    )
 
     # broker
     nats_url: str | None = Field(
@@ -49,7 +53,9 @@ class Settings(BaseSettings):
     nats_nkey_seed: Path | None = None
     nats_tls_ca: Path | None = None
     nats_port: int = Field(default=4666, description="loopback port of the embedded server")
-    replicas: int = Field(default=1, ge=1, le=5, description="replicas of streams and buckets; 3 on a cluster of three")
+    replicas: int | None = Field(
+        default=None, ge=1, le=5, description="replicas of streams and buckets, 3 on a cluster; default: as they are"
+    )
 
     # storage
     storage: Literal["local", "s3"] = "local"
@@ -69,7 +75,9 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         default=None, description="address under which people reach the gateway, if not host:port"
     )
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="further host names of the gateway; in the environment a,b, or a JSON list"
+    )
     tls_certificate: Path | None = Field(
         default=None, description="PEM file of a certificate and its chain: the gateway speaks https itself"
     )
@@ -141,14 +149,39 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = os.environ.get("STEREOSPOT_CONFIG")
+        path = os.environ.get(CONFIG)
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
-        return (*sources, TomlConfigSettingsSource(settings_cls, Path(path))) if path else sources
+        if not path:
+            return sources
+        return (*sources, InitSettingsSource(settings_cls, _read(Path(path).expanduser(), settings_cls)))
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _folders(cls, value: object) -> object:
+        return _listed(value, os.pathsep)
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return _listed(value, ",")
+
+    @field_validator("roots")
+    @classmethod
+    def _roots_at_home(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(path.expanduser() for path in value)
+
+    @field_validator(
+        "data_dir", "nats_creds", "nats_nkey_seed", "nats_tls_ca", "tls_certificate", "tls_key", "models_dir"
+    )
+    @classmethod
+    def _at_home(cls, value: Path | None) -> Path | None:
+        """`~` is written by hand in files and units, where no shell reads it."""
+        return None if value is None else value.expanduser()
 
     @property
     def worker_slots(self) -> int:
         """As set; else two where the engine runs on a GPU, else half the cores."""
-        return self.slots or (GPU_SLOTS if self._is_on_gpu else max(1, (os.cpu_count() or 2) // 2))
+        return self.slots or (GPU_SLOTS if self._is_on_gpu else max(1, cores.available() // 2))
 
     @property
     def _is_on_gpu(self) -> bool:
@@ -165,3 +198,41 @@ class Settings(BaseSettings):
     @property
     def cache_dir(self) -> Path:
         return self.data_dir / "cache"
+
+
+def load(**given: Any) -> Settings:
+    """The settings of this process, with `given` on top of file and environment.
+
+    Raises INVALID_OPTIONS for what is `given`, and for the rest INVALID_SETTINGS, which names the variable or the file.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        if name in given:
+            raise errors.error("INVALID_OPTIONS", f"{name}: {first['msg']}.") from None
+        raise errors.error("INVALID_SETTINGS", f"STEREOSPOT_{name.upper()}: {first['msg']}.") from None
+
+
+def _read(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
+    """What a file says; a name that is no setting is a mistake that nobody would see otherwise."""
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as problem:
+        raise errors.error("INVALID_SETTINGS", f"{CONFIG} names {path}: {problem}.") from None
+    for name in found:
+        if name not in settings_cls.model_fields:
+            like = difflib.get_close_matches(name, settings_cls.model_fields, 1)
+            meant = f"; did you mean {like[0]}?" if like else "."
+            raise errors.error("INVALID_SETTINGS", f"{path}: {name} is no setting{meant}")
+    return found
+
+
+def _listed(value: object, separator: str) -> object:
+    """What the environment gives as one text: a JSON list, or items with a separator between them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [item for item in value.split(separator) if item]

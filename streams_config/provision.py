@@ -145,18 +145,23 @@ def load(folder: Path = FOLDER) -> Configuration:
 def settle(
     configuration: Configuration,
     *,
-    replicas: int = 1,
+    replicas: int | None = None,
     pools: Sequence[str] = (),
     ack_wait_seconds: float | None = None,
     max_attempts: int | None = None,
 ) -> Configuration:
     """The configuration for one deployment.
 
+    `replicas` None leaves what is there (a stream that is created has one): who provisions a pool later, or has
+    `doctor` mend something, must not take a cluster's copies away by saying nothing.
     `ack_wait_seconds` is that of the CONVERT consumers; `max_attempts` is the handlers' own limit of real tries. The
     server counts deliveries, those that were given back untried too: its limit lies far above. `pools` get consumers
     after the pattern of the pool `cpu`.
     """
     streams = {name: {**stream, "num_replicas": replicas} for name, stream in configuration.streams.items()}
+    if replicas is None:
+        for stream in streams.values():
+            del stream["num_replicas"]
     consumers = {key: dict(consumer) for key, consumer in configuration.consumers.items()}
     for pool in pools:
         for (stream, name), consumer in configuration.consumers.items():
@@ -198,7 +203,7 @@ def compare(what: str, name: str, ours: Mapping[str, Any], theirs: Mapping[str, 
 async def provision(
     nc: Requester,
     *,
-    replicas: int = 1,
+    replicas: int | None = None,
     pools: Sequence[str] = (),
     ack_wait_seconds: float | None = None,
     max_attempts: int | None = None,

@@ -16,6 +16,7 @@ import contextlib
 import math
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,11 +140,11 @@ def received(path: Path, handover: Handover, *, limits: Limits) -> tuple[SourceI
 
     The answer is lossless, since it will be encoded once more. Raises INVALID_REQUEST when plan and video do not fit.
     """
-    source = FileSource(path)
+    opened = FileSource(path)
     try:
-        info = probe.probe(source, limits=limits)
+        info = probe.probe(opened, limits=limits)
     finally:
-        source.close()
+        opened.close()
     plan, video = handover.plan, info.video
     wanted = plan.source.video
     even = (wanted.width + wanted.width % 2, wanted.height + wanted.height % 2)
@@ -167,7 +168,12 @@ def received(path: Path, handover: Handover, *, limits: Limits) -> tuple[SourceI
             "origin": 0,
         }
     )
-    found = plan.model_copy(update={"source": info, "decode": decode, "encode": encode})
+    # The film's rate, not that of the range: frames are chosen by it.
+    source = info.model_copy(update={"video": video.model_copy(update={"average_rate": wanted.average_rate})})
+    found = plan.model_copy(update={"source": source, "decode": decode, "encode": encode})
+    if plan.stereo.engine in curves.ENGINES:
+        # The range ends inside windows of the curve: what it says of those holds for this segment alone.
+        found = found.model_copy(update={"job_id": f"{plan.job_id}.{uuid.uuid4().hex}"})
     return info, found, rescaled(handover.segment, ticks.numerator, plan.encode.origin)
 
 

@@ -109,7 +109,7 @@ class HttpBackend:
         assert self._open_store is not None
         async with deposit.deposited(self._open_store(), packed, dialect=self.endpoint.dialect) as given:
             async with self._answered(given.request, {"Content-Type": "application/json"}) as answer:
-                told = deposit.parse_answer(await answer.content.read(LARGEST_LINE_BYTES))
+                told = deposit.parse_answer(await _read(answer, LARGEST_LINE_BYTES))
             await given.fetch(target)
             return told
 
@@ -165,6 +165,14 @@ async def _save(answer: aiohttp.ClientResponse, target: Path, limit: int) -> dic
     return told
 
 
+async def _read(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body, at most so many bytes of it: one read gives no more than has come so far."""
+    found = b""
+    while block := await answer.content.read(most - len(found)):
+        found += block
+    return found
+
+
 async def _blocks(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
     """The body; what fails is the connection here, so that it is not taken for a failure of our own disk."""
     try:
@@ -190,7 +198,7 @@ def _pause(answer: aiohttp.ClientResponse) -> float | None:
 
 async def _problem(answer: aiohttp.ClientResponse) -> str:
     """What the server says of its failure."""
-    text = (await answer.content.read(4096)).decode(errors="replace")
+    text = (await _read(answer, 4096)).decode(errors="replace")
     try:
         parsed: object = json.loads(text)
     except ValueError:

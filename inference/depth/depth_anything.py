@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from inference import device as devices
 from inference.depth import DEFAULT_DIVERGENCE, EngineInfo, weights
 from inference.device import Torch
-from stereospot import errors
+from stereospot import cores, errors
 
 Dtype = Literal["float32", "bfloat16", "int8"]
 
@@ -251,7 +251,7 @@ def settle(
     if name != "cpu":
         raise errors.error("ENGINE_UNAVAILABLE", f"There is no device {device!r}; there are auto, cpu, cuda, cuda:N.")
     size = (batch or GPU_BATCH) if batched else 1
-    return Device("cpu", cast(Dtype, dtype or "float32"), size, threads or os.cpu_count() or 1, batched=batched)
+    return Device("cpu", cast(Dtype, dtype or "float32"), size, threads or cores.available(), batched=batched)
 
 
 def _has_gpu() -> bool:

@@ -73,7 +73,7 @@ def _convert(depth, across, down, scale, convergence, per_bin, edge, out, histog
         violated = np.int64(0)
         for x in range(columns):
             fixed = np.int64(whole[x])
-            violated += 1 if (fixed > edge and across[x] < 65536) else 0
+            violated += 1 if (fixed > edge and 0 < across[x] < 65536) else 0
             moved = (fixed * np.int64(across[x])) >> 16
             total += moved
             target[x] = np.int32(moved)

@@ -6,21 +6,23 @@ Exit codes: 0 done, 1 the work failed (code, reason and advice on stderr), 2 usa
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 from cyclopts import App, CycloptsError, Parameter
-from pydantic import ValidationError
 
 import stereospot
 from stereospot import errors, log
 from stereospot.messages import Failure
-from stereospot.settings import Settings
+from stereospot.settings import Settings, load
 
 app = App(
     name="stereospot",
@@ -58,13 +60,7 @@ class Common:
             given["data_dir"] = self.data.expanduser().resolve()
         if self.nats is not None:
             given["nats_url"] = self.nats
-        try:
-            settings = Settings(**given)  # type: ignore[arg-type]
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise errors.error(
-                "INVALID_OPTIONS", f"{first['loc'][0] if first['loc'] else ''}: {first['msg']}."
-            ) from None
+        settings = load(**given)
         log.configure("info" if self.verbose else settings.log_level, settings.log_format)
         return settings
 
@@ -84,13 +80,41 @@ class Failed(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    code = 0
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        print(end="", flush=True)
+    except OSError as error:
+        # The reader of our output went away (`stereospot jobs list | head`): that is no failure. Any other is.
+        if error.errno not in (errno.EPIPE, errno.EIO) or not _is_unread(1):
+            raise
+        _drop(1)
+    try:
+        print(end="", file=sys.stderr, flush=True)
+    except OSError:
+        _drop(2)
+    return code
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Whether it is a pipe without an end, or a terminal that was closed."""
+    looked = select.poll()
+    looked.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in looked.poll(0))
+
+
+def _drop(descriptor: int) -> None:
+    """What still waits to be written there goes nowhere; else the interpreter ends with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def _run(words: list[str]) -> int:
     as_json = "--json" in words
     try:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        print(f"stereospot: {error}", file=sys.stderr)
-        print("See `stereospot --help`.", file=sys.stderr)
+        _say(f"stereospot: {error}")
+        _say("See `stereospot --help`.")
         return 2
     except Failed as error:
         return _tell(error.failure, as_json, 1)
@@ -100,15 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         misconfigured = isinstance(error, errors.Misconfigured)
         code = _tell(Failure.of(error), as_json, errors.EXIT_MISCONFIGURED if misconfigured else 1)
         if error.code in errors.ENDS_PROCESS:
-            sys.stdout.flush()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
             os._exit(code)
         return code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output went away (`stereospot jobs list | head`); say nothing more to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return result if isinstance(result, int) else 0
 
 
@@ -119,8 +140,14 @@ def _tell(failure: Failure, as_json: bool, code: int) -> int:
             "reason": f"{failure.sentence} {failure.detail}".strip(),
             "advice": failure.advice,
         }
-        print(json.dumps({"error": body | {"segment": failure.segment_index, "attempts": failure.attempts}}))
+        _say(json.dumps({"error": body | {"segment": failure.segment_index, "attempts": failure.attempts}}), sys.stdout)
     where = f" (segment {failure.segment_index})" if failure.segment_index is not None else ""
-    print(f"error {failure.code}{where}: {failure.sentence} {failure.detail}".rstrip(), file=sys.stderr)
-    print(f"  {failure.advice}", file=sys.stderr)
+    _say(f"error {failure.code}{where}: {failure.sentence} {failure.detail}".rstrip())
+    _say(f"  {failure.advice}")
     return code
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """A line on stderr; where that cannot be written, the exit code alone tells."""
+    with contextlib.suppress(OSError):
+        print(text, file=stream or sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -36,11 +37,14 @@ def nats_env(
     from services.cli.reach import resolve
 
     settings = resolve(common.settings(log_level=QUIET))
+    url = settings.nats_url or ""
     token = settings.nats_token.get_secret_value() if settings.nats_token else ""
+    files = {"creds": settings.nats_creds, "nkey": settings.nats_nkey_seed, "ca": settings.nats_tls_ca}
+    given = {"token": token} | {name: str(path.absolute()) for name, path in files.items() if path is not None}
     if context or common.json:
-        print(jsonlib.dumps({"description": "StereoSpot", "url": settings.nats_url, "token": token}, indent=2))
+        print(jsonlib.dumps({"description": "StereoSpot", "url": url, **given}, indent=2))
         return 0
-    print(f"export NATS_URL={settings.nats_url}")
-    if token:
-        print(f"export NATS_TOKEN={token}")
+    for name, value in {"url": url, **given}.items():
+        if value:
+            print(f"export NATS_{name.upper()}={shlex.quote(value)}")
     return 0

@@ -10,24 +10,20 @@ assembler are those of `stereospot up`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import hashlib
 import json as jsonlib
-import os
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from services.cli import outputs
 from services.cli.app import DEFAULTS, QUIET, Common, Failed
 from stereospot import errors
 from stereospot.messages import Failure
 from stereospot.options import Container, Options
-from stereospot.storage import files
 
 LayoutName = Literal[
     "half-sbs", "full-sbs", "half-tb", "full-tb", "cross-eyed", "anaglyph", "anaglyph-green-magenta",
@@ -39,6 +35,9 @@ SUFFIXES: dict[str, Container] = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", "
 SERVICES = frozenset({"planner", "analyse", "converter", "collector", "assembler", "janitor", "dead-letters"})
 """The last two have work only where something got lost between two writes, or was given back too often for the broker:
 without them the command would wait for it for ever."""
+
+_TAKEN = "exists; --overwrite replaces it."
+_TAKEN_MEANWHILE = "has come to exist; the film is kept: give another place."
 
 
 async def convert(
@@ -127,12 +126,17 @@ async def convert(
     from services import submit
     from stereospot.media import pictures
 
-    source = await submit.local_source(file, None)
     target = (output or _beside(file, options)).expanduser().absolute()
-    if target.exists() and not overwrite:
-        raise errors.error("CONFLICT", f"{target} exists; --overwrite replaces it.")
-    await asyncio.to_thread(_try_folder, target)
-    exported = _exported(export_depth, overwrite)
+    exported = _exported(export_depth)
+    written = [path for path in (target, exported) if path is not None]
+    read = [path.expanduser().absolute() for path in (file, depth) if path is not None]
+    await asyncio.to_thread(outputs.check, written, read)
+    source = await submit.local_source(file, None)
+    for path in written:
+        await asyncio.to_thread(outputs.try_folder, path)
+    if not overwrite:
+        others = (settings.data_dir / "convert").glob(f"*/{outputs.KEPT}")
+        await asyncio.to_thread(outputs.refuse_taken, written, others, _TAKEN)
     given = packed = None
     if depth is not None:
         packed = await asyncio.to_thread(pictures.film_of, depth, settings.data_dir / "convert")
@@ -142,10 +146,12 @@ async def convert(
         identity += [given.path, given.size_bytes, given.digest]
     key = hashlib.sha256("|".join(map(str, identity)).encode()).hexdigest()[:20]
     folder = settings.data_dir / "convert" / key
+    if not overwrite:
+        await asyncio.to_thread(outputs.refuse_taken, written, folder.glob(outputs.KEPT), _TAKEN)
     if packed is not None and packed.parent == folder.parent:
         # The name that all runs know goes with the first of them that ends.
         await asyncio.to_thread(folder.mkdir, exist_ok=True)
-        await asyncio.to_thread(_deliver, packed, folder / packed.name)
+        await asyncio.to_thread(outputs.deliver, packed, folder / packed.name)
         given = await submit.local_source(folder / packed.name, None)
     private = settings.model_copy(
         update={"data_dir": folder, "nats_url": None, "nats_port": -1, "storage": "local", "pool": _pool(options)}
@@ -219,24 +225,20 @@ async def _run(
                 bar.close()
             if job.phase is not Phase.COMPLETED or job.film is None:
                 raise Failed(job.failure) if job.failure else errors.error("CANCELLED")
-            for path in (target, exported):
-                if path is not None and not overwrite and await asyncio.to_thread(path.exists):
-                    raise errors.error("CONFLICT", f"{path} has come to exist; the film is kept: give another place.")
             film = context.store.local_path(job.film.key)
+            kept = context.store.local_path(keys.depth(job_id, job.generation))
             assert film is not None, "a private store is local"
+            assert kept is not None, "a private store is local"
+            for made, path in ((kept, exported), (film, target)):
+                if path is not None and not overwrite:
+                    await asyncio.to_thread(outputs.refuse_taken, [path], [made], _TAKEN_MEANWHILE)
             try:
                 if exported is not None:
-                    kept = context.store.local_path(keys.depth(job_id, job.generation))
-                    assert kept is not None, "a private store is local"
-                    await asyncio.to_thread(_deliver, kept, exported)
+                    await asyncio.to_thread(outputs.deliver, kept, exported)
                 subtitles, missing = await sidecars.write(context, job, target, overwrite=overwrite)
-                await asyncio.to_thread(_deliver, film, target)
+                await asyncio.to_thread(outputs.deliver, film, target)
             except OSError as error:
-                if exported is not None and not overwrite:
-                    # Else it would be in the way of the same command, which goes on with what is kept.
-                    with contextlib.suppress(OSError):
-                        await asyncio.to_thread(exported.unlink)
-                raise _unwritable(target, error) from error
+                raise outputs.unwritable(target, error) from error
     except (errors.Misconfigured, Failed) as error:
         # Another run of the same command may be at work in the folder.
         ours = isinstance(error, Failed) or error.code != "ALREADY_RUNNING"
@@ -295,16 +297,13 @@ def _container(output: Path | None) -> Container:
     return container
 
 
-def _exported(path: Path | None, overwrite: bool) -> Path | None:
+def _exported(path: Path | None) -> Path | None:
     """Where the depth goes to."""
     if path is None:
         return None
     path = path.expanduser().absolute()
     if path.suffix.lower() != ".mkv":
         raise errors.error("INVALID_OPTIONS", f"The depth is written as .mkv, not {path.suffix!r}.")
-    if path.exists() and not overwrite:
-        raise errors.error("CONFLICT", f"{path} exists; --overwrite replaces it.")
-    _try_folder(path)
     return path
 
 
@@ -316,39 +315,3 @@ def _beside(file: Path, options: Options) -> Path:
 
 def _pool(options: Options) -> str:
     return "stub" if options.backend == "stub" else "cpu"
-
-
-def _try_folder(target: Path) -> None:
-    """Find out now, and not after days of work, that nothing can be written beside `target`."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-    except OSError as error:
-        raise _unwritable(target, error) from error
-
-
-def _unwritable(target: Path, error: OSError) -> errors.StereoSpotError:
-    return errors.error("OUTPUT_UNWRITABLE", f"{target}: {error.strerror or error}.")
-
-
-def _deliver(film: Path, target: Path) -> None:
-    """Put the film at `target` at once and for good: rename where it is one file system, else copy beside it first."""
-    part = target.with_name(f".{target.name}.part")
-    # What a killed run has left may be a link to the film: to write into it would be to write into the film.
-    part.unlink(missing_ok=True)
-    try:
-        try:
-            os.link(film, part)
-        except OSError:
-            with film.open("rb") as reader, part.open("xb") as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
-                writer.flush()
-                os.fsync(writer.fileno())
-        part.replace(target)
-    finally:
-        # Also where both names are links to one file already: then a rename does nothing, and says that it did.
-        part.unlink(missing_ok=True)
-    files.sync_folder_if_possible(target.parent)

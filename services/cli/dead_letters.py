@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from cyclopts import App
-from rich.console import Console
-from rich.table import Table
 
+from services.cli import tables
 from services.cli.app import DEFAULTS, QUIET, Common
 
 dead_letters = App(name="dead-letters", help="List, show, retry or drop work that was given up.")
@@ -22,13 +21,11 @@ async def list_(*, common: Common = DEFAULTS) -> int:
     if common.json:
         print("[" + ",".join(letter.model_dump_json() for letter in found) + "]")
         return 0
-    table = Table(box=None, pad_edge=False)
-    for head in ("id", "kind", "job", "tries", "reason"):
-        table.add_column(head)
-    for letter in found:
-        reason = f"{letter.failure.code} {letter.failure.detail}".strip()
-        table.add_row(letter.dead_id, letter.kind, letter.job_id or "", str(letter.attempts), reason)
-    Console().print(table)
+    rows = (
+        (item.dead_id, item.kind, item.job_id or "", str(item.attempts), f"{item.failure.code} {item.failure.detail}")
+        for item in found
+    )
+    tables.show(("id", "kind", "job", "tries", "reason"), rows)
     return 0
 
 

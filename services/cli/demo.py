@@ -8,6 +8,7 @@ from pathlib import Path
 
 from services.cli.app import DEFAULTS, QUIET, Common
 from services.context import Context
+from stereospot import errors
 
 
 async def demo(*, seconds: float = 24.0, port: int | None = None, once: bool = False, common: Common = DEFAULTS) -> int:
@@ -29,15 +30,22 @@ async def demo(*, seconds: float = 24.0, port: int | None = None, once: bool = F
     if not clip.exists():
         if not common.json:
             print("drawing a clip …", flush=True)
-        await asyncio.to_thread(_draw, clip, seconds)
+        try:
+            await asyncio.to_thread(_draw, clip, seconds)
+        except OSError as error:
+            reason = f"{clip}: {error.strerror or error}; --data names another folder."
+            raise errors.error("OUTPUT_UNWRITABLE", reason) from error
     finished = asyncio.Event()
+    made = False
 
     async def ready(context: Context) -> None:
-        await _show(context, clip, common.json, once)
+        nonlocal made
+        made = await _show(context, clip, common.json, once)
         if once:
             finished.set()
 
-    return await daemon.run(daemon.ALL, settings, ready=ready, until=finished)
+    code = await daemon.run(daemon.ALL, settings, ready=ready, until=finished)
+    return code if made or not once else 1
 
 
 def _draw(path: Path, seconds: float) -> None:
@@ -49,17 +57,17 @@ def _draw(path: Path, seconds: float) -> None:
     part.rename(path)
 
 
-async def _show(context: Context, clip: Path, as_json: bool, once: bool) -> None:
-    """Submit the clip, say where to look at once, and where the film is once it is there."""
+async def _show(context: Context, clip: Path, as_json: bool, once: bool) -> bool:
+    """Submit the clip, say where to look at once, and where the film is once it is there; returns whether it is."""
     from services import follow, submit
     from services.cli.progress import Bar
     from services.gateway import access
     from stereospot.options import Options
 
-    address = access.own_url(context.settings)
+    settings = context.settings
     source = await submit.local_source(clip, None)
     job = await submit.create(context, source, Options(), title="Landscape (demo)")
-    watch = f"{address}/jobs/{job.job_id}"
+    watch = await asyncio.to_thread(access.entry_url, settings, f"/jobs/{job.job_id}")
     if not as_json:
         print(f"watch it while it converts: {watch}", flush=True)
     bar = Bar("Landscape", quiet=as_json)
@@ -69,12 +77,15 @@ async def _show(context: Context, clip: Path, as_json: bool, once: bool) -> None
             job = snapshot.job
     finally:
         bar.close()
-    path = str(context.store.local_path(job.film.key)) if job.film else None
+    # In a bucket it has a key and no path.
+    path = str(context.store.local_path(job.film.key) or job.film.key) if job.film else None
     if as_json:
         print(jsonlib.dumps({"job_id": job.job_id, "phase": job.phase, "url": watch, "film": path}), flush=True)
     elif path:
         print(f"the film: {path}", flush=True)
         if not once:
-            print(f"StereoSpot stays up at {address}/ ; Ctrl-C stops it", flush=True)
+            address = await asyncio.to_thread(access.entry_url, settings)
+            print(f"StereoSpot stays up at {address} ; Ctrl-C stops it", flush=True)
     elif job.failure:
         print(f"it failed: {job.failure.code} {job.failure.sentence} {job.failure.detail}", flush=True)
+    return path is not None

@@ -7,9 +7,8 @@ import time
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.table import Table
 
+from services.cli import tables
 from services.cli.app import DEFAULTS, QUIET, Common
 from stereospot.jobs import Job
 
@@ -36,13 +35,11 @@ async def list_(*, phase: str | None = None, limit: int = 50, common: Common = D
     if common.json:
         print("[" + ",".join(job.model_dump_json() for job in found[:limit]) + "]")
         return 0
-    table = Table(box=None, pad_edge=False)
-    for head in ("job", "phase", "gen", "age", "title", "why"):
-        table.add_column(head)
+    rows: list[tuple[str, ...]] = []
     for job in found[:limit]:
         why = job.failure.code if job.failure else ""
-        table.add_row(job.job_id, job.phase, str(job.generation), _age(job.created_at), job.title, why)
-    Console().print(table)
+        rows.append((job.job_id, job.phase, str(job.generation), _age(job.created_at), job.title, why))
+    tables.show(("job", "phase", "gen", "age", "title", "why"), rows)
     return 0
 
 

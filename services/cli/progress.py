@@ -6,6 +6,7 @@ stored, so that a resumed job does not promise the moon.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
@@ -65,7 +66,11 @@ def clock(seconds: float) -> str:
 
 
 class Bar:
-    """A progress bar on stderr when that is a terminal, else a line now and then; silent with `quiet`."""
+    """A progress bar on stderr when that is a terminal, else a line now and then; silent with `quiet`.
+
+    Where stderr cannot be written any more, as nobody reads it or the terminal is gone, it is silent, too: the film is
+    made all the same.
+    """
 
     def __init__(self, title: str, *, quiet: bool = False) -> None:
         self.meter = Meter()
@@ -75,7 +80,7 @@ class Bar:
         self._quiet = quiet
         if not quiet and sys.stderr.isatty():
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 TextColumn("{task.fields[frames]}"),
                 TextColumn("[cyan]{task.fields[rate]}"),
@@ -84,17 +89,23 @@ class Bar:
                 expand=True,
             )
             self._task = self._progress.add_task(title, total=None, frames="", rate="", left="")
-            self._progress.start()
+            with contextlib.suppress(OSError):
+                self._progress.start()
 
     def show(self, snapshot: Snapshot) -> None:
+        """Say how far it is."""
+        with contextlib.suppress(OSError):
+            self._show(snapshot)
+
+    def _show(self, snapshot: Snapshot) -> None:
         if snapshot.job.phase is Phase.CONVERTING:
             self.meter.update(snapshot.done)
         label = LABELS[snapshot.job.phase]
         self._warn(snapshot)
         if self._progress is None:
             if not self._quiet and label != self._spoken:
-                print(f"{label} …", file=sys.stderr)
                 self._spoken = label
+                print(f"{label} …", file=sys.stderr)
             return
         fps, eta = self.meter.fps, self.meter.eta_seconds(snapshot.total)
         self._progress.update(
@@ -116,8 +127,9 @@ class Bar:
                 if self._progress is None:
                     print(said, file=sys.stderr)
                 else:
-                    self._progress.console.print(said)
+                    self._progress.console.print(said, markup=False)
 
     def close(self) -> None:
         if self._progress is not None:
-            self._progress.stop()
+            with contextlib.suppress(OSError):
+                self._progress.stop()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+from functools import partial
 from pathlib import Path
 
 from services.cli.app import DEFAULTS, Common
 from services.context import Context
-from stereospot.settings import Settings
+from stereospot import errors
 
 
 async def up(
@@ -16,6 +17,7 @@ async def up(
     host: str | None = None,
     port: int | None = None,
     slots: int | None = None,
+    workers: int = 0,
     tls_certificate: Path | None = None,
     tls_key: Path | None = None,
     common: Common = DEFAULTS,
@@ -30,20 +32,20 @@ async def up(
         port of page and API (default 8666)
     slots
         segments at a time (default: half the cores; 2 where the engine runs on a GPU)
+    workers
+        convert in so many processes of their own, which are started again when they end, as one does that loses its
+        GPU; of several each has one slot (default: in this process)
     tls_certificate
         PEM file of a certificate: page and API speak https, which VR in a headset's browser needs
     tls_key
         PEM file of its key
     """
     from services import daemon
-    from services.gateway import access
 
     settings = common.settings(host=host, port=port, slots=slots, tls_certificate=tls_certificate, tls_key=tls_key)
-
-    async def ready(context: Context) -> None:
-        _greet(context.settings, await asyncio.to_thread(access.entry_url, context.settings), common.json)
-
-    return await daemon.run(daemon.ALL, settings, ready=ready)
+    if workers < 0:
+        raise errors.error("INVALID_OPTIONS", "workers: 0 or more.")
+    return await daemon.run(daemon.ALL, settings, ready=partial(_greet, as_json=common.json), processes=workers)
 
 
 async def run(
@@ -78,7 +80,6 @@ async def run(
         gateway: PEM file of its key
     """
     from services import daemon
-    from stereospot import errors
 
     names = frozenset((service, *more))
     unknown = names - daemon.ALL
@@ -91,10 +92,16 @@ async def run(
         raise errors.error(
             "INVALID_OPTIONS", "Say which broker with --nats URL; `stereospot up` starts one of its own."
         )
-    return await daemon.run(names, settings)
+    ready = partial(_greet, as_json=common.json) if "gateway" in names else None
+    return await daemon.run(names, settings, ready=ready)
 
 
-def _greet(settings: Settings, address: str, as_json: bool) -> None:
+async def _greet(context: Context, as_json: bool) -> None:
+    """Say where the pages are, with the key where one is needed."""
+    from services.gateway import access
+
+    settings = context.settings
+    address = await asyncio.to_thread(access.entry_url, settings)
     if as_json:
         print(jsonlib.dumps({"url": address, "data_dir": str(settings.data_dir)}), flush=True)
         return

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import socket
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from services.gateway.tokens import load_secret
@@ -41,11 +40,9 @@ class Access:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.is_key(given.strip()):
             return True
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and self.is_key(cookie.value)
+        # Cookies know no ports: other servers of this host send theirs along, in forms that `http.cookies` stops at.
+        cookies = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+        return any(name == COOKIE and self.is_key(value) for name, _, value in cookies)
 
     def is_key(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._key.encode())
@@ -69,11 +66,11 @@ def access_key(settings: Settings) -> str:
     return hmac.digest(secret, b"access", hashlib.sha256)[:16].hex()
 
 
-def entry_url(settings: Settings) -> str:
-    """The address to open in a browser, with the key where one is needed. Blocking."""
-    base = own_url(settings)
+def entry_url(settings: Settings, path: str = "/") -> str:
+    """The address of a page to open in a browser, with the key where one is needed. Blocking."""
+    address = own_url(settings) + path
     local = settings.host.lower() in LOOPBACK and settings.public_url is None
-    return f"{base}/" if local else f"{base}/?key={access_key(settings)}"
+    return address if local else f"{address}?key={access_key(settings)}"
 
 
 def own_url(settings: Settings) -> str:

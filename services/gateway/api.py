@@ -99,7 +99,7 @@ async def get_job(request: Request[Any, Any, Any], gateway: Given, job_id: JobId
     if wanted is not None:
         row = await _wait(gateway, row, known, min(float(wanted[1]), MAX_WAIT_SECONDS))
     if known == str(row.revision):
-        return Response(None, status_code=304, headers={"ETag": f'"{row.revision}"', "Cache-Control": "no-cache"})
+        return Response(None, status_code=304, headers={"ETag": f'"{row.revision}"', "Cache-Control": "no-store"})
     headers = {"Preference-Applied": f"wait={wanted[1]}"} if wanted is not None else {}
     return replies.job_answer(gateway, row, headers=headers)
 

@@ -77,19 +77,23 @@ def create_app(context: Context) -> Litestar:
     assets.load()
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncGenerator[None]:
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(gateway.index.run()), group.create_task(feed.run())]
-            try:
-                # Who asks waits in the socket's queue: an index that is half read shows films as less than they are.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(INDEX_SECONDS):
-                        await gateway.index.ready.wait()
-                yield
-            finally:
-                gateway.stop()
-                for task in running:
-                    task.cancel()
+    async def lifespan(served: Litestar) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(gateway.index.run()), group.create_task(feed.run())]
+                try:
+                    # Who asks waits in the socket's queue: a half-read index shows films as less than they are.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(INDEX_SECONDS):
+                            await gateway.index.ready.wait()
+                    yield
+                finally:
+                    gateway.stop()
+                    for task in running:
+                        task.cancel()
+        except BaseExceptionGroup as failure:
+            served.state.failure = failure
+            raise
 
     def guarded(app: ASGIApp) -> ASGIApp:
         return Guard(app, context.settings, metrics, shortcut)
@@ -144,6 +148,7 @@ def create_app(context: Context) -> Litestar:
     app.asgi_handler = guarded(app.asgi_handler)
     app.state.gateway = gateway
     app.state.feed = feed
+    app.state.failure = None
     return app
 
 
@@ -155,7 +160,10 @@ def _no_page(response: Response[Any]) -> Response[Any]:
 
 
 async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket | None = None) -> None:
-    """Serve until `stop` is set, then end: streams at once, other answers within a few seconds."""
+    """Serve until `stop` is set, then end: streams at once, other answers within a few seconds.
+
+    Raises what the index or the feed failed with: uvicorn only logs it, and would serve errors for ever.
+    """
     settings = context.settings
     app = create_app(context)
     config = uvicorn.Config(
@@ -178,17 +186,23 @@ async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket |
     async def end() -> None:
         await stop.wait()
         gateway.stop()
+
+    async def leave() -> None:
+        await gateway.stopping.wait()
         _log.info("stopping", action="stop")
         server.should_exit = True
 
     async with asyncio.TaskGroup() as group:
-        ending = group.create_task(end())
+        ending = [group.create_task(end()), group.create_task(leave())]
         try:
             _log.info("listening", action="start", address=":".join(map(str, sock.getsockname()[:2])))
             await server.serve(sockets=[sock])
         finally:
-            ending.cancel()
+            for task in ending:
+                task.cancel()
             sock.close()
+    if app.state.failure is not None:
+        raise app.state.failure
 
 
 class _Server(uvicorn.Server):

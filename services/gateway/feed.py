@@ -75,7 +75,13 @@ class Feed:
         """The events of these jobs, and the counts if they are others now."""
         parts: list[bytes] = []
         for job_id in dirty:
-            found = await self._snapshots.get(job_id)
+            try:
+                found = await self._snapshots.get(job_id)
+            except errors.Misconfigured as problem:
+                if problem.code != "RECORD_UNREADABLE":
+                    raise
+                _log.warning("not told", action="refuse", job_id=job_id, code=problem.code)
+                continue  # the others' pages go on
             if found is None or found[2].job.phase is Phase.DELETED:
                 parts.append(event("deleted", "d", json.dumps({"job_id": job_id}).encode()))
             else:

@@ -15,8 +15,11 @@ from services.gateway.table import Row
 def job_answer(
     gateway: Gateway, row: Row, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response[dict[str, Any]]:
-    """A job's resource with its ETag."""
-    named = {"ETag": f'"{row.revision}"', "Cache-Control": "no-cache", **(headers or {})}
+    """A job's resource with its ETag: the record's revision, which writers name.
+
+    No cache may keep it: progress and tokens change without the record, and a browser would be told that nothing did.
+    """
+    named = {"ETag": f'"{row.revision}"', "Cache-Control": "no-store", **(headers or {})}
     return Response(resources.resource(gateway, row), status_code=status, headers=named)
 
 

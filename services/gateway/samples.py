@@ -73,9 +73,13 @@ def starts(duration_seconds: float | None) -> tuple[float, ...]:
 
 
 def settings(options: Options, kind: str, places: tuple[float, ...]) -> Options:
-    """The options of a sample job: both eyes at full width, so that every way to look at them is possible."""
+    """The options of a sample job: both eyes at full width, so that every way to look at them is possible.
+
+    The codec is what plays everywhere: which one the whole film gets is not what is looked at.
+    """
     layout = Layout.DEPTH if kind == "depth" else Layout.FULL_SBS
-    return options.model_copy(update={"layout": layout, "crf": CRF, "container": "mp4", "samples": places})
+    shown = {"layout": layout, "crf": CRF, "codec": None, "container": "mp4", "samples": places}
+    return options.model_copy(update=shown)
 
 
 async def _origin(

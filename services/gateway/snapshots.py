@@ -8,6 +8,7 @@ from collections import OrderedDict
 from services.gateway.resources import snapshot
 from services.gateway.state import Gateway
 from services.gateway.table import Row
+from services.gateway.tokens import expiry_of
 
 CACHED = 512
 
@@ -28,10 +29,12 @@ class Snapshots:
         live = gateway.index.live(job_id, row.job.generation)
         # Cells change without a revision: they are few, and only while the job runs.
         cells = "" if live is None else ",".join(f"{c.index}{c.state[1]}{c.attempt}" for c in live.cells.values())
-        identity = f"{row.revision}-{live.revision if live else 0}-{hash(cells) & 0xFFFFFF:x}"
+        # So does the token, once a day: a text of last week's holds addresses that have expired.
+        token = gateway.token(row)
+        identity = f"{row.revision}-{live.revision if live else 0}-{hash(cells) & 0xFFFFFF:x}-{expiry_of(token):.0f}"
         known = self._known.get(job_id)
         if known is None or known[0] != identity:
-            body = snapshot(row, live, gateway.token(row))
+            body = snapshot(row, live, token)
             known = identity, json.dumps(body, separators=(",", ":")).encode()
             self._known[job_id] = known
             while len(self._known) > CACHED:

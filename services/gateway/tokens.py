@@ -7,6 +7,7 @@ that the same URL is given out for a day and caches work.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import fcntl
@@ -18,11 +19,15 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from stereospot import subjects
+from stereospot.bus import Bus, Conflict
 from stereospot.subjects import is_token
 
 DAY = 86_400
 LIFETIME_DAYS = 7
 SECRET_BYTES = 32
+SECRET_KEY = "gateway"
+"""Of the bucket `keys`."""
 
 
 def load_secret(path: Path) -> bytes:
@@ -51,8 +56,35 @@ def load_secret(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _write(file: BinaryIO) -> None:
-    file.write(secrets.token_bytes(SECRET_BYTES))
+async def agree(bus: Bus, path: Path) -> None:
+    """Make this data folder's secret that of all gateways of the broker; the first one's counts.
+
+    It is kept in the bucket `keys`, so that a key and an address that one gateway gave out are good at every other,
+    and after a move to another host. Raises BROKER_UNAVAILABLE, and Refused where nothing was provisioned.
+    """
+    bucket = bus.bucket(subjects.KEYS)
+    own = await asyncio.to_thread(load_secret, path)
+    entry = await bucket.get(SECRET_KEY)
+    if entry is None:
+        try:
+            await bucket.create(SECRET_KEY, own)
+            return
+        except Conflict:  # another gateway was first
+            entry = await bucket.get(SECRET_KEY)
+    if entry is not None and entry.value != own:
+        await asyncio.to_thread(_replace, path, entry.value)
+
+
+def _replace(path: Path, secret: bytes) -> None:
+    fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        _write(file, secret)
+    os.replace(fresh, path)
+
+
+def _write(file: BinaryIO, secret: bytes | None = None) -> None:
+    file.write(secret or secrets.token_bytes(SECRET_BYTES))
     file.flush()
     os.fsync(file.fileno())
 

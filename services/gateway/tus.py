@@ -19,6 +19,7 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from email.utils import formatdate
 from typing import Any
@@ -149,13 +150,19 @@ async def _create(request: Request[Any, Any, Any], gateway: Gateway) -> Response
     await uploads.check_space(gateway.context.store, request, size)
     digest = sha256.lower() if sha256 else None
     async with once(gateway, request, "tus", str(size), request.headers.get("upload-metadata")) as told:
-        upload = await gateway.intake.begin(name, size, sha256=digest, upload_id=told.made_id)
-    reached = (await gateway.intake.progress(upload)).size if told.came else 0
+        upload = await gateway.intake.begin(
+            name, size, sha256=digest, metadata=request.headers.get("upload-metadata", ""), upload_id=told.made_id
+        )
+    reached, touched = 0, upload.created_at
+    if told.came:
+        progress = await gateway.intake.progress(upload)
+        reached, touched = progress.size, progress.modified
     if reached == 0 and request.headers.get("content-type", "").partition(";")[0].strip() == OCTETS:
         reached, broken = await _take(request, gateway, upload, 0)
         if broken is not None and reached == 0:
             raise broken
-    headers = _headers(upload, reached, upload.created_at) | {"Location": f"/api/v1/uploads/{upload.upload_id}"}
+        touched = time.time()
+    headers = _headers(upload, reached, touched) | {"Location": f"/api/v1/uploads/{upload.upload_id}"}
     headers |= told.headers
     return Response(b"", status_code=201, media_type=MediaType.TEXT, headers=headers)
 
@@ -206,7 +213,8 @@ async def _head(gateway: Gateway, upload_id: str) -> Response[Any]:
     upload = await gateway.intake.find(upload_id)
     async with gateway.intake.turn(upload_id):
         progress = await gateway.intake.progress(upload)
-    return Response(None, status_code=200, headers=_headers(upload, progress.size, progress.modified))
+    told = {"Upload-Metadata": upload.metadata} if upload.metadata else {}
+    return Response(None, status_code=200, headers=_headers(upload, progress.size, progress.modified) | told)
 
 
 @patch("/uploads/{upload_id:str}", status_code=204, request_max_body_size=None)
@@ -227,7 +235,7 @@ async def _append(request: Request[Any, Any, Any], gateway: Gateway, upload_id: 
     reached, broken = await _take(request, gateway, upload, offset)
     if broken is not None:
         raise broken
-    return Response(None, status_code=204, headers=_headers(upload, reached, upload.created_at))
+    return Response(None, status_code=204, headers=_headers(upload, reached, time.time()))
 
 
 async def _take(

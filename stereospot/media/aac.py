@@ -17,7 +17,7 @@ import av.error
 import numpy as np
 
 from stereospot.media import adts, boxes, padding
-from stereospot.media.aac_blocks import BIT_RATE, BLOCK, LEAD, RATE, Blocks, encoder, silent
+from stereospot.media.aac_blocks import BIT_RATE, BLOCK, LEAD, RATE, Blocks, encoder, front, mixes, silent
 from stereospot.media.audio import PASSED_CHANNELS
 from stereospot.media.carried import known_layout, name_of
 from stereospot.media.opener import CODEC_WHITELIST
@@ -223,7 +223,10 @@ class Encoded:
             return []  # the hole is filled when the next time is known
         frames: list[bytes] = []
         for frame in decoded:
-            frames += self._add(frame)
+            try:
+                frames += self._add(frame)
+            except (av.error.FFmpegError, ValueError):
+                self._resampler = None  # a form that cannot be resampled: a hole, too
         return frames
 
     # ---- from the middle on -----------------------------------------------------------------------------
@@ -290,6 +293,8 @@ class Encoded:
 
     def _resampled(self, frame: Any) -> Any:
         """[2, n] float32; a new resampler where the source changes its form on the way."""
+        if not mixes(frame.layout.name):
+            frame = front(frame)
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or self._resampler[0] != form:
             self._resampler = (form, av.AudioResampler(format="fltp", layout="stereo", rate=RATE))

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import av.error
 import numpy as np
 
 RATE = 48000
@@ -137,6 +138,32 @@ def encoder(rate: int, layout: str) -> Any:
     context.time_base = Fraction(1, rate)
     context.open()
     return context
+
+
+@functools.cache
+def mixes(layout: str) -> bool:
+    """Whether swresample makes stereo of a layout: not of ambisonics, nor of many channels that have no names."""
+    count = av.AudioLayout(layout).nb_channels
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, count * 64), np.float32), format="flt", layout=layout)
+    frame.sample_rate = RATE
+    try:
+        av.AudioResampler(format="fltp", layout="stereo", rate=RATE).resample(frame)
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def front(frame: Any) -> Any:
+    """The first two channels of a frame; of ambisonics the first alone, which has what comes from all around."""
+    count, packed = frame.layout.nb_channels, frame.format.packed.name
+    if frame.format.is_planar:  # of which PyAV reads eight channels at most
+        frame = av.AudioResampler(format=packed, layout=frame.layout.name, rate=frame.sample_rate).resample(frame)[0]
+    samples = frame.to_ndarray().reshape(-1, count).T
+    layout = "mono" if frame.layout.name.startswith("ambisonic") or count == 1 else "stereo"
+    kept = np.ascontiguousarray(samples[: 1 if layout == "mono" else 2])
+    made = av.AudioFrame.from_ndarray(kept, format=frame.format.planar.name, layout=layout)
+    made.sample_rate = frame.sample_rate
+    return made
 
 
 def silent(samples: int) -> Any:

@@ -108,8 +108,6 @@ def _x264(spec: EncodeSpec) -> Settings:
     packing = signalling.packing(spec.layout, swapped=spec.swapped)
     if packing is not None and packing.sei is not None:
         params.append(f"frame-packing={packing.sei}")
-    if spec.colour.chroma_location:
-        params.append(f"chromaloc={spec.colour.chroma_location - 1}")
     if spec.colour.content_light and "10" in spec.pixel_format:
         params.append("cll={},{}".format(*spec.colour.content_light))
     if spec.colour.mastering and "10" in spec.pixel_format:
@@ -128,8 +126,6 @@ def _x265(spec: EncodeSpec) -> Settings:
     ]  # fmt: skip
     # x265 refuses a level for lossless, since nothing bounds its bit rate; it then declares one by itself.
     params.append("lossless=1" if spec.crf == 0 else f"level-idc={level}")
-    if spec.colour.chroma_location:
-        params.append(f"chromaloc={spec.colour.chroma_location - 1}")
     if spec.colour.is_hdr:
         params.append("hdr10=1")
     if spec.colour.mastering:
@@ -153,8 +149,6 @@ def _svtav1(spec: EncodeSpec) -> Settings:
     params = ["keyint=-1", "scd=0", f"lp={spec.threads}"]
     if spec.crf == 0:
         params.append("lossless=1")
-    if spec.colour.chroma_location in (1, 3):
-        params.append(f"chroma-sample-position={'left' if spec.colour.chroma_location == 1 else 'topleft'}")
     display = _mastering_av1(spec.colour)
     if display:
         params.append(f"mastering-display={display}")
@@ -225,7 +219,8 @@ def configure(context: av.VideoCodecContext, spec: EncodeSpec, chosen: Settings)
     context.width, context.height = spec.width, spec.height
     context.pix_fmt = spec.pixel_format
     context.time_base = spec.time_base
-    context.framerate = spec.rate
+    # SVT-AV1 takes no more; it is for its rate control alone, and times come from the time base.
+    context.framerate = min(spec.rate, Fraction(240)) if spec.codec is Codec.SVTAV1 else spec.rate
     context.sample_aspect_ratio = spec.sample_aspect
     context.max_b_frames = 0
     context.thread_count = spec.threads

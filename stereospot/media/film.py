@@ -209,7 +209,7 @@ class Filled:
 
 
 def header(skeleton: bytes, filled: Sequence[Filled], movie_timescale: int) -> bytes:
-    """The skeleton's `moov` with the tables of `filled`, in the order of its tracks."""
+    """The skeleton's `moov` with the tables of `filled`, in the order of its tracks, which must be as many."""
     moov = find(skeleton, "moov")
     if moov is None:
         raise ValueError("the skeleton has no moov")
@@ -224,6 +224,8 @@ def header(skeleton: bytes, filled: Sequence[Filled], movie_timescale: int) -> b
             parts.append(_trak(skeleton, item, one, span, movie_timescale))
         elif item.kind != b"mvex":
             parts.append(skeleton[item.start : item.end])
+    if next(tracks, None) is not None:
+        raise ValueError("the skeleton lacks a track")
     return box(b"moov", *parts)
 
 

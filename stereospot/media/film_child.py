@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import av
 import av.error
+from av.stream import Disposition
 
 from stereospot import errors
 from stereospot.jail import Cell
@@ -35,6 +36,9 @@ from stereospot.media.tracks import carry_audio
 _FLUSH_BYTES = 512 * 1024
 _SKELETON_BYTES = 64 * 1024
 _PEEKED_PACKETS = 1000
+_MOST_INDEX_BYTES = 1 << 25
+_CUE_BYTES = 32
+"""What one place in a Matroska's index takes: 29 at most, and less where several are at one time."""
 
 
 def write(cell: Cell, request: dict[str, Any]) -> None:
@@ -116,6 +120,8 @@ class Mp4:
                 found.append(Text(stream, self._origin))
             else:
                 self._warnings.append(f"Subtitle track {stream.index} was left out: mp4 holds text only.")
+        if _covers(self._source):
+            self._warnings.append("The cover picture was left out: only mkv films keep it.")
         return found
 
     def _room(self) -> int:
@@ -196,7 +202,9 @@ class Mp4:
     def _finish(self, filled: list[tuple[Carried, Edit]]) -> dict[str, Any]:
         first = self._request["first_pts"] - self._request["origin"]
         delay = first * Fraction(self._request["time_base"]).numerator
-        movie = _movie_timescale(self._timescale, filled)
+        chapters = chapters_of(self._source, self._origin)
+        longest = max((float((item["end"] - item["start"]) * item["time_base"]) for item in chapters), default=0.0)
+        movie = _movie_timescale(self._timescale, filled, longest)
         skeleton_bytes, filled = self._skeleton(filled, movie)
         found = boxes.sample_entry(self._init)
         assert found is not None
@@ -259,13 +267,17 @@ def _brand(container: str, init: bytes) -> bytes:
     return boxes.box(b"ftyp", b"isom", (512).to_bytes(4, "big"), b"isomiso2", own, b"mp41")
 
 
-def _movie_timescale(video: int, filled: list[tuple[Carried, Edit]]) -> int:
-    """The video's own clock, so that its start is exact; a common multiple where a sound's delay asks for it."""
+def _movie_timescale(video: int, filled: list[tuple[Carried, Edit]], longest: float) -> int:
+    """The video's own clock, so that its start is exact; a common multiple where a sound's delay asks for it.
+
+    longest: seconds of the longest chapter, which libavformat counts in it, too, in 32 bits.
+    """
     scale = video
+    most = min(1 << 31, (1 << 32) / max(1.0, longest))
     for one, edit in filled:
         if edit.delay * scale % one.track.timescale:
             finer = math.lcm(scale, one.track.timescale)
-            scale = finer if finer < 1 << 31 else scale
+            scale = finer if finer < most else scale
     return scale
 
 
@@ -282,16 +294,19 @@ def _matroska(
     timescale = boxes.timescale(init)
     origin = request["origin"] * Fraction(request["time_base"])
     warnings: list[str] = []
-    packets = packets_of(source, streams, request, warnings)
+    covers = _covers(source)
+    packets = packets_of(source, streams + covers, request, warnings)
+    pictures, packets = _attached(packets, covers)
+    attachments += pictures
     peeked, heads = _peek(packets, streams) if "mov" in source.format.name else ([], {})
     made = Matroska(
         file, init, supply.media, streams, heads, origin=origin, zero=supply.zero, needed=needed, alive=supply.alive,
         stereo_mode=request["stereo_mode"],
         tags=skeleton.kept_tags(source.metadata), video_tags=video_tags(source, request),
         chapters=chapters_of(source, origin), attachments=attachments,
-        index_bytes=min(1 << 22, 4096 + 64 * math.ceil(request["seconds"])),
+        index_bytes=_index_bytes(request, supply.samples),
     )  # fmt: skip
-    ticks = ticks_of(streams)
+    ticks = ticks_of(streams + covers)
     for packet in itertools.chain(peeked, packets):
         made.follow(packet)
         now = seconds_of(packet, ticks)
@@ -307,6 +322,37 @@ def _matroska(
     if aspect != 1:
         ebml.set_sample_aspect(file, aspect)
     return {"warnings": warnings + made.warnings, "index_in_front": False}
+
+
+def _index_bytes(request: dict[str, Any], first: list[boxes.Sample]) -> int:
+    """Room for the index. libavformat lists every keyframe and every packet of subtitles, and none where one is too
+    many: room for two a second of each track, and for all pictures of a film in which each is a keyframe."""
+    places = 2 * math.ceil(request["seconds"]) * (1 + len(request["subtitles"]))
+    if all(sample.key for sample in first):
+        places += request["frames"]
+    return min(_MOST_INDEX_BYTES, 4096 + _CUE_BYTES * places)
+
+
+def _covers(source: Any) -> list[Any]:
+    """The pictures that libavformat shows as tracks of one packet; a film's own are never among them."""
+    return [
+        stream
+        for stream in source.streams.video
+        if stream.disposition & Disposition.attached_pic and not stream.disposition & Disposition.timed_thumbnails
+    ]
+
+
+def _attached(packets: Iterator[Any], covers: list[Any]) -> tuple[list[tuple[str, str, bytes]], Iterator[Any]]:
+    """Name, type and bytes of each cover, and the packets after them: libavformat gives those of covers first."""
+    found: list[tuple[str, str, bytes]] = []
+    while len(found) < len(covers) and (packet := next(packets, None)) is not None:
+        if packet.stream not in covers:
+            return found, itertools.chain([packet], packets)
+        tags = packet.stream.metadata
+        kind = {"mjpeg": "jpeg"}.get(name_of(packet.stream), name_of(packet.stream))
+        name = tags.get("filename", f"cover.{'jpg' if kind == 'jpeg' else kind}")
+        found.append((name, tags.get("mimetype", f"image/{kind}"), bytes(packet)))
+    return found, packets
 
 
 def _peek(packets: Iterator[Any], streams: list[Any]) -> tuple[list[Any], dict[int, list[Any]]]:

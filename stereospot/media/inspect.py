@@ -43,8 +43,10 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
     encrypted = sniff.is_encrypted(source.read_exactly_at, source.size, kind)
     try:
         with opener.opened(source, request) as container:
-            if len(container.streams) > request["max_streams"]:
-                raise error("TOO_MANY_STREAMS", f"It has {len(container.streams)} or more.")
+            # Fonts of subtitles, of which a film may have hundreds, are no tracks that are read.
+            count = sum(stream.type != "attachment" for stream in container.streams)
+            if count > request["max_streams"]:
+                raise error("TOO_MANY_STREAMS", f"It has {count} or more.")
             if dolby.has_no_base_layer(source.read_exactly_at, source.size, kind):
                 raise error("DOLBY_VISION_ONLY")
             body = _describe(container, source.size, request, encrypted, cell)
@@ -84,6 +86,8 @@ def _describe(
     opener.prepare(stream, request, "none", 1)
     frames = first_frames(container, stream, cell)
     video = _video(stream, frames, warnings)
+    if any(_side_data(frame, SideDataType.A53_CC) is not None for frame in frames):
+        warnings.append("closed captions inside the pictures were left out: no film keeps them")
     video["frames_declared"] = declared or None
     video["first_pts"] = next((frame.pts for frame in frames if frame.pts is not None), stream.start_time or 0)
     video["first_frames"] = [frame.pts for frame in frames if frame.pts is not None][:FIRST_FRAMES]

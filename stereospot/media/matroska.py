@@ -262,4 +262,7 @@ class Matroska:
                 self.warnings.append(nothing_heard(stream))
         if self._refused:
             self.warnings.append(f"{self._refused} packets of sound or subtitles are damaged and were left out.")
-        self._output.close()
+        try:
+            self._output.close()
+        except av.error.ArgumentError:  # the room for the index is too small; everything else is written by then
+            self.warnings.append("The film has no index, since it would be too large: players seek slowly in it.")

@@ -52,7 +52,6 @@ class Colour(Model):
     transfer: int = 2
     matrix: int = 2
     full_range: bool = False
-    chroma_location: int = 0
     mastering: str | None = Field(default=None, description="x265 syntax G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min)")
     content_light: tuple[int, int] | None = Field(default=None, description="MaxCLL, MaxFALL in cd/m2")
 

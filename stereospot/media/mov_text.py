@@ -54,8 +54,6 @@ class Text:
             self._cues.append(Cue(_ms(start), _ms(end), text))
 
     def finish(self, sink: Sink) -> Edit | None:
-        if not self._cues:
-            return None
         for duration, data in _without_holes(self._samples()):
             if not self.heads and len(data) > 2:
                 head = av.Packet(data)
@@ -66,6 +64,10 @@ class Text:
                 self.heads.append(head)
             self.track.add(len(data), duration)
             sink(self.track, data, 1)
+        if not self.heads:  # libavformat would leave it out, and every track behind it would get another's samples
+            if self._cues:
+                self.warnings.append(f"Subtitle track {self.stream.index} was left out: none of its texts lasts.")
+            return None
         return Edit(0, 0, self.track.duration)
 
     def _samples(self) -> list[Cue]:

@@ -28,6 +28,7 @@ from stereospot.media.model import (
     Segment,
     SourceInfo,
     StereoSpec,
+    VideoTrack,
 )
 from stereospot.media.scan import FrameBatch, Untrusted, decode_scan, frame_seconds, frame_ticks, scan
 from stereospot.options import Codec, Options
@@ -81,8 +82,8 @@ def head(
     tone_mapped = options.tone_map and info.video.colour.is_hdr
     pixel_format = _encoded_format(info, options, codec, tone_mapped=tone_mapped)
     width, height = output[0] + output[0] % 2, output[1] + output[1] % 2
-    colour = _sdr(info.video.colour) if tone_mapped else info.video.colour
-    decoded = _DEEP[pixel_format] if tone_mapped and info.video.pixel_format in _DEEP.values() else pixel_format
+    colour = _sdr() if tone_mapped else _told(info.video)
+    decoded = _DEEP[pixel_format] if tone_mapped else pixel_format
     if not tone_mapped and (warning := _reduced(info.video.pixel_format, pixel_format)) is not None:
         info = info.model_copy(update={"warnings": (*info.warnings, warning)})
     target = options.segment_seconds or DEFAULT_SECONDS
@@ -205,8 +206,16 @@ _DEEP: dict[PixelFormat, PixelFormat] = {
 _SHALLOW: dict[PixelFormat, PixelFormat] = {deep: shallow for shallow, deep in _DEEP.items()}
 
 
-def _sdr(colour: Colour) -> Colour:
-    return Colour(primaries=1, transfer=1, matrix=1, full_range=False, chroma_location=colour.chroma_location)
+def _told(video: VideoTrack) -> Colour:
+    """Its colours, with the matrix that an untagged picture is read by (`inference.colours`): players go by the film's
+    size there, which is not the picture's."""
+    if video.colour.matrix != 2 or video.colour.is_hdr:
+        return video.colour
+    return video.colour.model_copy(update={"matrix": 6 if video.height <= 576 else 1})
+
+
+def _sdr() -> Colour:
+    return Colour(primaries=1, transfer=1, matrix=1, full_range=False)
 
 
 def _level(codec: Codec, width: int, height: int, rate: Fraction) -> str | None:

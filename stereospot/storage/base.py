@@ -127,10 +127,6 @@ class ObjectStore(Protocol):
         """Make `target` the same bytes as `source`, atomically; raises as `read` does."""
         ...
 
-    async def presign(self, key: str, *, seconds: int = 3600, file_name: str | None = None) -> str | None:
-        """A URL under which anyone can GET the object for a while, or None where the store has no such thing."""
-        ...
-
     async def begin(self, key: str, scratch: str) -> str:
         """Begin an object that comes in pieces; returns the handle that `partial` needs: record it.
 

@@ -170,9 +170,6 @@ class LocalStore:
         for info in found:
             yield info
 
-    async def presign(self, key: str, *, seconds: int = 3600, file_name: str | None = None) -> str | None:
-        return None
-
     async def free_bytes(self) -> int | None:
         def free() -> int:
             folder = self.root
@@ -310,6 +307,13 @@ class _Writer:
             except FileExistsError:
                 sync_folder(self.target.parent)
                 return False
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                # Without links (exFAT, some shares) two that come at one moment are both told that theirs is stored.
+                if self.is_taken():
+                    return False
+                os.replace(self.temporary, self.target)
         else:
             os.replace(self.temporary, self.target)
         sync_folder(self.target.parent)

@@ -216,6 +216,7 @@ class S3Store:
                                 "STORAGE_UNAVAILABLE", f"Reading broke off: {error}.", key=key
                             ) from error
                         break
+                    failures = 0
                     expected -= len(block)
                     start += len(block)
                     yield block
@@ -251,14 +252,6 @@ class S3Store:
         for info in found:
             yield info
 
-    async def presign(self, key: str, *, seconds: int = 3600, file_name: str | None = None) -> str | None:
-        arguments = {"Bucket": self.bucket, "Key": self._name(key)}
-        if file_name is not None:
-            plain = "".join(letter if letter.isalnum() or letter in " .-_()" else "_" for letter in file_name)
-            arguments["ResponseContentDisposition"] = f'attachment; filename="{plain}"'
-        async with self._translated(key) as client:
-            return await client.generate_presigned_url("get_object", Params=arguments, ExpiresIn=seconds)
-
     async def free_bytes(self) -> int | None:
         return None
 
@@ -279,14 +272,16 @@ class S3Store:
     async def _connected(self) -> Any:
         async with self._lock:
             if self._client is None:
-                opening: Any = self._session.client(**self._arguments)
-                client = await self._stack.enter_async_context(opening)
-                try:
-                    await client.head_bucket(Bucket=self.bucket)
-                except ClientError as error:
-                    if multipart.code_of(error) not in _MISSING:
-                        raise
-                    await self._make_bucket(client)
+                async with contextlib.AsyncExitStack() as stack:
+                    opening: Any = self._session.client(**self._arguments)
+                    client = await stack.enter_async_context(opening)
+                    try:
+                        await client.head_bucket(Bucket=self.bucket)
+                    except ClientError as error:
+                        if multipart.code_of(error) not in _MISSING:
+                            raise
+                        await self._make_bucket(client)
+                    self._stack = stack.pop_all()  # not before: each call opens one while the store is away
                 self._client = client
             return self._client
 

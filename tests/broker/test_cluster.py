@@ -52,6 +52,14 @@ async def leader_of(bus: Bus, stream: str, nodes: list[Node]) -> Node:
     return nodes[int(cluster["leader"].removeprefix("node"))]
 
 
+async def test_who_does_not_speak_of_replicas_leaves_them(bus: Bus, nodes: list[Node]) -> None:
+    """A pool that is provisioned later, or `doctor --repair`, does not make three copies one."""
+    quiet = settings_for(nodes, "stereospot", pool="studio")
+    await broker.provision(bus, quiet)
+    assert not (await broker.provision(bus, quiet)).changed
+    assert (await bus.stream_info("CONVERT"))["config"]["num_replicas"] == 3
+
+
 async def complete(bus: Bus, index: int) -> None:
     """Add one bit; whoever completes the set writes the trigger in the same commit."""
     bucket = bus.bucket(subjects.STATE)

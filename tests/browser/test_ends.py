@@ -18,6 +18,7 @@ from tests.system.showing import Showing, film
 pytestmark = pytest.mark.browser
 
 PLAY = f"{VIDEO}.muted = true; {VIDEO}.play()"
+CURTAIN = "document.querySelector('[data-curtain]')"
 
 
 async def test_where_the_sound_broke_off_the_file_goes_on(page: Page, gateway: Served) -> None:
@@ -55,3 +56,37 @@ async def test_a_stream_that_ended_with_its_job_goes_on_with_a_retry(page: Page,
     await operations.retry(gateway.context.bus, "J1")
     await showing.convert(2)
     await page.wait(f"{PLAYER}.edge > 3.9 && {PLAYER}.now > 1.8")
+
+
+async def test_what_is_waited_for_in_vain_is_waited_for_no_more(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
+    await showing.begin()
+    await showing.convert(0)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2 && {PLAYER}.segments && {PLAYER}.phase === 'converting'")
+    await page.run(f"{PLAYER}.seekTo(2, true)")
+    await page.wait(f"{CURTAIN}.textContent === 'Converting this part first'")
+    await move(gateway, "J1", Phase.CANCELLED)
+    await page.wait(f"!{CURTAIN}.hidden && {CURTAIN}.textContent.includes('not converted, and the job is cancelled')")
+    await page.wait(f"!{PLAYER}.aim")
+    assert all("409" in line for line in await page.complaints())
+
+
+async def test_what_is_waited_for_and_gone_is_told_of(page: Page, gateway: Served) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
+    await showing.begin()
+    await showing.convert(0)
+    await page.open("/watch/J1")
+    await page.wait(f"{VIDEO}.readyState >= 2 && {PLAYER}.segments")
+    # A proxy stumbles, then the server says that the stream is kept no more.
+    await page.run(
+        """
+        const [whole, answers] = [self.fetch, [502, 410]];
+        self.fetch = async (address, ...more) => {
+          if (!String(address).endsWith("?wait=25")) return whole(address, ...more);
+          return new Response("", { status: answers.shift() ?? 204 });
+        };
+        """
+    )
+    await page.run(f"{PLAYER}.seekTo(2, true)")
+    await page.wait(f"{CURTAIN}.textContent === 'The picture is not there any more.' && !{PLAYER}.aim")

@@ -284,3 +284,43 @@ async def test_at_its_end_a_film_has_played_as_long_as_it_is(
         assert await page.run(f"return [{told}]") == [shown] * 3
     await page.run(f"{PLAYER}.scrub.dispatchEvent(new Event('change')); {VIDEO}.play()")
     await page.wait(f"{VIDEO}.ended && {now} === '{said}'")
+
+
+STUMBLES = """
+const whole = self.fetch;
+self.asked = [];
+self.fetch = async (address, ...more) => {
+  asked.push(String(address));
+  if (String(address).startsWith("/api/v1/jobs?")) return new Response(JSON.stringify({ jobs: [], next: "more" }));
+  if (String(address).endsWith("/jobs/J1")) return new Response("{}", { status: 503 });
+  if (String(address).endsWith("/jobs/J2")) return new Response("{}", { status: 404 });
+  if (String(address).endsWith("/jobs/J3")) throw new TypeError("Failed to fetch");
+  return whole(address, ...more);
+};
+"""
+"""A list that has others, a film that cannot be asked for, one that is no more, and one that nobody answers for."""
+
+
+async def test_a_film_that_cannot_be_asked_for_keeps_its_card(page: Page, gateway: Served) -> None:
+    for job_id in ("J1", "J2", "J3"):
+        await Showing(gateway.context, job_id).begin()
+    await page.open("/jobs?q=Holi")
+    await page.wait("document.querySelectorAll('ss-jobs .card').length === 3")
+    await page.run(f"{STUMBLES} return document.querySelector('ss-jobs').refresh()")
+    left = await page.run("return [...document.querySelectorAll('ss-jobs .card')].map((card) => card.dataset.job)")
+    assert sorted(left) == ["J1", "J3"]
+
+
+async def test_a_page_asks_for_what_it_shows(page: Page, gateway: Served) -> None:
+    for job_id in ("J1", "J2", "J3"):
+        await Showing(gateway.context, job_id).begin()
+    cursor = (await gateway.client.get("/api/v1/jobs", params={"q": "Holi", "limit": 1})).json()["next"]
+    await page.open(f"/jobs?q=Holi&cursor={cursor}")
+    await page.wait("document.querySelectorAll('ss-jobs .card').length === 2")
+    await page.run(f"{STUMBLES} return document.querySelector('ss-jobs').refresh()")
+    asked = await page.run("return asked.find((address) => address.startsWith('/api/v1/jobs?'))")
+    assert "q=Holi" in asked
+    there = {job["job_id"] for job in (await gateway.client.get(asked)).json()["jobs"]}
+    shown = "[...document.querySelectorAll('ss-jobs .card')].map((card) => card.dataset.job)"
+    assert len(there) == 2
+    assert there >= set(await page.run(f"return {shown}"))

@@ -183,3 +183,16 @@ async def test_the_history_speaks_words(page: Page, gateway: Served) -> None:
         """
     )
     assert lines == ["Reading the film", "Converting"]
+
+
+async def test_a_segment_is_tried_again_as_often_as_somebody_asks(page: Page, gateway: Served) -> None:
+    """Its button stays where it is; those of the job are made anew."""
+    await Showing(gateway.context, "J1").begin()
+    failure = Failure(code="NO_FRAMES", sentence="s", advice="a")
+    button = "document.querySelector('[data-cell-note] [data-action=retry]')"
+    await page.open("/jobs/J1")
+    for attempt in (2, 3):
+        await records.change_job(gateway.context.bus, "J1", lambda job: jobs.fail(job, failure, at=job.updated_at + 1))
+        await page.wait("document.querySelector('ss-job').dataset.phase === 'failed'")
+        await page.run(f"{button}.click()")
+        await page.wait(f"document.querySelector('ss-player').attempt === {attempt} && !{button}.disabled")

@@ -144,6 +144,8 @@ async def test_from_the_drop_zone_to_the_whole_film(page: Page, tmp_path: Path) 
     assert all(link.startswith("/try/") for link in listed)
     await page.open("/jobs")
     assert await page.run(f"return {links}") == [f"/jobs/{job_id}"]
+    # Its picture is there as soon as it is planned.
+    await page.wait("document.querySelector('.card img').naturalWidth > 0")
     # A film that is there already is tried from its picture on, with what to press in view.
     small = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     try:

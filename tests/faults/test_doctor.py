@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services import cli, daemon, doctor, operations, rebuild, submit
+from services import cli, daemon, doctor, operations, plans, rebuild, submit
 from services.context import Context
 from services.doctor import Level
 from stereospot import keys, records, subjects
@@ -15,10 +15,12 @@ from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
 from stereospot.options import Options
 from stereospot.settings import Settings
+from streams_config import provision as provisioner
 from tests.faults.fleet import PIPELINE, stretched
 from tests.media import sources as films
 from tests.support import eventually
 from tests.system.rig import a_job, a_planned_job, rig
+from tests.system.test_newer_records import put_set
 
 
 async def made(context: Context) -> Job:
@@ -128,6 +130,36 @@ async def test_a_film_that_a_repeated_assembly_made_is_found_again(tmp_path: Pat
         assert (job[0].phase, job[0].film.key, job[0].film.size_bytes) == (Phase.COMPLETED, key, 4)
 
 
+@pytest.mark.parametrize(("label", "pool"), [("cpu", "gpu"), ("studio", "studio")])
+async def test_a_rebuilt_record_goes_where_its_engine_is(label: str, pool: str, tmp_path: Path) -> None:
+    """Not where the host that `doctor` runs on would take it from."""
+    async with rig(tmp_path, pool=label) as context:
+        await provisioner.provision(context.bus.nc, pools=(label,))
+        _, head, _ = await a_planned_job(context, films.path("h264_mp4_silent"))
+        stereo = head.stereo.model_copy(update={"engine": "depth-anything", "model": "da-v2-small"})
+        await plans.write_head(
+            context.store, head.model_copy(update={"stereo": stereo, "source_key": "input/J1/s.mp4"})
+        )
+        await context.bus.purge("KV_jobs", "$KV.jobs.J1")
+        (said,) = await repaired(context)
+        assert "was rebuilt from the plan" in said
+        found = await records.get_job(context.bus, "J1")
+        assert found is not None
+        assert found[0].pool == pool
+
+
+async def test_a_set_that_cannot_be_read_hides_no_other_job(tmp_path: Path) -> None:
+    async with rig(tmp_path) as context:
+        for job_id in ("J1", "J2"):
+            await records.create_job(context.bus, a_job(job_id))
+        await put_set(context, "J1")
+        state = Completion(job_id="J2", generation=1, total=2, planned=2, done=0b11, sent=0b11)
+        await context.bus.bucket(subjects.STATE).put(subjects.state_key("J2", 1), state)
+        unreadable, other = await rebuild.compare(context)
+        assert (await rebuild.mend(context, unreadable)).startswith("nothing")
+        assert other.lost == [0, 1]
+
+
 async def test_a_set_that_counts_too_much_or_too_little_is_seen(tmp_path: Path) -> None:
     async with rig(tmp_path) as context:
         await records.create_job(context.bus, a_job())
@@ -185,6 +217,9 @@ async def test_what_nobody_reads_and_what_is_paused_is_said(tmp_path: Path) -> N
         found = {item.text.split()[0]: item for item in await doctor.readers(context)}
         assert found["1"].level is Level.WARNING
         assert found["collector"].level is Level.NOTE
+        await provisioner.provision(context.bus.nc, pools=("studio",))
+        await context.bus.pause(subjects.CONVERT, "convert-studio-normal", 60)
+        assert any("convert-studio-normal is paused" in item.text for item in await doctor.readers(context))
         (sync,) = [item for item in await doctor.server(context) if item.check == "sync"]
         assert sync.level is Level.WARNING, "a server that is not ours does not say how it syncs"
 

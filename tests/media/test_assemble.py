@@ -236,9 +236,11 @@ def test_subtitles_that_overlap(container: Container, tmp_path: Path) -> None:
 
 
 def test_attachments_in_matroska(tmp_path: Path) -> None:
-    path = tmp_path / "source.mkv"
+    """A cover as it was, too, which libavformat shows as a track of pictures."""
+    path, picture = tmp_path / "source.mkv", sources.path_of("picture_named_mp4").read_bytes()
     with av.open(str(sources.path_of("vfr_mkv")), "r") as source, av.open(str(path), "w") as output:
         stream = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        output.add_attachment("small_cover.jpg", "image/jpeg", picture)
         output.add_attachment("font.ttf", "font/ttf", b"a font, nearly")
         for packet in source.demux(source.streams.video[0]):
             if packet.size:
@@ -248,6 +250,9 @@ def test_attachments_in_matroska(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "film.mkv"), "r") as film:
         (attachment,) = [stream for stream in film.streams if stream.type == "attachment"]
         assert (attachment.metadata["filename"], attachment.metadata["mimetype"]) == ("font.ttf", "font/ttf")
+        cover = film.streams.video[1]
+        assert cover.metadata == {"filename": "small_cover.jpg", "mimetype": "image/jpeg"}
+        assert bytes(next(film.demux(cover))) == picture
 
 
 @pytest.mark.parametrize(("layout", "mode"), [(Layout.HALF_SBS, "right_left"), (Layout.FULL_TB, "bottom_top")])

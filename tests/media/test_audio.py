@@ -183,6 +183,40 @@ def test_what_an_edit_list_took_out_stays_out(tmp_path: Path) -> None:
         assert min(lags) < 0.02, second
 
 
+@pytest.mark.parametrize(("codec", "layout"), [("pcm_s16le", "9 channels"), ("pcm_f32le", "11 channels")])
+def test_many_channels_without_names_are_heard_and_silence_no_other_track(
+    codec: str, layout: str, tmp_path: Path
+) -> None:
+    """swresample has no stereo of such: the first two are taken."""
+    path = tmp_path / "source.mkv"
+    with av.open(str(sources.path_of("h264_mp4")), "r") as source, av.open(str(path), "w") as output:
+        kept: dict[int, Any] = {
+            stream.index: output.add_stream_from_template(stream, opaque=True)
+            for stream in (source.streams.video[0], source.streams.audio[0])
+        }
+        many: Any = output.add_stream(codec, rate=48000, layout=layout)
+        output.start_encoding()
+        packets: list[Any] = [packet for packet in source.demux() if packet.size and packet.stream_index in kept]
+        for packet in packets:
+            packet.stream = kept[packet.stream_index]
+        for start in range(0, 4 * 48000, 4800):
+            samples = np.zeros((4800, many.codec_context.channels), np.float32)
+            samples[:, :2] = sources.tone(start, 4800, 48000).T
+            made = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
+            made.sample_rate, made.pts, made.time_base = 48000, start, Fraction(1, 48000)
+            for frame in av.AudioResampler(format=many.codec_context.format.name, layout=layout).resample(made):
+                packets += many.encode(frame)
+        packets.sort(key=lambda packet: float(packet.dts * packet.time_base))
+        output.mux(packets)
+    job = films.job(path)
+    wanted = segments(job)
+    chunks = cut(job, wanted)
+    for track in range(2):
+        assert [chunk.index for chunk in chunks if chunk.track == track] == [None, *range(len(wanted))]
+        heard, rate, _ = played(chunks, track)
+        assert min(np.abs(heard[:, at * rate : (at + 1) * rate]).mean() for at in range(3)) > 0.1
+
+
 def test_a_film_of_one_frame(tmp_path: Path) -> None:
     path = tmp_path / "source.mp4"
     sources.write(sources.Film(".mp4", frames=1, rate=Fraction(60), audio=(sources.Audio(),)), path)

@@ -208,7 +208,7 @@ def test_the_boxes_change_no_pixel() -> None:
 
 def test_colour_and_hdr_metadata_arrive() -> None:
     colour = Colour(
-        primaries=9, transfer=16, matrix=9, chroma_location=1, content_light=(1000, 400),
+        primaries=9, transfer=16, matrix=9, content_light=(1000, 400),
         mastering="G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)",
     )  # fmt: skip
     for codec in CODECS:
@@ -269,6 +269,12 @@ def test_presets_are_checked_before_an_encoder_opens(codec: Codec) -> None:
     with pytest.raises(errors.Permanent, match="preset 'sideways'") as refused:
         encoders.check(spec(codec, preset="sideways"), here=False)
     assert refused.value.code == "INVALID_OPTIONS"
+
+
+def test_a_telephone_that_is_a_little_faster_than_it_says() -> None:
+    """SVT-AV1 takes no more than 240 frames a second."""
+    made = encode(spec(Codec.SVTAV1, rate=Fraction(24003, 100), crf=30), [0, 375], 750)
+    assert [frame.pts for frame in decode(made.init + made.media)] == [0, 375]
 
 
 def test_a_usable_encoder_really_encodes() -> None:

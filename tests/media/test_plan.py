@@ -190,6 +190,14 @@ def test_tone_mapping_decodes_ten_bit_and_encodes_eight() -> None:
     assert made.source.warnings == ()
 
 
+@pytest.mark.parametrize("form", ["yuv420p", "yuv444p"])
+def test_tone_mapping_decodes_ten_bit_of_eight_too(form: str) -> None:
+    """HLG of 8 bits is mapped like any other: what is told to be BT.709 is."""
+    made = head(info_of(pixel_format=form, colour=HDR.model_copy(update={"transfer": 18})), tone_map=True)
+    assert (made.decode.pixel_format, made.encode.pixel_format) == ("yuv420p10le", "yuv420p")
+    assert made.encode.colour.transfer == 1
+
+
 @pytest.mark.parametrize(
     ("options", "decoded", "encoded"),
     [({}, "yuv420p10le", "yuv420p"), ({"codec": "x265"}, "yuv422p10le", "yuv422p")],
@@ -197,6 +205,17 @@ def test_tone_mapping_decodes_ten_bit_and_encodes_eight() -> None:
 def test_tone_mapping_keeps_the_chroma_of_what_is_encoded(options: dict[str, Any], decoded: str, encoded: str) -> None:
     made = head(info_of(pixel_format="yuv422p10le", colour=HDR), tone_map=True, **options)
     assert (made.decode.pixel_format, made.encode.pixel_format) == (decoded, encoded)
+
+
+@pytest.mark.parametrize(
+    ("height", "colour", "matrix"),
+    [(480, Colour(), 6), (576, Colour(), 6), (720, Colour(), 1), (480, Colour(matrix=1), 1), (480, HDR, 9)],
+)
+def test_a_film_says_by_what_its_untagged_source_was_read(height: int, colour: Colour, matrix: int) -> None:
+    """Players go by a film's size, which is not its source's."""
+    made = head(info_of(width=720, height=height, colour=colour), output=(1440, height, Fraction(1)))
+    assert made.encode.colour == colour.model_copy(update={"matrix": matrix})
+    assert made.source.video.colour == colour
 
 
 @pytest.mark.parametrize(("codec", "level"), [("x264", "5.0"), ("x265", "5.0"), ("svtav1", None)])
@@ -212,6 +231,8 @@ def test_odd_sizes_are_rounded_up() -> None:
 def test_a_plan_survives_its_json() -> None:
     made = head(reading.planned("mpeg2_interlaced_ts").info)
     assert Plan.model_validate_json(made.model_dump_json()) == made
+    older = made.model_dump_json().replace('"full_range":', '"chroma_location":1,"full_range":')
+    assert Plan.model_validate_json(older).encode.colour.full_range == made.encode.colour.full_range
 
 
 def test_a_counted_plan_says_so() -> None:

@@ -6,10 +6,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from stereospot.media import pixels
 from stereospot.media.inspect import interlacing
+from stereospot.media.model import SourceInfo
 from stereospot.media.probe import probe
 from stereospot.media.source import FileSource
 from tests.media import reading, sources
@@ -76,13 +78,49 @@ def test_a_track_without_a_decoder_is_left_out_and_named(unheard: bytes, tmp_pat
         data[place : place + 4] = changed
     path = tmp_path / "spatial.mp4"
     path.write_bytes(data)
-    source = FileSource(path)
-    try:
-        info = probe(source)
-    finally:
-        source.close()
+    info = probed(path)
     assert [(track.codec, track.language) for track in info.audio] == [("aac", "eng")]
     assert [text for text in info.warnings if "(fra)" in text and "decodes" in text]
+
+
+def test_fonts_are_no_tracks(tmp_path: Path) -> None:
+    path = tmp_path / "fonts.mkv"
+    remuxed(path, fonts=70)
+    assert probed(path).video.codec == "h264"
+
+
+def test_captions_inside_the_pictures_are_told_of(tmp_path: Path) -> None:
+    """CEA-608 in H.264, as broadcasts have it (ATSC A/53 part 4, 6.2.3)."""
+    path = tmp_path / "captions.mkv"
+    pair = b"\xfc\x94\x20"
+    payload = b"\xb5\x00\x31GA94\x03\xc1\xff" + pair + b"\xff"
+    message = b"\x06\x04" + bytes([len(payload)]) + payload + b"\x80"
+    remuxed(path, before=len(message).to_bytes(4, "big") + message)
+    assert [text for text in probed(path).warnings if "closed captions" in text]
+    remuxed(path)
+    assert probed(path).warnings == ()
+
+
+def remuxed(path: Path, *, fonts: int = 0, before: bytes = b"") -> None:
+    """A film with attachments, and with bytes before each picture."""
+    with av.open(str(sources.path("delayed_mp4")), "r") as source, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        for number in range(fonts):
+            output.add_attachment(f"{number}.ttf", "font/ttf", b"a font, nearly")
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                made = av.Packet(before + bytes(packet))
+                made.time_base, made.pts, made.dts = packet.time_base, packet.pts, packet.dts
+                made.is_keyframe, made.stream = packet.is_keyframe, stream
+                output.mux(made)
+
+
+def probed(path: Path) -> SourceInfo:
+    source = FileSource(path)
+    try:
+        return probe(source)
+    finally:
+        source.close()
 
 
 @pytest.mark.parametrize("name", ["h264_mp4", "rotated_mov", "h263_3gp", "fragmented_mp4"])

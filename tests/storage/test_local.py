@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from stereospot import errors
 from stereospot.storage import files
-from stereospot.storage.local import TEMPORARY, LocalStore
+from stereospot.storage.local import TEMPORARY, LocalStore, _Writer  # pyright: ignore[reportPrivateUsage]
 
 KEY = "jobs/j1/1/final.mp4"
 
@@ -187,3 +188,28 @@ def test_a_share_that_cannot_sync_a_folder_has_the_file_all_the_same(
     monkeypatch.setattr(os, "fsync", refused)
     with pytest.raises(OSError, match="error") if is_told else contextlib.nullcontext():
         files.sync_folder_if_possible(tmp_path)
+
+
+async def test_what_must_not_be_replaced_is_stored_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """exFAT, some shares: everything that is stored only if it is absent, such as sound, needs another way there."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    async def blocks(data: bytes) -> AsyncIterator[bytes]:
+        yield data
+
+    monkeypatch.setattr(os, "link", refused)
+    store = LocalStore(tmp_path)
+    for key, data in ((KEY, b"first"), ("jobs/j1/2/final.mp4", blocks(b"first"))):
+        assert await store.put(key, data, if_absent=True) is True
+        assert await store.put(key, b"second", if_absent=True) is False
+        assert await store.get(key) == b"first"
+    # Another one was quicker, after this one had looked.
+    answers = iter((False, True))
+    monkeypatch.setattr(_Writer, "is_taken", lambda _: next(answers))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    assert await store.put(KEY, b"third", if_absent=True) is False
+    assert await store.get(KEY) == b"first"
+    assert temporaries(tmp_path) == []

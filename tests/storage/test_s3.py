@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from stereospot import errors
 from stereospot.storage import ObjectStore, multipart, open_store
 from stereospot.storage.multipart import PART_BYTES
-from stereospot.storage.s3 import S3Store
+from stereospot.storage.s3 import READ_ATTEMPTS, S3Store
 from tests.storage.conftest import s3_settings
 from tests.storage.faulty import Fault, Faulty, faulty
 from tests.storage.seaweed import Seaweed
@@ -282,3 +282,45 @@ async def test_wrong_keys_name_the_cause(s3_server: Seaweed, tmp_path: Path) -> 
         assert caught.value.code == "STORAGE_UNAVAILABLE"
     finally:
         await opened.close()
+
+
+async def test_a_store_that_is_away_at_the_start_costs_no_client_for_each_call(
+    s3_server: Seaweed, proxy: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = S3Store(
+        "tests", endpoint=proxy.endpoint, access_key=s3_server.access_key, secret_key=s3_server.secret_key,
+        prefix=f"run/{uuid.uuid4().hex}", attempts=1,
+    )  # fmt: skip
+    client: Any = opened._session.client  # pyright: ignore[reportPrivateUsage]
+    living: list[Any] = []
+
+    @asynccontextmanager
+    async def counted(**arguments: Any) -> AsyncGenerator[Any]:
+        made: Any
+        async with client(**arguments) as made:
+            living.append(made)
+            try:
+                yield made
+            finally:
+                living.remove(made)
+
+    monkeypatch.setattr(opened._session, "client", counted)  # pyright: ignore[reportPrivateUsage]
+    proxy.inject("503", "HEAD ", times=6)
+    try:
+        for _ in range(3):  # each is asked twice
+            with pytest.raises(errors.Transient):
+                await opened.head(KEY)
+        assert living == []
+        assert await opened.head(KEY) is None
+        assert len(living) == 1
+    finally:
+        await opened.close()
+    assert living == []
+
+
+async def test_a_download_that_breaks_often_and_comes_on_is_not_given_up(store: ObjectStore, proxy: Faulty) -> None:
+    data = random.Random(6).randbytes(2_500_000)
+    await store.put(KEY, data)
+    proxy.inject("cut", "GET ", times=READ_ATTEMPTS + 1)
+    assert await store.get(KEY) == data
+    assert proxy.plan == []

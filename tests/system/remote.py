@@ -92,11 +92,16 @@ def inference_server(
 
 
 class Parrot:
-    """An ASGI app that answers every POST with one thing, after reading the request. `hang`: never."""
+    """An ASGI app that answers every POST with one thing, after reading the request. `hang`: never.
 
-    def __init__(self, status: int, body: bytes, kind: str, *, hang: bool = False, cut: bool = False) -> None:
+    pause: before the second half of the answer, where there is one.
+    """
+
+    def __init__(
+        self, status: int, body: bytes, kind: str, *, hang: bool = False, cut: bool = False, pause: float | None = None
+    ) -> None:
         self._status, self._body, self._kind = status, body, kind
-        self._hang, self._cut = hang, cut
+        self._hang, self._cut, self._pause = hang, cut, pause
         self.requests = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -111,6 +116,11 @@ class Parrot:
         length = len(self._body) + (1000 if self._cut else 0)
         headers = [(b"content-type", self._kind.encode()), (b"content-length", str(length).encode())]
         await send({"type": "http.response.start", "status": self._status, "headers": headers})
-        await send({"type": "http.response.body", "body": self._body, "more_body": self._cut})
+        rest = self._body
+        if self._pause is not None:
+            first, rest = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            await asyncio.sleep(self._pause)
+        await send({"type": "http.response.body", "body": rest, "more_body": self._cut})
         if self._cut:
             raise ConnectionResetError("cut")

@@ -17,7 +17,7 @@ import pytest
 from services import operations
 from services.assembler import Assembler
 from services.cli import main
-from services.cli.convert import _deliver  # pyright: ignore[reportPrivateUsage]
+from services.cli.outputs import deliver
 from services.converter import Converter
 from services.results import Results
 from stereospot import errors, jobs, records
@@ -130,17 +130,17 @@ def test_a_film_is_delivered_whole_whatever_a_killed_run_has_left(tmp_path: Path
     film, target, part = tmp_path / "final.mp4", tmp_path / "out.mp4", tmp_path / ".out.mp4.part"
     film.write_bytes(b"x" * 1000)
     os.link(film, part)
-    _deliver(film, target)
+    deliver(film, target)
     assert (target.stat().st_size, film.stat().st_size, part.exists()) == (1000, 1000, False)
 
-    _deliver(film, target)  # both are one file already
+    deliver(film, target)  # both are one file already
     assert (target.stat().st_size, part.exists()) == (1000, False)
 
     target.unlink()
     target.mkdir()
     with pytest.raises(OSError, match="directory"):
-        _deliver(film, target)
+        deliver(film, target)
     assert not part.exists()
     target.rmdir()
-    _deliver(film, target)
+    deliver(film, target)
     assert (target.read_bytes(), film.stat().st_size) == (b"x" * 1000, 1000)

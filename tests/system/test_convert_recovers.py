@@ -6,7 +6,6 @@ import errno
 import functools
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from services import operations
 from services.assembler import Assembler
-from services.cli import main
+from services.cli import main, outputs
 from services.converter import Converter
 from services.janitor import Janitor
 from stereospot import errors
@@ -106,8 +105,7 @@ def test_a_film_that_cannot_be_put_in_its_place_is_kept_and_put_there_later(
 def test_depth_that_was_put_in_its_place_before_the_film_could_not_be_is_in_nobodys_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules["services.cli.convert"]
-    deliver, out, depth = module._deliver, tmp_path / "out.mp4", tmp_path / "depth.mkv"
+    deliver, out, depth = outputs.deliver, tmp_path / "out.mp4", tmp_path / "depth.mkv"
     words = ["convert", str(sources.path("h264_mp4_silent")), "-o", str(out), "--export-depth", str(depth)]
     words += ["--engine", "relief", "--preset", "ultrafast", "--json", "--data", str(tmp_path / "data")]
 
@@ -117,7 +115,7 @@ def test_depth_that_was_put_in_its_place_before_the_film_could_not_be_is_in_nobo
         deliver(film, target)
 
     with monkeypatch.context() as broken:
-        broken.setattr(module, "_deliver", full)
+        broken.setattr(outputs, "deliver", full)
         assert main(words) == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "OUTPUT_UNWRITABLE"
     assert main(words) == 0, capsys.readouterr().err

@@ -150,10 +150,10 @@ def test_settings_reach_a_worker_whole(tmp_path: Path, monkeypatch: pytest.Monke
         data_dir=tmp_path, nats_url="nats://127.0.0.1:1", nats_token="secret", roots=(tmp_path / "a, b",),  # type: ignore[arg-type]
         allowed_hosts=("x", "y"), slots=1, keep_fragments_days=1.5, s3_secret_key="s",  # type: ignore[arg-type]
     )  # fmt: skip
-    for name in ("STEREOSPOT_HISTORY", "STEREOSPOT_CRASHPOINT"):
+    for name in ("STEREOSPOT_HISTORY", "STEREOSPOT_CRASHPOINT", "STEREOSPOT_IW3_PYTHON"):
         monkeypatch.setenv(name, "what tests watch and break goes along")
     environment = workers.environment(given)
-    assert {"STEREOSPOT_HISTORY", "STEREOSPOT_CRASHPOINT"} <= set(environment)
+    assert {"STEREOSPOT_HISTORY", "STEREOSPOT_CRASHPOINT", "STEREOSPOT_IW3_PYTHON"} <= set(environment)
     for name, value in environment.items():
         if name.startswith("STEREOSPOT_"):
             monkeypatch.setenv(name, value)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from services.gateway.app import serve
+from services.gateway.feed import Feed
 from services.gateway.index import Index
 from services.listener import listen
 from tests.support import eventually
@@ -47,6 +48,26 @@ async def test_no_answer_before_the_index_is_whole(gateway: Served, monkeypatch:
         assert (await asked).json()["checks"]["index"] == "ok"
     stop.set()
     await serving
+
+
+async def test_a_gateway_whose_feed_has_failed_ends(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn only logs what a lifespan fails with; a process that ends is started again."""
+    broken = asyncio.Event()
+
+    async def fail(_: Feed) -> None:
+        await broken.wait()
+        raise ValueError("broken")
+
+    monkeypatch.setattr(Feed, "run", fail)
+    bound = listen("127.0.0.1", 0)
+    serving = asyncio.create_task(serve(gateway.context, asyncio.Event(), bound=bound))
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+        assert (await client.get("/readyz")).status_code == 200
+    broken.set()
+    with pytest.RaisesGroup(ValueError):
+        async with asyncio.timeout(20):
+            await serving
 
 
 async def _status(gateway: Served, path: str, wanted: int) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from services.gateway.access import Access, access_key, entry_url
+from services.gateway.access import COOKIE, Access, access_key, entry_url
 from stereospot import keys
 from stereospot.jobs import Phase
 from stereospot.messages import Film
@@ -61,6 +61,8 @@ async def test_every_answer_has_the_headers(gateway: Served) -> None:
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert len(answer.headers["x-request-id"]) >= 8
+        # Of a page that says "no-referrer" a form without scripts comes with `Origin: null`, which is refused.
+        assert answer.headers["referrer-policy"] == "same-origin"
     named = await gateway.client.get("/nowhere", headers={"X-Request-Id": "abcdefgh-1"})
     assert named.headers["x-request-id"] == "abcdefgh-1"
     assert named.json()["request_id"] == "abcdefgh-1"
@@ -86,7 +88,12 @@ async def test_only_this_machine_needs_no_key(server: Nats, tmp_path: Path) -> N
         cookie = entered.headers["set-cookie"]
         assert "HttpOnly; SameSite=Strict" in cookie
         gateway.client.cookies.clear()
-        assert (await get("/jobs", headers=away | {"Cookie": cookie.partition(";")[0]})).status_code == 200
+        own = cookie.partition(";")[0]
+        # Other servers of this host set theirs, and a browser sends them along, older ones first.
+        for sent in (own, f'a={{"x":1}}; {own}', f"a=b c;{own};d=e", f"x; {own}", f"{COOKIE}=old; {own}"):
+            assert (await get("/jobs", headers=away | {"Cookie": sent})).status_code == 200, sent
+        for sent in (own[:-1], own.partition("=")[2], f"x{own}", f"a={own}", COOKIE, ""):
+            assert (await get("/jobs", headers=away | {"Cookie": sent})).status_code == 401, sent
         elsewhere = Access(gateway.context.settings).entered("//evil.example/", f"key={key}".encode(), "http")
         assert elsewhere is not None
         assert elsewhere[0] == "/evil.example/"

@@ -11,11 +11,15 @@ import httpx
 
 from services.gateway.app import create_app
 from services.gateway.feed import KEPT, Feed
+from stereospot import records, subjects
+from stereospot.completion import Completion
 from stereospot.jobs import Phase
 from stereospot.messages import Failure
 from tests.support import eventually
 from tests.system.gateway import Served, move, served, upload
+from tests.system.rig import a_job
 from tests.system.showing import Showing
+from tests.system.test_newer_records import put
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, str]]:
@@ -65,6 +69,30 @@ async def test_events_of_all_jobs_survive_a_broker_restart(gateway: Served) -> N
                 if item["event"] == "job":
                     assert json.loads(item["data"])["job_id"] == job_id
                     break
+
+
+async def test_pages_go_on_beside_a_record_that_cannot_be_read(gateway: Served) -> None:
+    async with gateway.client.stream("GET", "/api/v1/events") as response:
+        stream = _events(response)
+        assert (await anext(stream))["event"] == "open"
+        await put(gateway.context, a_job("J1"), phase="muxing")
+        state = Completion(job_id="J1", generation=1, total=2, planned=2, done=1, sent=3)
+        await gateway.context.bus.bucket(subjects.STATE).put(subjects.state_key("J1", 1), state)
+        await records.create_job(gateway.context.bus, a_job("J2"))
+        async with asyncio.timeout(20):
+            told = [item["event"] async for item in until_told(stream, "J2")]
+        assert "deleted" not in told
+    assert (await gateway.client.get("/api/v1/jobs")).status_code == 200
+    assert (await gateway.client.get("/readyz")).status_code == 200
+
+
+async def until_told(stream: AsyncIterator[dict[str, str]], job_id: str) -> AsyncIterator[dict[str, str]]:
+    """Events up to the first one of a job."""
+    async for item in stream:
+        yield item
+        if item["event"] == "job" and json.loads(item["data"])["job_id"] == job_id:
+            return
+    raise AssertionError(f"the stream ended before it told of {job_id}")
 
 
 async def test_many_streams_hear_the_same_of_a_change(gateway: Served) -> None:

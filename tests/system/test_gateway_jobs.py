@@ -42,6 +42,25 @@ async def test_etags(gateway: Served) -> None:
     assert head.headers["etag"] == changed.headers["etag"]
 
 
+async def test_no_cache_keeps_what_changes_without_the_record(gateway: Served) -> None:
+    """With a validator and nothing more, browsers ask by themselves whether it changed, and show the old progress."""
+    showing = Showing(gateway.context, "J1")
+    await showing.begin()
+    before = await gateway.client.get("/api/v1/jobs/J1")
+    await showing.convert(0)
+
+    async def after() -> httpx.Response | None:
+        answer = await gateway.client.get("/api/v1/jobs/J1")
+        return answer if answer.json()["progress"] != before.json()["progress"] else None
+
+    changed = await eventually(after, what="progress")
+    assert changed is not None
+    assert changed.headers["etag"] == before.headers["etag"]
+    same = await gateway.client.get("/api/v1/jobs/J1", headers={"If-None-Match": before.headers["etag"]})
+    assert same.status_code == 304, "whoever waits for the record asks so"
+    assert {answer.headers["cache-control"] for answer in (before, changed, same)} == {"no-store"}
+
+
 async def test_an_edit_that_is_made_already_is_no_conflict(gateway: Served) -> None:
     """Whoever did not hear the answer asks again; RFC 9110, 13.1.1 has a success where all is as it is to be."""
     path = f"/api/v1/jobs/{(await upload(gateway))['job_id']}"

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from services.gateway import tokens
 from services.gateway.tokens import DAY, Tokens
-from tests.system.gateway import Served, master_of
+from stereospot import keys
+from stereospot.jobs import Phase
+from stereospot.messages import Film
+from tests.support import eventually
+from tests.system.gateway import FILM, Served, master_of, move
 from tests.system.showing import Showing
 
 
@@ -36,6 +46,32 @@ async def test_tokens_open_one_job_only(gateway: Served) -> None:
     assert (await gateway.client.get(path.replace("master.m3u8", "video/../../../x"))).status_code == 404
     assert (await gateway.client.get(path.replace("master.m3u8", "video/00001.m4s"))).status_code == 404
     assert (await gateway.client.get(path.replace("master.m3u8", "video/init-..mp4"))).status_code == 404
+
+
+async def test_a_film_of_last_week_is_told_with_addresses_that_hold(
+    gateway: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one and the same gateway, which keeps what it told before."""
+    await Showing(gateway.context, "J1").begin()
+    key = keys.film("J1", 1, "mp4")
+    await gateway.context.store.put(key, b"film")
+    values: dict[str, Any] = FILM | {"size_bytes": 4}
+    await move(gateway, "J1", Phase.ASSEMBLING, Phase.COMPLETED, film=Film(key=key, **values))
+
+    async def told() -> str | None:
+        events = (await gateway.client.get("/jobs/J1/events")).text
+        line = next(line for line in events.splitlines() if line.startswith("data: {"))
+        return json.loads(line.removeprefix("data: "))["playback"]["film"]
+
+    first = await eventually(told, what="the film")
+    assert first is not None
+    assert (await gateway.client.get(first)).content == b"film"
+    later = time.time() + 9 * DAY
+    monkeypatch.setattr(tokens, "time", SimpleNamespace(time=lambda: later))
+    assert (await gateway.client.get(first)).status_code == 404
+    now = await told()
+    assert now is not None
+    assert (await gateway.client.get(now)).content == b"film"
 
 
 def test_a_token_expires_and_is_the_same_all_day() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
+import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +185,45 @@ async def test_expired_uploads_are_removed(server: Nats, tmp_path: Path, stored_
         assert (await janitor.sweep_storage()).expired == {"uploads": 2}
         assert (await gateway.client.head(growing, headers=TUS)).status_code == 404
         assert await stored_keys(gateway) == []
+
+
+async def test_the_time_to_go_on_is_counted_from_the_last_byte(gateway: Served) -> None:
+    data = film(1000)
+    location = await begin(gateway, len(data))
+    key = keys.upload_record(location.rpartition("/")[2])
+    body = await gateway.context.store.get(key)
+    assert body is not None
+    at = time.time() - 3 * 86400
+    await gateway.context.store.put(key, json.dumps(json.loads(body) | {"created_at": at}).encode())
+    for reached in (400, len(data)):
+        start = await offset_of(gateway, location)
+        answer = await send(gateway, location, start, data[start:reached])
+        assert answer.status_code == 204
+        asked = await gateway.client.head(location, headers=TUS)
+        told = [parsedate_to_datetime(item.headers["upload-expires"]).timestamp() for item in (answer, asked)]
+        assert told == pytest.approx([time.time() + intake.EXPIRES_SECONDS] * 2, abs=60)
+
+
+async def test_an_upload_says_what_its_creation_said(gateway: Served) -> None:
+    said = meta(filename="film.mkv", mine="1")
+    created = await gateway.client.post("/api/v1/uploads", headers=TUS | {"Upload-Length": "9"} | said)
+    asked = await gateway.client.head(created.headers["location"], headers=TUS)
+    assert asked.headers["upload-metadata"] == said["Upload-Metadata"]
+
+
+async def test_a_repeated_creation_tells_the_time_of_the_last_byte(gateway: Served) -> None:
+    headers = TUS | {"Upload-Length": "1000", "Idempotency-Key": "one-and-the-same"}
+    location = (await gateway.client.post("/api/v1/uploads", headers=headers)).headers["location"]
+    key = keys.upload_record(location.rpartition("/")[2])
+    body = await gateway.context.store.get(key)
+    assert body is not None
+    at = time.time() - 20 * 3600
+    await gateway.context.store.put(key, json.dumps(json.loads(body) | {"created_at": at}).encode())
+    assert (await send(gateway, location, 0, film(400))).status_code == 204
+    again = await gateway.client.post("/api/v1/uploads", headers=headers)
+    assert (again.headers["location"], again.headers["upload-offset"]) == (location, "400")
+    told = parsedate_to_datetime(again.headers["upload-expires"]).timestamp()
+    assert told == pytest.approx(time.time() + intake.EXPIRES_SECONDS, abs=60)
 
 
 async def test_the_source_of_a_job_outlives_the_records_of_its_upload(

@@ -12,6 +12,7 @@ from inference.backends import handover
 from stereospot import errors
 from stereospot.media.cmaf import FragmentEncoder
 from stereospot.media.model import Plan
+from stereospot.storage.local import LocalStore
 from tests.faults.disk import small_disk
 from tests.system import remote
 from tests.system.remote import HEIGHT, WIDTH, backend, decoded, locally
@@ -102,6 +103,27 @@ def fast(count: int) -> list[tuple[np.ndarray, ...]]:
         )
         for i in range(count)
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "words"),
+    [
+        (200, b'{"status": "ok", "report": {"fps": 2.5}}', "REMOTE_INVALID", "stored nothing"),
+        (500, b'{"error": "no GPU", "code": "X"}', "REMOTE_FAILED", "HTTP 500: X no GPU"),
+    ],
+)
+def test_an_answer_in_two_pieces(
+    status: int, body: bytes, code: str, words: str, tmp_path: Path, pictures: list[tuple[np.ndarray, ...]]
+) -> None:
+    """All of it is read, however it comes: the endpoint's word is understood."""
+    plan = clips.plan(WIDTH, HEIGHT, engine="flat")
+    parrot = remote.Parrot(status, body, "application/json", pause=0.2)
+    with remote.serving(parrot) as url, pytest.raises(errors.Transient) as caught:
+        backend(url, transport="storage", store=LocalStore(tmp_path)).convert(
+            decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 0, 5)
+        )
+    assert caught.value.code == code
+    assert words in str(caught.value)
 
 
 def test_an_endpoint_that_never_answers(pictures: list[tuple[np.ndarray, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 import threading
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ import httpx
 import numpy as np
 import pytest
 
-from inference import backends
+from inference import backends, depth
 from inference.backends import handover
 from inference.contract import Converted
-from inference.convert import padding
+from inference.convert import convert_segment, padding
 from inference.gpu import backend as gpu
 from inference.gpu.batching import Shared
 from stereospot import errors
@@ -104,6 +105,61 @@ def test_a_learned_engine_far_away() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(decoded(found.fragment), own, strict=True))
 
 
+def test_a_far_segment_does_not_depend_on_the_one_before() -> None:
+    """Each range ends inside windows of the curve: the engine that is kept does not take their samples for whole."""
+    pictures = clips.pictures(500, WIDTH, HEIGHT)
+    plan = clips.plan(WIDTH, HEIGHT, engine="depth-anything")
+    kept = gpu.Learned(Shared(Ramp(batch=3)), every=4)
+
+    def learned(decoder: Any, plan: Plan, segment: Segment, stop: Any) -> Converted:
+        return kept.convert(decoder=decoder, plan=plan, segment=segment, stop=stop)
+
+    pieces = [clips.segment(3, 120, 132), clips.segment(4, 132, 220), clips.segment(5, 220, 232)]
+    with remote.inference_server(make=learned) as (url, _):
+        found = [backend(url).convert(decoder=clips.Clip(pictures), plan=plan, segment=piece) for piece in pieces]
+    fresh = gpu.Learned(Shared(Ramp(batch=3)), every=4)
+    for piece, answer in zip(pieces, found, strict=True):
+        wanted = fresh.convert(decoder=clips.Clip(pictures), plan=plan, segment=piece)
+        assert all(
+            np.array_equal(a, b) for a, b in zip(decoded(answer.fragment), decoded(wanted.fragment), strict=True)
+        ), piece.index
+
+
+class Varying(clips.Clip):
+    """The same frames at times of a variable rate: the first two thirds stand for half as long."""
+
+    def __init__(self, frames: list[tuple[np.ndarray, ...]]) -> None:
+        super().__init__(frames)
+        quick = 2 * len(frames) // 3
+        self.times = [clips.TICKS // 2 * (n if n < quick else 2 * n - quick) for n in range(len(frames))]
+
+    def frames(self, start: int | None, end: int | None, *, before: int = 0, after: int = 0) -> Iterator[clips.Picture]:
+        places = [None if time is None else bisect.bisect_left(self.times, time) * clips.TICKS for time in (start, end)]
+        for picture in super().frames(places[0], places[1], before=before, after=after):
+            picture.pts = self.times[picture.pts // clips.TICKS]
+            yield picture
+
+
+def test_far_away_the_frames_that_are_estimated_are_those_of_the_film(pictures: list[tuple[np.ndarray, ...]]) -> None:
+    """The film's average rate says which, not that of the range."""
+    plan = clips.plan(WIDTH, HEIGHT, engine="relief", layout=Layout.DEPTH)
+    clip = Varying(pictures)
+    own = clip.times[2:12]
+    segment = clips.segment(0, 2, 12).model_copy(
+        update={"start": own[0], "last": own[-1], "end": clip.times[12], "duration": clip.times[12] - own[0]}
+    )
+
+    def convert(decoder: Any, plan: Plan, segment: Segment, stop: Any) -> Converted:
+        # Cues at relief's cadence: what relief makes of these pictures hardly differs from one to the next.
+        return convert_segment(decoder=decoder, plan=plan, segment=segment, engine=depth.load("cues"), stop=stop)
+
+    with remote.inference_server(make=convert) as (url, _):
+        found = backend(url).convert(decoder=clip, plan=plan, segment=segment)
+    wanted = convert(Varying(pictures), plan, segment, None)
+    assert found.fragment.pts == wanted.fragment.pts == own
+    assert all(np.array_equal(a, b) for a, b in zip(decoded(found.fragment), decoded(wanted.fragment), strict=True))
+
+
 def test_through_shared_storage(tmp_path: Path, pictures: list[tuple[np.ndarray, ...]]) -> None:
     store = LocalStore(tmp_path / "store")
     plan = clips.plan(WIDTH, HEIGHT)
@@ -112,6 +168,9 @@ def test_through_shared_storage(tmp_path: Path, pictures: list[tuple[np.ndarray,
             decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(3, 0, 9)
         )
     wanted = locally(pictures, plan, 0, 9)
+    assert found.report.engine == wanted.report.engine
+    assert found.report.disparity_p99 == wanted.report.disparity_p99
+    assert found.report.histogram == wanted.report.histogram
     assert all(np.array_equal(a, b) for a, b in zip(decoded(found.fragment), decoded(wanted.fragment), strict=True))
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,21 @@ import httpx
 import numpy as np
 import pytest
 
+from inference.contract import Converted, Frames
+from inference.gpu.backend import Learned
+from inference.gpu.batching import Shared
 from inference.invocation import Films
 from stereospot import errors
-from stereospot.options import Layout
+from stereospot.media.model import Bars, Plan, Segment
+from stereospot.options import Layout, Options
 from tests.media import sources
+from tests.media.writing import Film, write
 from tests.support import wait_until
 from tests.system import remote
 from tests.system.remote import HEIGHT, WIDTH, backend
+from tests.system.test_planner import letterboxed
 from tests.unit import clips
+from tests.unit.test_gpu_convert import Ramp
 
 
 @pytest.mark.parametrize(
@@ -48,6 +58,16 @@ def test_bad_requests(body: bytes, words: str) -> None:
         assert server.busy == 0
         assert httpx.get(url + "/elsewhere", timeout=5).status_code == 404
         assert httpx.get(url + "/invocations", timeout=5).status_code == 404
+
+
+@pytest.mark.parametrize("asked", ["samples", "export_depth", "backend", "engine"])
+def test_what_only_a_job_gives_is_refused(asked: str) -> None:
+    values = {"samples": [1.0], "export_depth": True, "backend": "http", "engine": "user"}
+    body = {"input_uri": "s3://b/k", "output_uri": "s3://b/o", "options": {asked: values[asked]}}
+    with remote.inference_server() as (url, _):
+        found = httpx.post(url + "/invocations", json=body, timeout=10)
+    assert (found.status_code, found.json()["code"]) == (400, "INVALID_OPTIONS")
+    assert asked in found.json()["error"]
 
 
 def test_the_plain_contract(tmp_path: Path) -> None:
@@ -92,6 +112,59 @@ def test_a_whole_film_keeps_its_sound(tmp_path: Path) -> None:
         assert [frame.time for frame in after.decode(video=0)] == pytest.approx(wanted)
 
 
+def test_a_film_has_its_own_depth_whatever_came_before(tmp_path: Path) -> None:
+    """The engine is kept from one film to the next; what it remembers of a film is not."""
+    made = {name: tmp_path / f"{name}.mp4" for name in ("first", "second")}
+    write(Film(".mp4", frames=24), made["first"])
+    write(Film(".mp4", frames=24, size=(176, 144)), made["second"])
+    asked = Options(engine="depth-anything", crf=0, preset="ultrafast")
+
+    def shown(*names: str) -> list[np.ndarray]:
+        kept = Learned(Shared(Ramp()))
+
+        def convert(decoder: Frames, plan: Plan, segment: Segment, stop: threading.Event | None) -> Converted:
+            return kept.convert(decoder=decoder, plan=plan, segment=segment, stop=stop)
+
+        target = tmp_path / "out.mp4"
+        for name in names:
+            Films(convert, remote.LIMITS, "flat")(made[name], target, asked)
+        with av.open(str(target)) as film:
+            return [frame.to_ndarray() for frame in film.decode(video=0)]
+
+    found, alone = shown("first", "second"), shown("second")
+    assert len(alone) == 24
+    assert all(np.array_equal(a, b) for a, b in zip(found, alone, strict=True))
+
+
+def test_bars_of_a_film_get_no_depth(tmp_path: Path) -> None:
+    seen: list[Bars] = []
+
+    def convert(decoder: Frames, plan: Plan, segment: Segment, stop: threading.Event | None) -> Converted:
+        seen.append(plan.stereo.bars)
+        return kept.convert(decoder=decoder, plan=plan, segment=segment, stop=stop)
+
+    kept = Learned(Shared(Ramp()))
+    film = letterboxed(tmp_path / "film.mp4", 24)
+    Films(convert, remote.LIMITS, "flat")(film, tmp_path / "out.mp4", Options(engine="depth-anything"))
+    assert seen
+    assert all(bars == Bars(top=24, bottom=24) for bars in seen)
+
+
+def test_a_full_disk_costs_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.mp4").write_bytes(b"abc")
+    body = {"input_uri": (tmp_path / "in.mp4").as_uri(), "output_uri": (tmp_path / "out.mp4").as_uri()}
+
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with remote.inference_server(roots=(tmp_path,), slots=1) as (url, server):
+        with monkeypatch.context() as patched:
+            patched.setattr(tempfile, "mkdtemp", full)
+            assert httpx.post(url + "/invocations", json=body, timeout=10).status_code == 500
+        assert httpx.post(url + "/invocations", json=body, timeout=10).status_code == 200
+        wait_until(lambda: server.busy == 0, what="a free slot")
+
+
 def test_a_failing_conversion_is_a_500(tmp_path: Path) -> None:
     def fails(*_: object) -> None:
         raise errors.error("OUT_OF_MEMORY", "8 GiB wanted")
@@ -100,6 +173,8 @@ def test_a_failing_conversion_is_a_500(tmp_path: Path) -> None:
     body = {"input_uri": (tmp_path / "in.mp4").as_uri(), "output_uri": (tmp_path / "out.mp4").as_uri()}
     with remote.inference_server(film=fails, roots=(tmp_path,), token="s3cret") as (url, server):
         assert httpx.post(url + "/invocations", json=body, timeout=10).status_code == 401
+        strange = {b"Authorization": "Bearer s\u00e9cret".encode()}
+        assert httpx.post(url + "/invocations", json=body, headers=strange, timeout=10).status_code == 401
         found = httpx.post(url + "/invocations", json=body, headers={"Authorization": "Bearer s3cret"}, timeout=10)
         assert found.status_code == 500
         assert found.json()["code"] == "OUT_OF_MEMORY"

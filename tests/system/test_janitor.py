@@ -19,6 +19,7 @@ from stereospot.jobs import Phase
 from stereospot.messages import DeleteWork, Failure, Film, SegmentTask, SourceRef, Trigger
 from stereospot.options import Options
 from stereospot.outcome import Ack
+from streams_config.provision import provision
 from tests.support import eventually
 from tests.system.rig import a_job, rig
 
@@ -99,6 +100,34 @@ async def test_the_janitor_mends_each_thing_that_a_crash_can_leave(tmp_path: Pat
         trigger = await context.bus.bucket(subjects.STATE).get(subjects.trigger_key("untriggered", 1))
         assert trigger is not None
         assert Trigger.model_validate_json(trigger.value).total == 2
+
+
+async def test_segments_that_get_lost_later_are_offered_again_too(tmp_path: Path) -> None:
+    """Whatever the janitor knew of the set from its own mending: in between others were sent."""
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job())
+        janitor = Janitor(context)
+        for sent, lost in ((0b0011, [0, 1]), (0b1100, [2, 3])):
+            state = Completion(job_id="J1", generation=1, total=4, planned=4, sent=sent, done=0b1111 & ~0b1100 & ~sent)
+            await put_state(context, state)
+            assert (await janitor.sweep()).mended == {"segments": [f"J1.1: {lost}"]}
+            found = await records.get_state(context.bus, "J1", 1)
+            assert found is not None
+            assert (found[0].sent, found[0].resends) == (0, 1)
+
+
+async def test_streams_that_were_made_anew_are_read_from_their_beginning(tmp_path: Path) -> None:
+    """Records that were rebuilt under a running janitor are watched over, too."""
+    async with rig(tmp_path) as context:
+        for number in range(9):
+            await records.create_job(context.bus, a_job(f"J{number}", phase=Phase.PLANNING))
+        janitor = Janitor(context)
+        assert len((await janitor.sweep()).mended["plan"]) == 9
+        for stream in ("KV_jobs", "WORK"):
+            await context.bus.api(f"STREAM.DELETE.{stream}")
+        await provision(context.bus.nc)
+        await records.create_job(context.bus, a_job("again", phase=Phase.PLANNING))
+        assert (await janitor.sweep()).mended == {"plan": ["again"]}
 
 
 async def test_an_input_stays_while_another_job_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services import operations
 from services.collector import Collector
 from services.context import Context
 from services.intake import Upload, sweep
@@ -122,6 +123,28 @@ async def test_a_completion_set_that_cannot_be_read_holds_up_no_other_job(tmp_pa
             assert (await Janitor(context).sweep()).mended == {}
             await context.bus.bucket(subjects.STATE).purge(subjects.state_key("J1", 1))
             await eventually(lambda: is_complete(context, "J1"), what="this one, once it is rebuilt")
+
+
+async def test_a_set_that_becomes_unreadable_at_work_stops_no_other_job(tmp_path: Path) -> None:
+    """Another collector, of a newer version, has counted on; this one has the job in view, and somebody seeks in it."""
+    async with rig(tmp_path) as context, collecting(Collector(context, pause_seconds=0.05)):
+        await records.create_job(context.bus, a_job("J1"))
+        await say_total(context, 40, job_id="J1")
+        await eventually(lambda: is_known(context, "J1"), what="the set")
+        await put_set(context, "J1")
+        await operations.seek(context.bus, "J1", 30)
+        await records.create_job(context.bus, a_job("J2"))
+        await say_total(context, 2, job_id="J2")
+
+        async def is_sent() -> bool:
+            found = await state_of(context, "J2")
+            return found is not None and found.sent == 0b11
+
+        await eventually(is_sent, what="the other job's segments sent")
+
+
+async def is_known(context: Context, job_id: str) -> bool:
+    return await state_of(context, job_id) is not None
 
 
 async def test_the_pages_are_there_beside_a_set_that_cannot_be_read(gateway: Served) -> None:

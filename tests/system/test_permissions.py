@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services import daemon, dead_letters, operations
+from services import daemon, dead_letters, operations, workers
 from services.parts import BUILDERS
 from stereospot import broker, records, subjects
 from stereospot.bus import Bus
@@ -31,15 +31,21 @@ def violations(node: list[Node]) -> list[str]:
     return [line for line in log.splitlines() if "Violation" in line]
 
 
-def user(service: str) -> str:
-    return service.replace("-", "_")
+def user(services: frozenset[str]) -> str:
+    return "worker" if len(services) > 1 else next(iter(services)).replace("-", "_")
 
 
+APART = tuple(frozenset({service}) for service in sorted(BUILDERS))
+ON_A_GPU_HOST = (*(one for one in APART if not one & workers.SERVICES), workers.SERVICES)
+
+
+@pytest.mark.parametrize("processes", [APART, ON_A_GPU_HOST], ids=["each alone", "a worker"])
 async def test_a_job_goes_from_submission_to_film_and_to_deletion(
-    node: list[Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: tuple[frozenset[str], ...], node: list[Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.delete.SETTLE_SECONDS", 0.5)
     monkeypatch.setattr("services.delete.SETTLED_SECONDS", 0.3)
+    job = f"J{len(processes)}"
     shared = {
         "data_dir": tmp_path / "data",
         "sandbox": "off",
@@ -54,15 +60,15 @@ async def test_a_job_goes_from_submission_to_film_and_to_deletion(
     async with AsyncExitStack() as stack:
         for bus in (operator, submitter, gateway):
             stack.push_async_callback(bus.drain)
-        for service in sorted(BUILDERS):
-            settings = settings_for(node, user(service), **shared)
-            await stack.enter_async_context(daemon.running(settings, {service}))
+        for services in processes:
+            settings = settings_for(node, user(services), **shared)
+            await stack.enter_async_context(daemon.running(settings, services))
 
         wanted = {"path": str(films.path("h264_mp4")), "options": {"backend": "stub", "preset": "ultrafast"}}
-        await submitter.publish("stereospot.work.submit.J1", json.dumps(wanted).encode())
+        await submitter.publish(f"stereospot.work.submit.{job}", json.dumps(wanted).encode())
 
         async def phase() -> Phase | None:
-            found = await records.get_job(operator, "J1")
+            found = await records.get_job(operator, job)
             return found[0].phase if found else None
 
         async def ended() -> bool:
@@ -80,10 +86,10 @@ async def test_a_job_goes_from_submission_to_film_and_to_deletion(
             return info["num_pending"] == 0 and info["num_ack_pending"] == 0
 
         await eventually(read, what="the advisory settled")
-        await operations.delete(gateway, "J1")
+        await operations.delete(gateway, job)
 
         async def gone() -> bool:
-            return await records.get_job(operator, "J1") is None
+            return await records.get_job(operator, job) is None
 
         await eventually(gone, seconds=20, what="the record gone")
         assert await dead_letters.letters(operator) == []

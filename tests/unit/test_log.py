@@ -27,3 +27,19 @@ def test_lines_go_to_the_stderr_of_the_moment_and_never_to_stdout(
     }  # fmt: skip
     assert json.loads(second.getvalue())["event"] == "two"
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("value", [None, "1"])
+def test_a_terminal_gets_colours_unless_no_color_says_otherwise(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr("sys.stderr", said)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NO_COLOR", value)
+    log.configure("info", "console")
+    log.get("test").info("one", action="start")
+    log.configure("info", "json")
+    assert "one" in said.getvalue()
+    assert ("\x1b[" in said.getvalue()) is (value is None)

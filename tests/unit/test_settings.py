@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from stereospot import errors
 from stereospot import settings as module
-from stereospot.settings import Settings
+from stereospot.settings import Settings, load
 
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "settings.toml"
 
@@ -39,6 +40,41 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     assert (settings.port, settings.host) == (2, "0.0.0.0")
 
 
+def test_folders_and_names_are_written_as_people_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEREOSPOT_ROOTS", f"/films{os.pathsep}~/more")
+    monkeypatch.setenv("STEREOSPOT_ALLOWED_HOSTS", "films.example,[::1]")
+    monkeypatch.setenv("STEREOSPOT_DATA_DIR", "~/stereospot")
+    settings = load()
+    assert settings.roots == (Path("/films"), Path.home() / "more")
+    assert settings.allowed_hosts == ("films.example", "[::1]")
+    assert settings.data_dir == Path.home() / "stereospot"
+    monkeypatch.setenv("STEREOSPOT_ROOTS", '["/a:b", "/c"]')
+    assert load().roots == (Path("/a:b"), Path("/c"))
+
+
+MISTAKES = [
+    ("STEREOSPOT_PORT", "many", "STEREOSPOT_PORT"),
+    ("STEREOSPOT_ROOTS", "[/films", "STEREOSPOT_ROOTS"),
+    ("STEREOSPOT_CONFIG", "nowhere.toml", "nowhere.toml"),
+    ("STEREOSPOT_CONFIG", "broken.toml", "line 1"),
+    ("STEREOSPOT_CONFIG", "misspelt.toml", "did you mean max_attempts?"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), MISTAKES)
+def test_a_setting_that_cannot_be_used_is_told_by_its_name(
+    name: str, value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.toml").write_text("port == 1")
+    (tmp_path / "misspelt.toml").write_text("max_atempts = 1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(errors.Misconfigured) as raised:
+        load()
+    assert raised.value.code == "INVALID_SETTINGS"
+    assert said in str(raised.value)
+
+
 ON_GPU: list[tuple[dict[str, Any], bool, str | None, bool]] = [
     ({"pool": "gpu"}, True, None, True),
     ({"pool": "gpu"}, True, "", False),
@@ -62,7 +98,7 @@ def test_two_segments_at_a_time_where_the_engine_runs_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "NVIDIA", tmp_path if is_there else tmp_path / "none")
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(module.cores, "available", lambda: 16)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -47,6 +47,15 @@ def test_dark_things_keep_their_light() -> None:
     assert abs(mapped(PQ, round(code))[0] - expected) <= 3
 
 
+def test_a_light_level_of_0_is_no_light_level() -> None:
+    """Masters that were never measured say MaxCLL 0: the mastering display's peak holds then."""
+    mastering = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(40000000,50)"
+    plain = Colour(primaries=9, transfer=16, matrix=9, mastering=mastering)
+    unmeasured = plain.model_copy(update={"content_light": (0, 0)})
+    assert np.array_equal(tonemap.lattice(unmeasured, 1080), tonemap.lattice(plain, 1080))
+    assert mapped(unmeasured, 723)[0] < mapped(PQ, 723)[0], "1000 cd/m2 is not the brightest of 4000"
+
+
 @pytest.mark.parametrize("pixel_format", ["yuv420p10le", "yuv422p10le", "yuv444p10le"])
 def test_red_stays_red(pixel_format: str) -> None:
     y, u, v = mapped(PQ, 300, 440, 640, pixel_format)

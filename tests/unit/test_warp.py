@@ -168,6 +168,19 @@ def test_violations_and_percentiles_are_counted() -> None:
     assert np.flatnonzero(converter.histogram).tolist() == [disparity.BINS // 2 + 100]
 
 
+def test_what_lies_in_bars_violates_nothing() -> None:
+    field = warp.Field.of(320, 180, spec(bars=Bars(left=40, right=40)))
+    depth = np.full((field.grid.rows, field.grid.columns), 0.5, np.float32)
+    inner = 40 // field.grid.step - 2  # a near cell grows by one
+    depth[:, :inner] = depth[:, -inner:] = 1.0
+    converter = disparity.Disparity(field)
+    assert not converter.convert(depth).any()
+    assert converter.tally[0] == 0
+    depth[:, 40 // field.grid.step] = 1.0
+    converter.convert(depth)
+    assert converter.tally[0] == field.grid.rows, "the picture's own border still counts"
+
+
 @pytest.mark.parametrize("layout", [Layout.HALF_SBS, Layout.HALF_TB, Layout.FULL_SBS])
 @pytest.mark.parametrize("size", [(64, 36), (2, 2), (131, 77), (1030, 22)])
 @pytest.mark.parametrize("shift", [0, 1])

@@ -38,7 +38,8 @@ class Job extends HTMLElement {
   }
 
   receive(job) {
-    if (job.generation < this.generation) return; // it was on its way
+    if (job.generation < this.generation || job.revision < this.revision) return; // it was on its way
+    this.revision = job.revision;
     if (job.generation > this.generation) this.renew(job);
     update(this, job);
     if (job.strip) this.state = job.strip;
@@ -159,7 +160,8 @@ class Job extends HTMLElement {
     } catch (problem) {
       refused.textContent = problem.message;
       refused.hidden = false;
-      button.disabled = false;
+    } finally {
+      button.disabled = false; // not every one of them is replaced by what comes of it
     }
   }
 }

@@ -49,8 +49,13 @@ class Jobs extends HTMLElement {
   async refresh() {
     // The stream was away, or not yet there when this page was made: what this list shows may have changed.
     const cards = this.lists.flatMap((list) => [...list.children]);
-    const listed = (status, list) => ask(`/api/v1/jobs?status=${status}&kind=${this.kind}&limit=${Math.min(200, list.children.length + 20)}`).catch(() => null);
-    const found = await listed(SHOWS[this.dataset.shows] ? this.dataset.shows : "all", this.list);
+    const listed = (status, list, more = []) => {
+      const wanted = new URLSearchParams([["status", status], ["kind", this.kind], ["limit", Math.min(200, list.children.length + 20)], ...more]);
+      return ask(`/api/v1/jobs?${wanted}`).catch(() => null);
+    };
+    // What was searched for, and the page of the list, are in the address.
+    const place = [...new URLSearchParams(location.search)].filter(([name]) => name === "q" || name === "cursor");
+    const found = await listed(SHOWS[this.dataset.shows] ? this.dataset.shows : "all", this.list, place);
     if (!found) return;
     const present = new Set(found.jobs.map((job) => job.job_id));
     for (const job of found.jobs.reverse()) if (this.card(job.job_id) || !found.next) this.change(job);
@@ -63,9 +68,9 @@ class Jobs extends HTMLElement {
     }
     for (const card of cards) {
       if (present.has(card.dataset.job)) continue;
-      const job = await ask(`/api/v1/jobs/${card.dataset.job}`).catch(() => null);
+      const job = await ask(`/api/v1/jobs/${card.dataset.job}`).catch(({ status }) => (status === 404 ? null : undefined));
       if (job) this.change(job);
-      else card.remove();
+      else if (job === null) card.remove(); // of one that could not be asked for nothing is known
     }
     this.settle();
   }

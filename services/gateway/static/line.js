@@ -169,6 +169,17 @@ export class Line {
     }
   }
 
+  /** Whether what is to lie at `address` is `wanted()` when it is there; a server that waited in vain is asked again. */
+  async comes(address, wanted, text) {
+    while (wanted()) {
+      const { status } = await this.until(() => fetch(`${address}?wait=25`), wanted, text);
+      if (status === 200) break;
+      if (status >= 400 && status < 500) throw new Error(GONE);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+    return wanted();
+  }
+
   /** Say why there is no picture; what is found again and again is said once. */
   tell(text) {
     const { curtain } = this.player;

@@ -91,8 +91,7 @@ class Player extends HTMLElement {
 
   /** A stream ends where its sound broke off; the file has all of both. */
   goOn() {
-    const { now } = this;
-    if (!this.whole && this.dataset.film && this.direct() && now < this.length - 1) this.playFilm(now, true);
+    if (!this.whole && this.dataset.film && this.direct() && this.now < this.length - 1) this.playFilm(this.now, true);
   }
 
   /** The stream in place of the file, at the same place: it has a choice of sound. */
@@ -148,7 +147,11 @@ class Player extends HTMLElement {
       if (job.playback.poster && !this.video.poster && !this.begun) this.video.poster = job.playback.poster;
       if (job.playback.hls) this.dataset.hls = job.playback.hls; // another day, another token
       if (!this.address) this.find(job);
-      this.hidden = !job.playback.ready && ["failed", "cancelled"].includes(job.phase);
+      const over = ["failed", "cancelled"].includes(job.phase);
+      this.hidden = !job.playback.ready && over;
+      // What is waited for may be there all the same: the server knows, and says so of what never comes.
+      if (this.aim && over && job.phase !== this.phase) this.seekTo(this.aim.seconds, this.aim.play);
+      this.phase = job.phase;
     }
     if (job && job.attempt !== this.attempt) {
       const again = Boolean(this.attempt);
@@ -255,16 +258,13 @@ class Player extends HTMLElement {
       return;
     }
     this.aim = { seconds, play };
-    const sure = (ask) => this.line.until(ask, () => turn === this.turn, "Converting this part first");
+    const meanwhile = [() => turn === this.turn, "Converting this part first"];
     try {
       this.video.pause();
-      const found = await sure(() => post(`/api/v1/jobs/${this.dataset.job}/seek`, { seconds }));
-      const anchor = { index: found.segment_index, seconds: found.start_seconds };
-      // The server answers when the part is there; a request that waited in vain is repeated.
-      while (turn === this.turn && (await sure(() => fetch(`${found.hls}?wait=25`))).status !== 200) await new Promise((resolve) => setTimeout(resolve, 500));
-      if (turn !== this.turn) return;
+      const found = await this.line.until(() => post(`/api/v1/jobs/${this.dataset.job}/seek`, { seconds }), ...meanwhile);
+      if (!(await this.line.comes(found.hls, ...meanwhile))) return;
       this.begin();
-      await this.load(found.hls, anchor, play);
+      await this.load(found.hls, { index: found.segment_index, seconds: found.start_seconds }, play);
       this.curtain.hidden = true;
     } catch (problem) {
       if (turn === this.turn) this.say(problem.message, true);
@@ -297,9 +297,8 @@ class Player extends HTMLElement {
 
   /** The ways to look at a stereo picture, where there are two eyes in it and the browser draws. */
   looks() {
-    const { layout } = this.dataset;
     const swap = this.bar.querySelector("[data-do=swap]");
-    if (isStereo(layout)) this.glass = lens(this.video, layout);
+    if (isStereo(this.dataset.layout)) this.glass = lens(this.video, this.dataset.layout);
     if (!this.glass) {
       swap.remove();
       return;
@@ -390,8 +389,7 @@ class Player extends HTMLElement {
 
   here() {
     if (!this.segments) return;
-    const now = this.now;
-    const index = this.segments.findLastIndex((item) => item.start_seconds <= now + 0.01);
+    const index = this.segments.findLastIndex((item) => item.start_seconds <= this.now + 0.01);
     if (index !== this.lastHere) {
       this.lastHere = index;
       this.closest("ss-job")?.querySelector("ss-strip")?.here(index);

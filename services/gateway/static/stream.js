@@ -1,6 +1,7 @@
 // One event stream for all tabs of a browser: HTTP/1.1 gives a host six connections, and a player needs some of them.
 // The tab that holds the lock keeps the stream and tells the others; when it closes, the lock goes to the next one.
 const QUIET_MILLISECONDS = 2500;
+const ANNOUNCE_MILLISECONDS = 10_000;
 const listeners = new Set();
 const watchers = new Set();
 const channel = "BroadcastChannel" in self ? new BroadcastChannel("stereospot") : null;
@@ -72,23 +73,31 @@ function open() {
   };
 }
 
-/** Say something to people who do not see the page; at most one thing every ten seconds, but for what went wrong. */
+/**
+ * Say something to people who do not see the page; at most one thing every ten seconds, but for what went wrong. The last
+ * of what came too soon is said when they are over.
+ */
 let said = 0;
+let later = 0; // the timer of what came too soon
 export function announce(text, wrong = false) {
-  const now = Date.now();
-  if (!wrong && now - said < 10_000) return;
-  said = now;
+  const wait = said + ANNOUNCE_MILLISECONDS - Date.now();
+  if (!wrong) clearTimeout(later);
+  if (!wrong && wait > 0) {
+    later = setTimeout(announce, wait, text);
+    return;
+  }
+  said = Date.now();
   document.getElementById("announcements").textContent = text;
 }
 
-/** fetch() that throws the server's own words. */
+/** fetch() that throws the server's own words. What it asks for changes without its ETag: progress, tokens. */
 export async function ask(path, options = {}) {
-  const answer = await fetch(path, { headers: { Accept: "application/json", ...options.headers }, ...options });
+  const answer = await fetch(path, { cache: "no-store", headers: { Accept: "application/json", ...options.headers }, ...options });
   if (answer.ok) return answer.status === 204 ? null : answer.json();
   const problem = await answer.json().catch(() => ({ title: `The server answered ${answer.status}.` }));
   const detail = problem.detail && problem.detail !== problem.title ? ` ${problem.detail}` : "";
   // What the server refuses stays refused; where it stumbled, another try may help.
-  throw Object.assign(new Error(`${problem.title}${detail}`), { problem, final: answer.status < 500 });
+  throw Object.assign(new Error(`${problem.title}${detail}`), { problem, status: answer.status, final: answer.status < 500 });
 }
 
 export const post = (path, body, headers = {}) =>

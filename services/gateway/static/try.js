@@ -20,6 +20,7 @@ class Try extends HTMLElement {
     this.whole = {
       layout: asked.get("layout") ?? (this.base.samples ? "half-sbs" : this.base.layout),
       crf: Number(asked.get("crf") ?? (this.base.samples ? 20 : this.base.crf)),
+      codec: asked.get("codec") ?? (this.base.samples ? null : this.base.codec),
       container: asked.get("container") ?? (this.base.samples ? "mp4" : this.base.container),
     };
     this.place = 0;

@@ -7,6 +7,7 @@ const CHECKED_SLICES = [1 << 20, 8 << 20];
 const CHECKED_SECONDS = 1;
 const DIGESTS = { sha256: "SHA-256", sha1: "SHA-1" };
 const DAMAGED = 460;
+const UNKNOWN = [404, 405, 501]; // how a server answers that does not know what it is asked for
 const DAMAGED_TIMES = 5; // in a row; then it is no accident
 const PAUSES = [500, 1000, 2000, 4000, 8000, 15_000];
 const HEADERS = { "Tus-Resumable": "1.0.0" };
@@ -30,7 +31,8 @@ export async function unfinished() {
   try { keys = Object.keys(localStorage).filter((key) => key.startsWith(PREFIX)); } catch { /* denied: nothing was kept */ }
   const found = await Promise.all(keys.map(async (key) => {
     const entry = kept(key);
-    const offset = entry && (await offsetOf(entry.location).catch(() => null));
+    const offset = entry && (await offsetOf(entry.location).catch(() => undefined));
+    if (offset === undefined) return null; // it could not be asked: it may be there all the same
     if (offset === null || offset === entry.size) { if (offset === null) keep(key, null); return null; }
     return { key, ...entry, offset };
   }));
@@ -153,9 +155,14 @@ export class Upload {
   /** Whether the server speaks tus; raises what it has against the file. */
   async create() {
     const name = btoa(String.fromCharCode(...new TextEncoder().encode(this.file.name.slice(0, 200))));
-    const answer = await this.patiently(() => fetch("/api/v1/uploads", {
-      method: "POST", headers: { ...HEADERS, "Upload-Length": this.file.size, "Upload-Metadata": `filename ${name}` },
-    }));
+    const answer = await this.patiently(async () => {
+      const answer = await fetch("/api/v1/uploads", {
+        method: "POST", headers: { ...HEADERS, "Upload-Length": this.file.size, "Upload-Metadata": `filename ${name}` },
+      });
+      // A proxy whose server is away, or who wants a key first, says nothing of tus either.
+      if (!answer.headers.has("Tus-Resumable") && !answer.ok && !UNKNOWN.includes(answer.status)) throw await refusal(answer);
+      return answer;
+    });
     if (!answer.headers.has("Tus-Resumable")) return false;
     if (answer.status !== 201) throw await refusal(answer);
     this.location = answer.headers.get("Location");

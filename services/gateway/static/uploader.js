@@ -161,13 +161,14 @@ class Uploader extends HTMLElement {
   async make({ file, options, sample }, upload) {
     const title = file.name.replace(/\.[^.]{1,5}$/, "");
     const body = { upload, filename: file.name.slice(0, 200), title, options };
-    // Asked twice, when an answer was lost, it is still one job.
-    if (!sample) return `/jobs/${(await post("/api/v1/jobs", body, { "Idempotency-Key": `upload-${upload}` })).job_id}`;
+    // Asked twice, when an answer was lost, it is still one job; with other options it is another.
+    const once = { "Idempotency-Key": `upload-${upload}-${JSON.stringify(options)}` };
+    if (!sample) return `/jobs/${(await post("/api/v1/jobs", body, once)).job_id}`;
     const seconds = await lengthOf(file);
     const job = await post("/api/v1/samples", seconds ? { ...body, duration_seconds: seconds } : body);
-    // Samples are made in a container of their own; the film's comes along, as its layout does.
-    const { layout, crf, container } = options;
-    return `/try/${job.job_id}?${new URLSearchParams({ layout, crf, ...(container && { container }) })}`;
+    // Samples are made in a codec and a container of their own; the film's come along, as its layout does.
+    const { layout, crf, codec, container } = options;
+    return `/try/${job.job_id}?${new URLSearchParams({ layout, crf, ...(codec && { codec }), ...(container && { container }) })}`;
   }
 
   failed(item, problem) {
@@ -207,16 +208,20 @@ async function collect(transfer) {
   if (!entries.some((entry) => entry.isDirectory)) return { files: [...transfer.files], others: [] };
   const [files, others] = [[], []];
   const walk = async (entry) => {
-    if (entry.isFile) {
-      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-      (isFilm(file) ? files : others).push(file);
-      return;
-    }
-    const reader = entry.createReader();
-    for (;;) {
-      const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (!batch.length) return;
-      for (const inner of batch) await walk(inner);
+    try {
+      if (entry.isFile) {
+        const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+        (isFilm(file) ? files : others).push(file);
+        return;
+      }
+      const reader = entry.createReader();
+      for (;;) {
+        const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+        if (!batch.length) return;
+        for (const inner of batch) await walk(inner);
+      }
+    } catch { // one that cannot be read takes none of the others with it
+      others.push({ name: `${entry.name} (cannot be read)` });
     }
   };
   for (const entry of entries) await walk(entry);

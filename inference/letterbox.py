@@ -21,10 +21,13 @@ from stereospot.media.limits import Limits
 from stereospot.media.model import Bars, DecodeSpec, SourceInfo
 from stereospot.media.source import Source
 
-_log = log.get("planner")
+_log = log.get("letterbox")
 
 PLACES = (Fraction(1, 2), Fraction(1, 5), Fraction(4, 5), Fraction(7, 20), Fraction(13, 20), Fraction(9, 10))
 """Where to look, as parts of the duration, in this order."""
+
+FLAT = frozenset({"flat", "identity"})
+"""Engines whose depth does not depend on the picture: bars make no difference to them."""
 
 ASSUMED_SECONDS = 60.0
 """Looked over where a file does not say how long it is."""

@@ -19,6 +19,7 @@ _CODES: tuple[tuple[str, str], ...] = (
     (r"Matroska counts milliseconds", "TIMES_ROUNDED"),
     (r"was ignored", "PICTURE_TAG_IGNORED"),
     (r"no frame rate", "RATE_ASSUMED"),
+    (r"has no index", "INDEX_LEFT_OUT"),
 )
 """The first that is found in the sentence decides; a test holds every sentence of the media layer against this."""
 

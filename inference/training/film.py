@@ -59,6 +59,35 @@ def _out_of_focus(image: Floats, inverse: Floats, focus: float, strength: float)
     return out
 
 
+@numba.njit(fastmath=True, cache=True, nogil=True)
+def smear(image: Floats, dx: float, dy: float) -> Floats:
+    """Mean of [h, w, c] along a line of (dx, dy) pixels through each pixel, borders replicated."""
+    height, width, channels = image.shape
+    steps = math.ceil(max(abs(dx), abs(dy))) + 1
+    out = np.empty_like(image)
+    for y in range(height):
+        for x in range(width):
+            for c in range(channels):
+                total = np.float32(0)
+                for k in range(steps):
+                    t = (k + 0.5) / steps - 0.5
+                    v = min(max(round(y + t * dy), 0), height - 1)
+                    u = min(max(round(x + t * dx), 0), width - 1)
+                    total += image[v, u, c]
+                out[y, x, c] = total / steps
+    return out
+
+
+def _moving(image: Floats, inverse: Floats, line: tuple[float, float], followed: float | None) -> Floats:
+    """Smeared by the camera's own movement; what lies at the inverse depth that it follows stays sharp."""
+    smeared = smear(np.ascontiguousarray(image, np.float32), *line)
+    if followed is None:
+        return smeared
+    share = np.clip(4 * np.abs(inverse - followed) / max(float(inverse.max()), 1e-6) - 0.2, 0, 1)
+    share = blur(share[..., None].astype(np.float32), 1.0)
+    return image + share * (smeared - image)
+
+
 class Film:
     """The look of one clip."""
 
@@ -69,6 +98,11 @@ class Film:
         if close_up and rng.random() < 0.65:
             self.focus = rng.uniform(80, 99)
         self.focus_strength = rng.uniform(2, 6)
+        self.line, self.followed = None, None
+        if not flat and rng.random() < 0.12:  # a camera that moves, mostly sideways, half of the time with someone
+            length, angle = math.exp(rng.uniform(math.log(2), math.log(20))), rng.normal(0, 0.35)
+            self.line = (length * math.cos(angle), length * math.sin(angle))
+            self.followed = rng.uniform(80, 99) if length > 6 or rng.random() < 0.5 else None
         self.bloom = 0.25 * rng.random() if rng.random() < 0.3 else 0.0
         self.middle = rng.uniform(0.25, 0.6) if rng.random() < 0.85 and not flat else None
         self.exposure = rng.uniform(0.7, 1.4)
@@ -97,6 +131,9 @@ class Film:
         """Linear light [h, w, 3] to display values around 0..1, before graphics are laid over."""
         if self.focus is not None:
             image = _out_of_focus(image, inverse, float(np.percentile(inverse, self.focus)), self.focus_strength)
+        if self.line is not None:
+            at = None if self.followed is None else float(np.percentile(inverse, self.followed))
+            image = _moving(image, inverse, self.line, at)
         if self.bloom:
             image = image + self.bloom * blur(np.maximum(image - 0.7, 0).astype(np.float32), 8.0)
         exposure = self.exposure

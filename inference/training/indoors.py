@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from inference.training import places, props
-from inference.training.kernel import QUAD
+from inference.training.kernel import BOX, CYLINDER, ELLIPSOID, QUAD
 from inference.training.people import arm, person
 from inference.training.scenes import kind
 from inference.training.world import World, turn_x, turn_y
@@ -100,8 +100,11 @@ def table_top(w: World) -> None:
     for _ in range(int(rng.integers(1, 9))):
         z = max(size * 0.8, min(depth * rng.uniform(0.5, 1.6), wall_depth - size * 0.3))
         at = (w.across(z, 0.9), 0, z)
-        if rng.random() < 0.45:
+        draw = rng.random()
+        if draw < 0.42:
             props.bottle(w, at, size * rng.uniform(0.7, 1.3))
+        elif draw < 0.58:
+            props.glass(w, at, size * rng.uniform(0.35, 0.8))
         else:
             props.clutter(w, at, size * rng.uniform(0.15, 0.6))
     if rng.random() < 0.4:
@@ -109,6 +112,28 @@ def table_top(w: World) -> None:
         arm(w, (w.across(z, 0.4), size * rng.uniform(0.2, 1), z), size * 2.2, int(rng.choice([-1, 1])))
     if rng.random() < 0.25:  # the table's own front edge, and darkness below it
         w.box((0, -size * 0.5, max(0.3 * size, depth * 0.35)), (5, size * 0.5, 0.02), material=w.material())
+
+
+@kind(0.8)
+def flat_lay(w: World) -> None:
+    """Many like or unlike things spread on one ground, from above: sweets, tools, coins, a meal, a game."""
+    rng = w.rng
+    w.outdoors = False
+    size = w.log_uniform(0.02, 0.3)
+    w.eye[1], w.pitch, w.roll = size * w.log_uniform(3, 14), -rng.uniform(0.6, 1.57), rng.normal(0, 0.4)
+    tone = np.full(3, rng.choice([0.95, 0.6, 0.06])) if rng.random() < 0.5 else w.colour()
+    ground = w.plain_material(tone) if rng.random() < 0.6 else w.material(tone, scale=0.3 / size)
+    w.add(QUAD, (0, 0, 0), (80, 80, 1), places.FLOOR, ground, casts=False)
+    like = [w.material(scale=1 / size) for _ in range(int(rng.integers(1, 6)))] if rng.random() < 0.5 else []
+    shape, half = int(rng.choice([ELLIPSOID, ELLIPSOID, CYLINDER, BOX])), size * rng.uniform(0.2, 1, 3) * [1, 0.5, 1]
+    for _ in range(int(rng.integers(3, 40))):
+        x, z = w.on_ground()
+        if like:
+            start, turned = len(w.objects), turn_y(rng.uniform(0, 6.3))
+            w.add(shape, (x, 0.95 * half[1], z), half, turned, like[int(rng.integers(len(like)))])
+            w.grouped(start)
+        else:
+            props.clutter(w, (x, 0, z), size * rng.uniform(0.2, 0.9))
 
 
 @kind(1.0)

@@ -107,7 +107,7 @@ class Block(nn.Module):
 class TokenBlock(nn.Module):
     """Self-attention and a small perceptron; the identity at the start."""
 
-    def __init__(self, width: int, heads: int = 4, widen: int = 2) -> None:
+    def __init__(self, width: int, heads: int = 4, widen: int = 4) -> None:
         super().__init__()
         self.heads = heads
         self.norm_attention = nn.LayerNorm(width)
@@ -129,7 +129,7 @@ class TokenBlock(nn.Module):
 
 
 class ReliefNet(nn.Module):
-    """0.64 M parameters, 0.40 GFLOP a frame.
+    """0.81 M parameters, 0.43 GFLOP a frame.
 
     `letters` looks for writing beside the trunk, for the card's sake alone: what tells a title on a pattern from a
     patterned wall is lost in the trunk by its second stage.

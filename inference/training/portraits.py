@@ -173,7 +173,7 @@ def studio(w: World) -> None:
             )
 
 
-@kind(0.7)
+@kind(1.0)
 def podium(w: World) -> None:
     """Someone before curtains and flags, often behind a desk: the speaker, the singer, the newsreader."""
     rng = w.rng
@@ -220,9 +220,11 @@ def _laid_table(w: World, here: places.Room, x: float, z: float) -> tuple[float,
             )
     for _ in range(int(rng.integers(0, 8))):
         at = here.at(x + rng.uniform(-0.85, 0.85) * half[0], 0.75, z + rng.uniform(-0.8, 0.8) * half[1])
-        size = rng.uniform(0.04, 0.12)
-        if rng.random() < 0.5:
+        size, draw = rng.uniform(0.04, 0.12), rng.random()
+        if draw < 0.4:
             props.bottle(w, at, 2.5 * size)
+        elif draw < 0.6:
+            props.glass(w, at, 1.8 * size)
         else:
             props.clutter(w, at, size)
     w.grouped(start)

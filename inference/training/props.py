@@ -149,17 +149,44 @@ def sofa(w: World, at: Vector, size: float, yaw: float) -> None:
 
 
 def bottle(w: World, at: Vector, height: float) -> None:
-    """Opaque or see-through, with cap and label."""
+    """Opaque or see-through, slender or stout, with cap and label, sometimes with something in it."""
     rng, start, foot = w.rng, len(w.objects), np.asarray(at, float)
-    clear = rng.choice([1.0, 1.0, rng.uniform(0.25, 0.8)])
+    clear = rng.uniform(0.2, 0.85) if rng.random() < 0.45 else 1.0
     glass = w.material(specular=0.7, scale=3 / height, opacity=clear)
-    width = height * rng.uniform(0.14, 0.24)
+    width = height * rng.uniform(0.1, 0.24)
+    shoulder, neck = rng.uniform(0.45, 0.72), width * rng.uniform(0.25, 0.6)
     up = lambda y: foot + [0, height * y, 0]  # noqa: E731
-    w.rod(foot + [0, width, 0], up(0.62), width, glass)
-    w.rod(up(0.6), up(0.9), width * 0.38, glass, CYLINDER)
-    w.rod(up(0.9), up(1), width * 0.42, w.material(group=""), CYLINDER)
+    w.rod(foot, up(shoulder), width, glass, CYLINDER)
+    w.ball(up(shoulder), (width, rng.uniform(0.4, 1.4) * width, width), glass)
+    w.rod(up(shoulder), up(0.92), neck, glass, CYLINDER)
+    w.rod(up(0.9), up(1), neck * 1.12, w.material(group=""), CYLINDER)
+    if clear < 1 and rng.random() < 0.6:
+        w.rod(up(0.02), up(rng.uniform(0.15, shoulder)), width * 0.94, w.material(group=""), CYLINDER)
     if rng.random() < 0.6:
-        w.rod(up(0.25), up(0.5), width * 1.01, w.material(group="any", share=1.0, scale=2 / height), CYLINDER)
+        label = w.material(group="any", share=1.0, scale=2 / height)
+        w.rod(up(0.2), up(shoulder - 0.05), width * 1.01, label, CYLINDER)
+    w.grouped(start)
+
+
+def glass(w: World, at: Vector, height: float) -> None:
+    """A tumbler or a wine glass: hardly there, but for its rim, its foot and what is in it."""
+    rng, start, foot = w.rng, len(w.objects), np.asarray(at, float)
+    clear = w.material(w.colour(0.6, 1), group="", specular=0.9, opacity=rng.uniform(0.12, 0.5))
+    width, stem = height * rng.uniform(0.25, 0.42), 0.0
+    drink = w.material(group="", specular=0.5, opacity=rng.choice([0.6, 1.0]))
+    up = lambda y: foot + [0, height * y, 0]  # noqa: E731
+    if rng.random() < 0.5:
+        stem = rng.uniform(0.35, 0.55)
+        w.rod(foot, up(0.02), width * 0.9, clear, CYLINDER)
+        w.rod(foot, up(stem), width * 0.1, clear, CYLINDER)
+        middle = (1 + stem) / 2
+        w.ball(up(middle), (width, height * (1 - stem) / 2, width), clear)
+        if rng.random() < 0.6:
+            w.ball(up(stem + 0.35 * (1 - stem)), (width * 0.88, height * 0.28 * (1 - stem), width * 0.88), drink)
+    else:
+        w.rod(foot, up(1), width, clear, CYLINDER)
+        if rng.random() < 0.6:
+            w.rod(up(0.03), up(rng.uniform(0.2, 0.9)), width * 0.93, drink, CYLINDER)
     w.grouped(start)
 
 

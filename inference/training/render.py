@@ -235,7 +235,7 @@ def walk(rng: np.random.Generator, atlas: Atlas, kind: str, count: int) -> list[
     middle = still_rows[rows, CENTRE : CENTRE + 3].mean(0)
     depth = max(0.8, float(view.rotation[:, 2] @ (middle - view.position)))
     film, pen = Film(rng, flat=False, dark=world.dark > 0), int(rng.integers(1 << 30))
-    film.focus, film.bars = None, (0, 0)
+    film.focus, film.line, film.bars = None, None, (0, 0)
     seen, where = [], []
     for step in range(count):
         now = still_rows.copy()

@@ -81,6 +81,22 @@ def _copy(given: NDArray | None, into: Tensor) -> bool:
     return True
 
 
+def _widened(network: ReliefNet, named: dict[str, NDArray]) -> None:
+    """Give a file's narrower perceptrons the hidden units that the network has beyond them: nothing comes of these."""
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Sequential) or not name.endswith("perceptron") or f"{name}.0.weight" not in named:
+            continue
+        first, last = module[0], module[2]
+        known = len(named[f"{name}.0.bias"])
+        if known < first.out_features:
+            for part, own in (("weight", first.weight), ("bias", first.bias)):
+                named[f"{name}.0.{part}"] = np.concatenate(
+                    [named[f"{name}.0.{part}"], own.detach()[known:].cpu().numpy()]
+                )
+            nothing = np.zeros((last.out_features, first.out_features - known), np.float32)
+            named[f"{name}.2.weight"] = np.concatenate([named[f"{name}.2.weight"], nothing], 1)
+
+
 def load_onnx(network: ReliefNet, path: Path) -> set[str]:
     """Fill the network from an exported file (ours or the prototype's); returns the names in its state that it set.
 
@@ -98,6 +114,7 @@ def load_onnx(network: ReliefNet, path: Path) -> set[str]:
         named["stem.0.bias"] = named["stem.bytes.bias"] + named["stem.0.weight"][:, 3:].sum((1, 2, 3))
     for bias, matrix in _matrices(model, found).items():
         named[bias.removesuffix(".bias") + ".weight"] = matrix.T
+    _widened(network, named)
     state, filled = network.state_dict(), set[str]()
     for name, value in state.items():
         if _copy(named.get(name), value):

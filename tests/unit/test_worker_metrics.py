@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from services import daemon
-from stereospot import errors, metrics
+from stereospot import errors, log, metrics
 from stereospot.metrics import WorkerMetrics
 from tests.system.rig import rig
 
@@ -68,6 +68,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 async def test_a_worker_serves_and_no_other_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure("info", "json")  # a command line that was tested before may have made it silent
     async with rig(tmp_path, metrics_port=0) as context:
         said(capsys)
         async with daemon.running(context.settings, {"submit"}):

@@ -11,6 +11,7 @@ from stereospot import jobs, keys, records
 from stereospot.jobs import Phase
 from stereospot.messages import Failure, Film
 from tests.browser.conftest import Page
+from tests.browser.test_native import CURTAIN
 from tests.browser.watching import PLAYER, VIDEO
 from tests.system.gateway import FILM, Served, move
 from tests.system.showing import Showing, film
@@ -18,7 +19,6 @@ from tests.system.showing import Showing, film
 pytestmark = pytest.mark.browser
 
 PLAY = f"{VIDEO}.muted = true; {VIDEO}.play()"
-CURTAIN = "document.querySelector('[data-curtain]')"
 
 
 async def test_where_the_sound_broke_off_the_file_goes_on(page: Page, gateway: Served) -> None:

@@ -237,7 +237,7 @@ class Assembler:
         def complete(found: Job) -> Job | None:
             if not is_wanted(found, job.generation, {Phase.ASSEMBLING}, job.attempt):
                 return None
-            found = jobs.without_waits(found)
+            found = jobs.without_warnings(found)
             for text in warnings:
                 found = found.warned(notices.notice(text))
             for notice in comfort.warnings:
@@ -252,7 +252,13 @@ class Assembler:
 
     async def _after(self, job: Job) -> None:
         """What readers who know only the job's id expect, word of it, and the end of older generations."""
-        await alias.write_alias(self._context, job)
+        try:
+            await alias.write_alias(self._context, job)
+        except errors.StereoSpotError as error:
+            if error.code not in jobs.PASSING:
+                raise
+            # Where files cannot have two names it is a copy, for which there may be no room: the film is there.
+            _log.warning("no alias yet", action="retry", job_id=job.job_id, code=error.code, detail=error.detail)
         crash.point("assembler.alias_written")
         film = job.film.model_dump(mode="json") if job.film else None
         await operations.announce(self._bus, job, "completed", film=film)

@@ -208,7 +208,7 @@ async def readers(context: Context) -> list[Finding]:
     configured = load()
     for name, config in configured.streams.items():
         info = await _or_none(context.bus.stream_info(name))
-        limit = int(config.get("max_bytes", -1))
+        limit = int((info["config"] if info else config).get("max_bytes", -1))
         if info and 0 < limit < info["state"]["bytes"] / FULL_RATIO:
             text = f"{name} holds {info['state']['bytes'] / 2**20:.0f} of {limit / 2**20:.0f} MiB"
             found.append(Finding("streams", Level.WARNING, text, "See who should read it; or raise max_bytes."))

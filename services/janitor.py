@@ -104,9 +104,8 @@ class Janitor:
             with _readable(job_id):
                 await self._mend(findings, job_id, before)
         for job_id, at in [(name, at) for name, at in self._ledger.finished.items() if at <= before]:
-            if at > now - STALE_SECONDS:
-                with _readable(job_id):
-                    await self._mend_alias(findings, job_id)
+            if at > now - STALE_SECONDS and not await self._has_alias(findings, job_id):
+                continue  # once more at the next sweep; what makes room comes after this
             self._ledger.finished.pop(job_id, None)
         await self._retire(findings, now)
         self._ledger.forget_finished()
@@ -214,6 +213,18 @@ class Janitor:
         findings.add(kind, f"{job.job_id}.{job.generation}")
 
     # ---- storage ----------------------------------------------------------------------------------------
+    async def _has_alias(self, findings: Findings, job_id: str) -> bool:
+        """Whether a finished job has its alias now, or needs none."""
+        try:
+            with _readable(job_id):
+                await self._mend_alias(findings, job_id)
+        except errors.StereoSpotError as error:
+            if error.code not in jobs.PASSING:
+                raise
+            _log.warning("no alias yet", action="retry", job_id=job_id, code=error.code, detail=error.detail)
+            return False
+        return True
+
     async def _mend_alias(self, findings: Findings, job_id: str) -> None:
         """Once a film, soon after its end: the alias that readers expect who know only the job's id."""
         found = await records.get_job(self._bus, job_id)

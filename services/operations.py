@@ -218,10 +218,9 @@ async def edit(
 async def delete(bus: Bus, job_id: str, expected_revision: int | None = None) -> Job:
     """Delete a job in any phase; its objects go a moment later, its record last."""
 
-    def remove(job: Job) -> Job | None:
-        return None if job.phase is Phase.DELETED else jobs.advance(job, Phase.DELETED, at=time.time())
-
-    job = await records.change_job(bus, job_id, remove, expected_revision=expected_revision)
+    job = await records.change_job(
+        bus, job_id, lambda job: jobs.delete(job, at=time.time()), expected_revision=expected_revision
+    )
     await withdraw(bus, job_id)
     await bus.publish(subjects.work("delete", job_id), DeleteWork(job_id=job_id), msg_id=f"delete.{job_id}")
     await announce(bus, job, "deleted")
@@ -259,6 +258,8 @@ async def replan(bus: Bus, job_id: str, generation: int, reason: str) -> bool:
     def renewed(job: Job) -> Job | None:
         if job.redecoded:
             return None
+        # What the plan that is given up said of the source's length was wrong, or will be said again.
+        job = jobs.without_warnings(job, {"SOURCE_CUT"})
         return jobs.renew(job, at=time.time(), note="replan", redecoded=True).with_warning("PTS_SYNTHESISED", reason)
 
     return await _begin_anew(bus, job_id, generation, renewed)

@@ -223,7 +223,7 @@ class Planner:
         def converting(found: Job) -> Job | None:
             if not is_wanted(found, job.generation, {Phase.PLANNING}, job.attempt):
                 return None
-            found = jobs.without_waits(found, jobs.PASSING)
+            found = jobs.without_warnings(found, jobs.PASSING)
             begun = jobs.advance(
                 found, Phase.CONVERTING, at=time.time(), segments=total.segments, frames=total.frames,
                 duration_seconds=float((total.end_pts - total.first_pts) * head.source.video.time_base),

@@ -85,7 +85,11 @@ async def _compare(context: Context, job: Job) -> Comparison:
     )
     waiting = len(done["state"].get("subjects") or {})
     if item.uncounted and not waiting and job.is_active:
-        item.problems.append(f"{len(item.uncounted)} segments are stored and not counted")
+        # What was stored and counted while all of this was read is counted by now.
+        after = await records.get_state(context.bus, job.job_id, job.generation)
+        item.uncounted = _uncounted(item, after[0] if after else None)
+        if item.uncounted:
+            item.problems.append(f"{len(item.uncounted)} segments are stored and not counted")
     if item.problems:
         item.remedy = "tell the stored segments again, forget the others, one attempt more"
         if job.phase is Phase.CANCELLED:
@@ -97,7 +101,11 @@ async def _compare_segments(context: Context, item: Comparison) -> None:
     item.reports = await lost.stored_reports(context.store, item.job_id, item.generation)
     if item.state is not None:
         item.lost = await lost.missing(context.store, item.state, item.reports)
-    item.uncounted = sorted(set(item.reports) - set(completion.bits(item.state.done if item.state else 0)))
+    item.uncounted = _uncounted(item, item.state)
+
+
+def _uncounted(item: Comparison, state: Completion | None) -> list[int]:
+    return sorted(set(item.reports) - set(completion.bits(state.done if state else 0)))
 
 
 async def _compare_film(context: Context, item: Comparison, job: Job) -> None:

@@ -32,6 +32,9 @@ OnWait = Callable[[Delivery, Failure], Awaitable[None]]
 PATIENT = frozenset({"BROKER_UNAVAILABLE", "STORAGE_UNAVAILABLE", "STORAGE_FULL"})
 """The surroundings failed, not the work: the handler is run again here, with the same attempt, after a pause."""
 
+BEAT_SECONDS = 1.0
+"""Beats are no further apart: the server waits as long as who provisioned it said, which may be less than said here."""
+
 TELL_SECONDS = 60.0
 """How long a message waits here before `on_wait` hears of it: short outages are nobody's business."""
 
@@ -203,7 +206,7 @@ class Actor:
     async def _heartbeat(self) -> None:
         """Keep alive what is being worked on and what is held back for want of a slot."""
         while True:
-            await asyncio.sleep(self._ack_wait / 3)
+            await asyncio.sleep(min(self._ack_wait / 3, BEAT_SECONDS))
             for received in [*self._running.values(), *(held for lane in self._lanes for held in lane.held)]:
                 try:
                     await received.in_progress()
@@ -232,8 +235,7 @@ class Actor:
     async def _handle(self, delivery: Delivery) -> Outcome:
         """Run the handler; while its surroundings are away, wait here and run it again. Raises only CancelledError."""
         if self._max_attempts is not None and delivery.attempt > self._max_attempts:
-            lost = Failure.of(errors.error("WORKER_LOST", "No worker that took it came back."))
-            return Retry(failure=lost)  # not tried again: `_judge` makes it the end
+            return await self._spent(delivery)
         started = time.monotonic()
         deadline = started + self._patience
         tries = 0
@@ -256,6 +258,19 @@ class Actor:
             if not told and cause.code != "BROKER_UNAVAILABLE" and time.monotonic() >= started + TELL_SECONDS:
                 told = await self._tell(delivery, cause)
             await asyncio.sleep(delay)
+
+    async def _spent(self, delivery: Delivery) -> Outcome:
+        """The end of a message that is out of tries: as its letter has it, where whoever wrote that died before it was
+        heard; else every worker that tried it is gone."""
+        try:
+            letter = await letters.find(self.bus, delivery)
+        except errors.Misconfigured as problem:  # rights of an older version
+            self._log.warning("not read", action="retry", code=problem.code, detail=problem.detail)
+            letter = None
+        if letter is not None:
+            return Reject(letter.failure)
+        lost = Failure.of(errors.error("WORKER_LOST", "No worker that took it came back."))
+        return Retry(failure=lost)  # `_judge` makes it the end
 
     async def _tell(self, delivery: Delivery, cause: errors.StereoSpotError) -> bool:
         """Have said what a message waits for; whether that was said."""

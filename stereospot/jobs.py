@@ -125,8 +125,8 @@ PASSING = frozenset({"STORAGE_FULL", "STORAGE_UNAVAILABLE"})
 """What a job waits for that ends by itself."""
 
 
-def without_waits(job: Job, codes: Collection[str] = errors.ELSEWHERE) -> Job:
-    """The job without the warnings that say what it waited for: it waits no more."""
+def without_warnings(job: Job, codes: Collection[str] = errors.ELSEWHERE) -> Job:
+    """The job without the warnings that hold no more: those that say what it waited for, or of other codes."""
     return job.model_copy(update={"warnings": tuple(item for item in job.warnings if item.code not in codes)})
 
 
@@ -143,12 +143,21 @@ def fail(job: Job, failure: Failure, *, at: float) -> Job | None:
     """The failed job, or None when it is no longer active: then nobody waits for the failure."""
     if not job.is_active:
         return None
-    return advance(without_waits(job, PASSING), Phase.FAILED, at=at, note=failure.code, failure=failure)
+    return advance(without_warnings(job, PASSING), Phase.FAILED, at=at, note=failure.code, failure=failure)
 
 
 def cancel(job: Job, *, at: float) -> Job | None:
     """The cancelled job, or None when it already came to an end."""
-    return advance(without_waits(job, PASSING), Phase.CANCELLED, at=at) if job.is_active else None
+    return advance(without_warnings(job, PASSING), Phase.CANCELLED, at=at) if job.is_active else None
+
+
+def delete(job: Job, *, at: float) -> Job | None:
+    """The deleted job, or None when it is that already; without what nobody asks of it any more: a bucket that is full
+    takes only a record that is smaller than the one before."""
+    if job.phase is Phase.DELETED:
+        return None
+    gone = advance(job, Phase.DELETED, at=at, engine={}, report={}, warnings=(), failure=None, film=None)
+    return gone.model_copy(update={"history": gone.history[-1:]})
 
 
 def retry(job: Job, *, at: float) -> Job:

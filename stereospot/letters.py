@@ -1,17 +1,18 @@
-"""Dead letters as the actor writes them: what will not be tried again by itself, with its reason. Pure."""
+"""Dead letters as the actor writes them: what will not be tried again by itself, with its reason."""
 
 from __future__ import annotations
 
 import json
 
-from stereospot.bus import Delivery
+from stereospot.bus import Bus, Delivery
 from stereospot.messages import DeadLetter, Failure
+from stereospot.subjects import DEAD, dead
 
 
 def dead_letter(delivery: Delivery, failure: Failure, *, worker_id: str, at: float) -> DeadLetter:
     """The letter for a delivery; its id is stable, so that burying twice leaves one."""
     return DeadLetter(
-        dead_id=f"{delivery.stream}-{delivery.stream_sequence}",
+        dead_id=_dead_id(delivery),
         kind=kind_of(delivery.subject),
         subject=delivery.subject,
         original=delivery.data.decode(errors="replace"),
@@ -22,6 +23,19 @@ def dead_letter(delivery: Delivery, failure: Failure, *, worker_id: str, at: flo
         job_id=_job_id(delivery.data),
         at=at,
     )
+
+
+async def find(bus: Bus, delivery: Delivery) -> DeadLetter | None:
+    """The letter that this delivery's message has already; raises Transient while the broker is away."""
+    found = await bus.last(DEAD, dead(kind_of(delivery.subject), _dead_id(delivery)))
+    letter = None if found is None else DeadLetter.model_validate_json(found.data)
+    # A stream that was made anew counts from one again: such a letter may be another message's.
+    text = delivery.data.decode(errors="replace")
+    return letter if letter and (letter.subject, letter.original) == (delivery.subject, text) else None
+
+
+def _dead_id(delivery: Delivery) -> str:
+    return f"{delivery.stream}-{delivery.stream_sequence}"
 
 
 def kind_of(subject: str) -> str:

@@ -100,7 +100,11 @@ class Settings(BaseSettings):
         default=None,
         description="engine for jobs that name none; default relief, or cues where relief's file is missing",
     )
-    ack_wait_seconds: float = Field(default=20.0, description="a worker that is silent for so long loses its segment")
+    ack_wait_seconds: float = Field(
+        default=20.0,
+        ge=2.0,
+        description="a worker that is silent for so long loses its segment; counts where streams are provisioned",
+    )
     max_attempts: int = Field(default=4, ge=1, description="tries of one message before it is dead-lettered")
     keep_fragments_days: float = Field(
         default=7.0, description="a finished film is streamed for so long (fragments go a day later); samples are kept"

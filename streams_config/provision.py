@@ -195,6 +195,8 @@ def compare(what: str, name: str, ours: Mapping[str, Any], theirs: Mapping[str, 
         other = theirs.get(key)
         if other == value or (not other and not value):
             continue
+        if key == "max_bytes" and other is not None and not 0 < other < value:
+            continue  # whoever has more than we ask for keeps it; below 1 there is no limit
         never = key in fixed or (key in ONE_WAY and not value)
         found.append(Difference(what, name, key, value, other, never))
     return found

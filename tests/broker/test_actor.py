@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import itertools
 import time
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from stereospot import errors, subjects
 from stereospot.bus import Bus, Delivery, Puller, Refused
-from stereospot.letters import kind_of
+from stereospot.letters import dead_letter, find, kind_of
 from stereospot.messages import Failure, PlanWork
 from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
 from stereospot.settings import Settings
@@ -271,6 +273,51 @@ async def test_what_killed_every_worker_is_buried_by_the_next_one(bus: Bus) -> N
     (letter,) = await letters(bus)
     assert (letter.failure.code, letter.attempts) == ("ATTEMPTS_EXHAUSTED", 2)
     assert letter.failure.details["cause"]["code"] == "WORKER_LOST"
+
+
+async def test_beats_are_as_often_as_a_server_needs_that_waits_less_than_the_worker_was_told(bus: Bus) -> None:
+    await shorten(bus, subjects.WORK, PLAN, ack_wait=2_500_000_000)
+    seen: list[int] = []
+
+    async def handle(delivery: Delivery) -> Outcome:
+        seen.append(delivery.attempt)
+        await asyncio.sleep(4)  # at work, for longer than the server waits
+        return Ack()
+
+    async with running(plan_actor(bus, handle, ack_wait=60.0)):
+        await submit(bus, "a")
+        await eventually(empty(bus))
+    assert seen == [1]
+
+
+async def test_who_died_between_letter_and_word_of_it_leaves_the_true_reason(bus: Bus) -> None:
+    await shorten(bus, subjects.WORK, PLAN, ack_wait=300_000_000)
+    heard: list[Failure] = []
+
+    async def handle(delivery: Delivery) -> Outcome:
+        raise errors.error("OUT_OF_MEMORY", "4 GB wanted")
+
+    async def on_reject(delivery: Delivery, failure: Failure) -> None:
+        heard.append(failure)
+        if len(heard) == 1:
+            raise errors.error("BROKER_UNAVAILABLE")  # as a kill would have it: not settled
+
+    async with running(plan_actor(bus, handle, max_attempts=2, on_reject=on_reject)):
+        await submit(bus, "a")
+        await eventually(empty(bus))
+    assert [failure.details["cause"]["code"] for failure in heard] == ["OUT_OF_MEMORY"] * 2
+    (letter,) = await letters(bus)
+    assert letter.failure == heard[0] == heard[1]
+
+
+async def test_a_letter_of_a_stream_that_was_made_anew_is_another_message_s(bus: Bus) -> None:
+    old = Delivery("stereospot.work.plan.old", b"{}", stream=subjects.WORK, stream_sequence=1)
+    letter = dead_letter(old, Failure.of(errors.error("CORRUPT_INPUT")), worker_id="w", at=1.0)
+    await bus.publish(subjects.dead(letter.kind, letter.dead_id), letter)
+    assert await find(bus, old) == letter
+    assert await find(bus, dataclasses.replace(old, subject="stereospot.work.plan.new")) is None
+    assert await find(bus, dataclasses.replace(old, data=b"[]")) is None
+    assert await find(bus, dataclasses.replace(old, stream_sequence=2)) is None
 
 
 @pytest.mark.parametrize(

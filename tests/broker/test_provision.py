@@ -72,6 +72,18 @@ async def test_what_may_change_is_updated_and_what_operators_tuned_stays(bus: Bu
     assert info["state"]["messages"] == 1
 
 
+@pytest.mark.parametrize(("theirs", "kept"), [(10**9, True), (-1, True), (10**6, False)])
+async def test_whoever_has_more_room_than_we_ask_for_keeps_it(
+    bus: Bus, settings: Settings, theirs: int, kept: bool
+) -> None:
+    ours = provisioner.load().streams["KV_jobs"]["max_bytes"]
+    config = (await bus.stream_info("KV_jobs"))["config"]
+    await bus.api("STREAM.UPDATE.KV_jobs", {**config, "max_bytes": theirs})
+    report = await broker.provision(bus, settings)
+    assert report.changed is not kept
+    assert (await bus.stream_info("KV_jobs"))["config"]["max_bytes"] == (theirs if kept else ours)
+
+
 async def test_a_bucket_that_refused_what_is_new_drops_what_is_old(bus: Bus, settings: Settings) -> None:
     """As servers have it that were set up before."""
     stream = subjects.kv_stream(subjects.TRIES)

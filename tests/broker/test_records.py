@@ -54,6 +54,29 @@ async def test_forty_writers_lose_no_change(bus: Bus) -> None:
     assert {notice.text for notice in found[0].warnings} == {str(index) for index in range(40)}
 
 
+async def test_a_full_bucket_can_be_emptied(bus: Bus) -> None:
+    stream = subjects.kv_stream(subjects.JOBS)
+    config = (await bus.stream_info(stream))["config"]
+    await bus.api(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 20_000})
+    count = 0
+
+    async def fill() -> None:
+        nonlocal count
+        while True:
+            job = jobs.advance(a_job(f"J{count}"), Phase.PLANNING, at=time.time())
+            await records.create_job(bus, job.with_warning("TEST", 100 * "x"))
+            count += 1
+
+    with pytest.raises(errors.StereoSpotError) as caught:
+        await fill()
+    assert caught.value.code == "STORAGE_FULL"
+    assert count > 3
+    for number in range(count):
+        await operations.delete(bus, f"J{number}")
+        await records.delete_job(bus, f"J{number}")
+    await records.create_job(bus, a_job("new"))
+
+
 async def test_only_one_of_many_makes_a_transition(bus: Bus) -> None:
     await records.create_job(bus, a_job())
     outcomes = await asyncio.gather(

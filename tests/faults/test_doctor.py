@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from services import cli, daemon, doctor, operations, plans, rebuild, submit
+from services import cli, daemon, doctor, lost, operations, plans, rebuild, submit
 from services.context import Context
 from services.doctor import Level
 from stereospot import keys, records, subjects
 from stereospot.completion import Completion
 from stereospot.jobs import Job, Phase
+from stereospot.messages import SegmentDone
 from stereospot.options import Options
 from stereospot.settings import Settings
 from streams_config import provision as provisioner
@@ -158,6 +159,25 @@ async def test_a_set_that_cannot_be_read_hides_no_other_job(tmp_path: Path) -> N
         unreadable, other = await rebuild.compare(context)
         assert (await rebuild.mend(context, unreadable)).startswith("nothing")
         assert other.lost == [0, 1]
+
+
+async def test_what_is_counted_while_doctor_reads_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(tmp_path) as context:
+        await records.create_job(context.bus, a_job(phase=Phase.CONVERTING))
+        state = Completion(job_id="J1", generation=1, total=9, planned=9, done=0b01, sent=0b11)
+        bucket, key = context.bus.bucket(subjects.STATE), subjects.state_key("J1", 1)
+        await bucket.put(key, state)
+        done = SegmentDone.model_construct(job_id="J1", generation=1)
+
+        async def reports(*_: object) -> dict[int, SegmentDone]:
+            await bucket.put(key, state.model_copy(update={"done": state.done | counted}))
+            return {0: done, 1: done}
+
+        monkeypatch.setattr(lost, "stored_reports", reports)
+        counted = 0
+        assert len(await problems(context)) == 1
+        counted = 0b10
+        assert await problems(context) == []
 
 
 async def test_a_set_that_counts_too_much_or_too_little_is_seen(tmp_path: Path) -> None:

@@ -97,6 +97,22 @@ async def test_the_film_is_recorded_with_its_hash_and_a_second_trigger_changes_n
         assert scratch(context) == []
 
 
+async def test_a_film_whose_alias_has_no_room_is_there_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files cannot have two names the alias is a second copy."""
+    async with converted(tmp_path) as (context, made):
+
+        async def full(source: str, target: str) -> None:
+            raise errors.error("STORAGE_FULL", target)
+
+        monkeypatch.setattr(context.store, "copy", full)
+        for delivered in (1, 2):
+            assert isinstance(await made.handle(trigger(delivered=delivered)), Ack)
+        assert (await current(context)).phase is Phase.COMPLETED
+        assert await context.bus.last(subjects.EVENT, subjects.event_job("J1", "completed")) is not None
+
+
 async def test_one_that_wakes_up_late_cannot_touch_the_recorded_film(tmp_path: Path) -> None:
     async with converted(tmp_path) as (context, made):
         job = await records.change_job(context.bus, "J1", lambda job: jobs.advance(job, Phase.ASSEMBLING, at=2.0))

@@ -227,7 +227,7 @@ async def test_a_worker_that_lacks_the_engine_gives_the_job_back_and_looks_again
         found = await records.get_job(context.bus, "J1")
         assert found is not None
         assert [item.code for item in found[0].warnings] == ["ENGINE_UNAVAILABLE"], "the job says why it waits, once"
-        assert jobs.without_waits(found[0]).warnings == ()
+        assert jobs.without_warnings(found[0]).warnings == ()
         await records.change_job(context.bus, "J1", lambda job: job.model_copy(update={"attempt": 2}))
         assert isinstance(await made.handle(task(0, attempt=2)), Return)
         assert made.decoders_opened == opened + 1
@@ -259,7 +259,7 @@ async def test_a_worker_that_is_too_small_says_so_and_leaves_the_job_to_others(
         found = await records.get_job(context.bus, "J1")
         assert found is not None
         assert [item.code for item in found[0].warnings] == ["OUT_OF_MEMORY"]
-        assert jobs.without_waits(found[0]).warnings == ()
+        assert jobs.without_warnings(found[0]).warnings == ()
 
 
 @pytest.mark.parametrize("end", [operations.cancel, operations.delete])

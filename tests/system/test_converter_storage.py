@@ -83,7 +83,7 @@ async def test_a_worker_that_cannot_reach_the_storage_says_so_and_leaves_the_seg
         found = await records.get_job(context.bus, "J1")
         assert found is not None
         assert [item.code for item in found[0].warnings] == ["STORAGE_UNAVAILABLE"]
-        assert jobs.without_waits(found[0]).warnings == ()
+        assert jobs.without_warnings(found[0]).warnings == ()
 
 
 @pytest.mark.parametrize(

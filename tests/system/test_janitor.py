@@ -12,7 +12,7 @@ from services import daemon, delete, operations, submit
 from services.context import Context
 from services.janitor import Janitor
 from services.ledger import Ledger
-from stereospot import completion, jobs, keys, records, subjects
+from stereospot import completion, errors, jobs, keys, records, subjects
 from stereospot.bus import Delivery
 from stereospot.completion import Completion
 from stereospot.jobs import Phase
@@ -100,6 +100,35 @@ async def test_the_janitor_mends_each_thing_that_a_crash_can_leave(tmp_path: Pat
         trigger = await context.bus.bucket(subjects.STATE).get(subjects.trigger_key("untriggered", 1))
         assert trigger is not None
         assert Trigger.model_validate_json(trigger.value).total == 2
+
+
+async def test_an_alias_that_has_no_room_stops_nothing_that_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(tmp_path) as context:
+        long_ago = time.time() - 30 * 86400
+        for job_id, at in (("new", time.time() - 40), ("old", long_ago)):
+            film = Film(
+                key=keys.film(job_id, 1, "mp4"), sha256="0", size_bytes=4, frames=1, duration_seconds=1,
+                container="mp4", file_name="f.mp4",
+            )  # fmt: skip
+            await context.store.put(film.key, b"film")
+            job = jobs.advance(a_job(job_id, phase=Phase.ASSEMBLING), Phase.COMPLETED, at=at, film=film)
+            await records.create_job(context.bus, job)
+        copy, full = context.store.copy, True
+
+        async def copied(source: str, target: str) -> None:
+            if full:
+                raise errors.error("STORAGE_FULL", target)
+            await copy(source, target)
+
+        monkeypatch.setattr(context.store, "copy", copied)
+        sweeping = Janitor(context)
+        findings = await sweeping.sweep()
+        assert findings.mended == {}
+        assert findings.expired == {"streams": 1}
+        full = False
+        assert (await sweeping.sweep()).mended == {"alias": ["new"]}
 
 
 async def test_segments_that_get_lost_later_are_offered_again_too(tmp_path: Path) -> None:

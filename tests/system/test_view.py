@@ -54,7 +54,7 @@ def test_a_job_that_waits_for_another_worker_takes_no_room_from_others(monkeypat
     now += WAITING_SECONDS
     view.set_state(stuck.with_done(0, None).with_attempt(2))
     assert view.in_flight("cpu") == 0, "one of another attempt is nobody's"
-    view.set_job(jobs.without_waits(job))
+    view.set_job(jobs.without_warnings(job))
     view.set_state(stuck)
     now += WAITING_SECONDS
     assert view.in_flight("cpu") == 2, "nobody gave it back"

@@ -37,6 +37,18 @@ def test_every_phase_can_be_left_for_deleted_and_nothing_leaves_deleted() -> Non
     assert not jobs.TRANSITIONS[Phase.DELETED]
 
 
+@pytest.mark.parametrize("phase", sorted(set(Phase) - {Phase.DELETED}))
+def test_a_deleted_job_is_smaller_than_it_was(phase: Phase) -> None:
+    """A full bucket takes nothing else."""
+    before = jobs.advance(job(), Phase.PLANNING, at=2.0).with_warning("TEST", "text")
+    before = before.model_copy(update={"phase": phase, "report": {"p99": 1.0}, "engine": {"name": "relief"}})
+    after = jobs.delete(before, at=3.0)
+    assert after is not None
+    assert (after.phase, after.source, after.title) == (Phase.DELETED, before.source, before.title)
+    assert len(after.body()) < len(before.body())
+    assert jobs.delete(after, at=4.0) is None
+
+
 @pytest.mark.parametrize("phase", sorted(jobs.ACTIVE))
 def test_an_active_job_can_fail_and_be_cancelled_and_then_be_retried(phase: Phase) -> None:
     failed = jobs.fail(job(phase), FAILURE, at=2.0)

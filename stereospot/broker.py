@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -47,9 +48,9 @@ def binary() -> Path:
 
 
 def parse_version(text: str) -> tuple[int, ...]:
-    """`2.12.5-RC.1` as (2, 12, 5)."""
-    numbers = text.lstrip("v").split("-")[0].split("+")[0].split(".")
-    return tuple(int(number) for number in numbers if number.isdigit())
+    """`2.12.5-RC.1` as (2, 12, 5), also from within words; () where there is none."""
+    found = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def check_version(text: str) -> None:

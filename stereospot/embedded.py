@@ -25,8 +25,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
 from stereospot import errors, log
 from stereospot.broker import binary, check_version
 from stereospot.settings import Settings
@@ -89,7 +87,7 @@ class Embedded:
 
     def settings(self, base: Settings) -> Settings:
         """`base` with this server's address and token."""
-        return base.model_copy(update={"nats_url": self.url, "nats_token": SecretStr(self.token)})
+        return base.with_own_broker(self.url, self.token)
 
     async def __aenter__(self) -> Embedded:
         try:

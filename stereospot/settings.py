@@ -46,7 +46,7 @@ class Settings(BaseSettings):
 
     # broker
     nats_url: str | None = Field(
-        default=None, description="use this server or cluster (comma-separated) instead of the embedded one"
+        default=None, repr=False, description="use this server or cluster (comma-separated) instead of the embedded one"
     )
     nats_token: SecretStr | None = None
     nats_creds: Path | None = None
@@ -195,6 +195,11 @@ class Settings(BaseSettings):
         is_visible = NVIDIA.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
         return self.device.startswith("cuda") or (self.device == "auto" and is_visible)
 
+    def with_own_broker(self, url: str, token: str) -> Settings:
+        """With the embedded server in place of whichever these name: what is said of a fleet's is not meant for it."""
+        fleet = dict.fromkeys(("nats_creds", "nats_nkey_seed", "nats_tls_ca", "replicas"))
+        return self.model_copy(update={**fleet, "nats_url": url, "nats_token": SecretStr(token)})
+
     @property
     def storage_dir(self) -> Path:
         return self.data_dir / "storage"
@@ -239,4 +244,4 @@ def _listed(value: object, separator: str) -> object:
         return value
     if value.lstrip().startswith("["):
         return json.loads(value)
-    return [item for item in value.split(separator) if item]
+    return [item.strip() for item in value.split(separator) if item.strip()]

@@ -154,8 +154,11 @@ async def convert(
         await asyncio.to_thread(outputs.deliver, packed, folder / packed.name)
         given = await submit.local_source(folder / packed.name, None)
     private = settings.model_copy(
-        update={"data_dir": folder, "nats_url": None, "nats_port": -1, "storage": "local", "pool": _pool(options)}
-    )
+        update={
+            "data_dir": folder, "nats_url": None, "nats_port": -1, "storage": "local", "pool": _pool(options),
+            "metrics_port": None,  # a worker's of this host
+        }
+    )  # fmt: skip
     result = await _run(
         private, source, given, options, f"C{key}", target, exported, quiet=common.json, overwrite=overwrite
     )

@@ -10,13 +10,13 @@ from cyclopts import App, Parameter
 
 from services.cli import tables
 from services.cli.app import DEFAULTS, QUIET, Common
-from stereospot.jobs import Job
+from stereospot.jobs import Job, Phase
 
 jobs = App(name="jobs", help="List, show, watch, cancel, retry or delete jobs.")
 
 
 @jobs.command(name="list")
-async def list_(*, phase: str | None = None, limit: int = 50, common: Common = DEFAULTS) -> int:
+async def list_(*, phase: Phase | None = None, limit: int = 50, common: Common = DEFAULTS) -> int:
     """Jobs, the newest first.
 
     Parameters

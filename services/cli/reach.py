@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-
-from pydantic import SecretStr
 
 from services.context import Context
 from stereospot import errors
@@ -21,12 +18,7 @@ def resolve(settings: Settings) -> Settings:
     token = settings.data_dir / "broker" / "token"
     if not token.exists():
         raise errors.error("BROKER_UNAVAILABLE", f"Nothing was ever started in {settings.data_dir}.")
-    return settings.model_copy(
-        update={
-            "nats_url": f"nats://127.0.0.1:{settings.nats_port}",
-            "nats_token": SecretStr(token.read_text().strip()),
-        }
-    )
+    return settings.with_own_broker(f"nats://127.0.0.1:{settings.nats_port}", token.read_text().strip())
 
 
 @asynccontextmanager
@@ -35,13 +27,7 @@ async def reach(settings: Settings, *, seconds: float = 5.0) -> AsyncGenerator[C
     from stereospot.storage import open_store
 
     found = resolve(settings)
-    try:
-        async with asyncio.timeout(seconds):
-            bus = await Bus.connect(found, name="cli")
-    except (TimeoutError, OSError):
-        raise errors.error(
-            "BROKER_UNAVAILABLE", f"{found.nats_url} does not answer; is `stereospot up` running?"
-        ) from None
+    bus = await Bus.connect(found, name="cli", connect_seconds=seconds)
     store = open_store(found)
     try:
         yield Context(found, bus, store)

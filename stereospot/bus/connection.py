@@ -74,11 +74,13 @@ class Bus(Administration):
     ) -> Bus:
         """Connect as `settings` say, waiting up to `connect_seconds` for a server.
 
-        `on_closed` is called when the connection has ended for good without `drain`. Raises BROKER_UNAVAILABLE, and
-        BROKER_FORBIDDEN for credentials that the server does not know.
+        `on_closed` is called when the connection has ended for good without `drain`. Raises BROKER_UNAVAILABLE,
+        BROKER_FORBIDDEN for credentials that the server does not know, and INVALID_SETTINGS for an address or a file
+        that cannot be used and for a server without the TLS that was asked for.
         """
-        servers = [url.strip() for url in (settings.nats_url or f"nats://127.0.0.1:{settings.nats_port}").split(",")]
-        nc = Client()
+        servers = credentials.servers(settings)
+        nc = credentials.SecureClient()
+        nc.needs_tls = credentials.needs_tls(settings, servers)
         bus = cls(nc, name, on_closed)
         options: dict[str, Any] = {
             "name": name,
@@ -96,10 +98,11 @@ class Bus(Administration):
         }
         try:
             async with asyncio.timeout(connect_seconds):
-                await nc.connect(servers, **options)
+                await nc.connect([credentials.bare(url) for url in servers], **options)
         except (TimeoutError, OSError, nats.errors.Error, errors.StereoSpotError) as problem:
             bus._draining = True
-            await nc.close()
+            with contextlib.suppress(AssertionError):  # nats-py's, where it came no further than its options
+                await nc.close()
             if isinstance(problem, errors.StereoSpotError):
                 raise
             said = bus._problem or f"{type(problem).__name__}: {problem}"
@@ -135,7 +138,8 @@ class Bus(Administration):
 
     @property
     def server_version(self) -> str:
-        return str(self.nc.connected_server_version)
+        version = self.nc.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}" + (f"-{version.dev}" if version.dev else "")
 
     def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after each loss and each return of the connection; returns what ends that."""
@@ -356,6 +360,9 @@ class Bus(Administration):
         if said != self._problem:  # while the server is away the same line comes four times a second
             self._problem = said
             _log.error("nats", action="connect", reason=said)
+        if self._is_new and isinstance(problem, nats.errors.SecureConnWantedError):
+            reason = "tls:// or STEREOSPOT_NATS_TLS_CA asks for TLS, which the server has not; no password was sent."
+            raise errors.error("INVALID_SETTINGS", f"STEREOSPOT_NATS_URL: {reason}")
         if self._is_new and "authorization violation" in said.lower():
             raise errors.error("BROKER_FORBIDDEN", "The server does not know this user, password or token.")
         found = _FORBIDDEN.search(said)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,6 +61,24 @@ def write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in no order; none where there is no such folder, or no more.
+
+    Raises for what cannot be listed. Whoever asks deletes what nothing here says is in use, so a folder that is not
+    seen must not count as an empty one, which is what `os.walk` makes of it.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except NO_FILE:
+        return
+    for path, is_folder in found:
+        if is_folder:
+            yield from below(path)
+        else:
+            yield path
 
 
 def make_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from stereospot.storage.base import ObjectInfo
 from stereospot.storage.files import (
     CHUNK_BYTES,
     NO_FILE,
+    below,
     blocks,
     make_folder,
     sync_folder,
@@ -107,11 +109,10 @@ class LocalStore:
         def remove() -> int:
             count = 0
             limit = time.time() - older_than_seconds
-            for folder, _, names in os.walk(self.root):
-                for name in names:
-                    path = Path(folder, name)
+            for top in keys.TOPS:  # a file system's own folders may lie beside them, for nobody else to see
+                for path in below(self.root / top):
                     with contextlib.suppress(FileNotFoundError):
-                        if name.startswith((TEMPORARY, PART)) and path.stat().st_mtime <= limit:
+                        if path.name.startswith((TEMPORARY, PART)) and path.stat().st_mtime <= limit:
                             path.unlink()
                             count += 1
             return count
@@ -196,14 +197,12 @@ class LocalStore:
         """Objects under a prefix, by key; only the deepest folder that the prefix names is walked."""
         folder = self.root / prefix.rpartition("/")[0]
         found: list[ObjectInfo] = []
-        for parent, _, names in os.walk(folder):
-            base = Path(parent).relative_to(self.root).as_posix()
-            for name in names:
-                key = name if base == "." else f"{base}/{name}"
-                if key.startswith(prefix) and not name.startswith("."):
-                    info = _info(self.root / key, key)
-                    if info is not None:
-                        found.append(info)
+        for path in below(folder):
+            key = path.relative_to(self.root).as_posix()
+            if key.startswith(prefix) and not path.name.startswith("."):
+                info = _info(path, key)
+                if info is not None:
+                    found.append(info)
         found.sort(key=lambda info: info.key)
         return found
 
@@ -236,7 +235,7 @@ def _info(path: Path, key: str) -> ObjectInfo | None:
         status = path.stat()
     except NO_FILE:
         return None
-    if not path.is_file():
+    if not stat.S_ISREG(status.st_mode):
         return None
     # Objects appear by rename, so inode and time change whenever the bytes do.
     # Whatever was moved here keeps the time of its last change, which may be years ago; it has been here since less.
@@ -359,7 +358,7 @@ def _take(path: Path, target: Path) -> None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    if not source.is_file():
+    if not stat.S_ISREG(source.stat().st_mode):
         raise FileNotFoundError(errno.ENOENT, "no such object", str(source))
     if target.exists() and target.samefile(source):
         return

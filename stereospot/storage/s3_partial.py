@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 from botocore.exceptions import ClientError
 
 from stereospot import errors, history
@@ -168,6 +169,8 @@ class S3Partial:
             if multipart.code_of(error) in _NO_UPLOAD:
                 return b""
             raise
+        except aiohttp.ClientError as error:  # the answer broke off: botocore passes on what its transport says
+            raise errors.error("STORAGE_UNAVAILABLE", f"Reading broke off: {error}.", key=self.key) from error
 
     async def _send(self, client: Any, number: int, data: bytes) -> None:
         await client.upload_part(**self._names.target, UploadId=self._upload_id, PartNumber=number, Body=data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import threading
 import time
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import nats.errors
 import pytest
 
-from stereospot import errors, subjects
+from stereospot import broker, errors, subjects
 from stereospot.bus import Bus, Conflict, Refused, Write
 from stereospot.settings import Settings
 from tests.support import Nats, eventually
@@ -86,6 +88,29 @@ async def test_connecting_to_nobody_fails_within_its_time() -> None:
         await Bus.connect(Settings(nats_url="nats://127.0.0.1:1"), name="test", connect_seconds=0.6)
     assert raised.value.code == "BROKER_UNAVAILABLE"
     assert time.monotonic() - started < 2
+
+
+async def test_the_server_s_version_is_a_version(bare: Bus) -> None:
+    assert re.fullmatch(r"2\.\d+\.\d+(-\S+)?", bare.server_version)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts", "is_old"),
+    [
+        ("2.12.5", (2, 12, 5), False),
+        ("v2.15.1", (2, 15, 1), False),
+        ("<nats server v2.15.1>", (2, 15, 1), False),
+        ("2.12.5-RC.1+x.9.9.9", (2, 12, 5), False),
+        ("2.10.22", (2, 10, 22), True),
+        ("<nats server v2.10.22>", (2, 10, 22), True),
+        ("1.99.99", (1, 99, 99), True),
+        ("unknown", (), True),
+    ],
+)
+def test_a_version_is_read_whatever_stands_around_it(text: str, parts: tuple[int, ...], is_old: bool) -> None:
+    assert broker.parse_version(text) == parts
+    with pytest.raises(errors.Misconfigured) if is_old else contextlib.nullcontext():
+        broker.check_version(text)
 
 
 async def test_a_connection_that_ends_for_good_is_told(settings: Settings) -> None:

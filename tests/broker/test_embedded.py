@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from stereospot import errors
+from stereospot import broker, errors
+from stereospot.bus import Bus
 from stereospot.embedded import Embedded
+from stereospot.settings import Settings
 from tests.support import eventually
 
 
@@ -61,3 +63,13 @@ async def test_a_data_folder_that_cannot_be_used_is_told_with_its_name(
     monkeypatch.setattr(fcntl, "flock", none)
     with pytest.raises(errors.Misconfigured, match="No locks available"):
         await Embedded(tmp_path, port=None).__aenter__()
+
+
+async def test_settings_of_a_fleet_do_not_reach_it(tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    fleet = Settings(data_dir=tmp_path, replicas=3, nats_creds=none, nats_nkey_seed=none, nats_tls_ca=none)
+    async with Embedded(tmp_path, port=None) as server:
+        settings = server.settings(fleet)
+        bus = await Bus.connect(settings, name="test")
+        assert (await broker.provision(bus, settings)).created
+        await bus.drain()

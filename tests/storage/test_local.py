@@ -178,6 +178,58 @@ async def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(tmp_
     assert [info async for info in store.list("")] == []
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+async def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's mark on its film lies in such a folder: whoever takes it for empty deletes the film."""
+    store = LocalStore(tmp_path)
+    await store.put("input/A/source.mp4", b"film")
+    await store.put("input/A/used-by/B", b"")
+    scandir = os.scandir
+
+    def broken(path: str | Path) -> object:
+        if Path(path).name in ("used-by", "lost+found"):
+            raise OSError(code, os.strerror(code), str(path))
+        return scandir(path)
+
+    async def listed() -> list[str]:
+        return [info.key async for info in store.list("input/")]
+
+    monkeypatch.setattr(os, "scandir", broken)
+    for look in (listed, lambda: store.delete_prefix("input/A/"), lambda: store.sweep(0)):
+        with pytest.raises(errors.Transient) as caught:
+            await look()
+        assert caught.value.code == "STORAGE_UNAVAILABLE"
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert await listed() == ["input/A/source.mp4", "input/A/used-by/B"]
+    # What a file system of its own has in its root is none of ours.
+    await store.delete("input/A/used-by/B")
+    (tmp_path / "lost+found").mkdir()
+    monkeypatch.setattr(os, "scandir", broken)
+    assert await store.sweep(0) == 0
+    assert await listed() == ["input/A/source.mp4"]
+
+
+async def test_an_object_that_cannot_be_looked_at_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    await store.put(KEY, b"film")
+    looked = Path.stat
+
+    def broken(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "final.mp4":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return looked(path, **options)
+
+    monkeypatch.setattr(Path, "stat", broken)
+    with pytest.raises(errors.Transient):
+        await store.delete_prefix("jobs/")
+    with pytest.raises(errors.Transient):
+        await store.copy(KEY, "jobs/j1/final.mp4")
+
+
 @pytest.mark.parametrize(("code", "is_told"), [(errno.EINVAL, False), (errno.EACCES, False), (errno.EIO, True)])
 def test_a_share_that_cannot_sync_a_folder_has_the_file_all_the_same(
     code: int, is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -188,3 +188,18 @@ async def test_a_completion_that_went_unheard_is_one(s3_server: Seaweed, tmp_pat
         await partial.finish()
         assert await store.get(KEY) == DATA
         await store.close()
+
+
+async def test_a_remainder_whose_download_breaks_off_is_the_store_s_trouble(s3_server: Seaweed, tmp_path: Path) -> None:
+    async with faulty(s3_server.endpoint) as proxy:
+        store = open_store(s3_settings(s3_server, tmp_path, s3_endpoint=proxy.endpoint))
+        partial = store.partial(KEY, SCRATCH, await store.begin(KEY, SCRATCH), len(DATA))
+        await partial.append(0, pieces(DATA[:MIB]))
+        proxy.inject("cut", "GET", "rest-")
+        with pytest.raises(errors.Transient) as caught:
+            await partial.append(MIB, pieces(DATA[MIB:]))
+        assert caught.value.code == "STORAGE_UNAVAILABLE"
+        await partial.append(MIB, pieces(DATA[MIB:]))
+        await partial.finish()
+        assert await store.get(KEY) == DATA
+        await store.close()

@@ -7,6 +7,7 @@ seconds. What must survive a kill runs as a process of its own in `test_convert_
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,14 @@ def test_bad_input_is_refused_with_its_code_and_leaves_nothing(
     assert f"error {code}" in said.err
     assert not (tmp_path / "o.mp4").exists()
     assert not (data / "convert").exists() or not any((data / "convert").iterdir()), "no scratch files are left"
+
+
+def test_what_is_set_for_a_fleet_does_not_stop_a_broker_of_one_s_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as worker:
+        fleet = {"REPLICAS": "3", "NATS_URL": "tls://u:p@127.0.0.1:1", "METRICS_PORT": str(worker.getsockname()[1])}
+        fleet |= {name: str(tmp_path / "none") for name in ("NATS_CREDS", "NATS_NKEY_SEED", "NATS_TLS_CA")}
+        for name, value in fleet.items():
+            monkeypatch.setenv(f"STEREOSPOT_{name}", value)
+        convert(capsys, sources.path("h264_mp4"), tmp_path / "o.mp4", "--backend", "stub")

@@ -69,3 +69,17 @@ def test_the_demo_clip_has_picture_and_sound_of_one_length(tmp_path: Path) -> No
     with av.open(str(path)) as film:
         samples = sum(frame.samples for frame in film.decode(audio=0))
     assert abs(samples - clip.SAMPLE_RATE) < 2 * 1024
+
+
+def test_a_broker_s_password_is_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--nats", "nats://v:hunter2@127.0.0.1:1", "--data", str(tmp_path)]
+    for words in (["jobs", "list", "--json"], ["doctor"]):
+        assert main([*words, *where]) == 1
+        said = capsys.readouterr()
+        assert "127.0.0.1:1" in said.out
+        assert "hunter2" not in said.out + said.err
+
+
+def test_a_phase_that_is_none_is_told_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["jobs", "list", "--phase", "bogus"]) == 2
+    assert "completed" in capsys.readouterr().err

@@ -41,8 +41,8 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_folders_and_names_are_written_as_people_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STEREOSPOT_ROOTS", f"/films{os.pathsep}~/more")
-    monkeypatch.setenv("STEREOSPOT_ALLOWED_HOSTS", "films.example,[::1]")
+    monkeypatch.setenv("STEREOSPOT_ROOTS", f"/films{os.pathsep} ~/more")
+    monkeypatch.setenv("STEREOSPOT_ALLOWED_HOSTS", "films.example, [::1],")
     monkeypatch.setenv("STEREOSPOT_DATA_DIR", "~/stereospot")
     settings = load()
     assert settings.roots == (Path("/films"), Path.home() / "more")
@@ -108,3 +108,13 @@ def test_two_segments_at_a_time_where_the_engine_runs_on_a_gpu(
 
 def test_secrets_do_not_show() -> None:
     assert "hunter2" not in repr(Settings(nats_token="hunter2"))  # type: ignore[arg-type]
+    assert "hunter2" not in repr(Settings(nats_url="nats://u:hunter2@h"))
+
+
+def test_what_is_set_for_a_fleet_s_broker_is_not_for_our_own() -> None:
+    fleet = Settings(
+        nats_url="tls://u:p@h", nats_creds=Path("c"), nats_nkey_seed=Path("n"), nats_tls_ca=Path("t"), replicas=3,
+        slots=5,
+    )  # fmt: skip
+    own = fleet.with_own_broker("nats://127.0.0.1:1", "secret")
+    assert own == Settings(nats_url="nats://127.0.0.1:1", nats_token="secret", slots=5)  # type: ignore[arg-type]

@@ -94,7 +94,7 @@ def times(request: dict[str, Any], stream: VideoStream) -> Times:
     """What tells the times of frames where the request says that their own are no list."""
     time_base = Fraction(stream.time_base or Fraction(1, 90_000))
     step = Fraction(request["frame_seconds"]) / time_base
-    return Times(request["first_pts"], step, time_base, repaired=request["repaired"])
+    return Times(request["first_pts"], step, time_base, repaired=request["repaired"], reordered=request["reordered"])
 
 
 class RangeDecoder:
@@ -231,7 +231,8 @@ class RangeDecoder:
         self._stack.close()
         self._opened = False
         self._open()
-        self._reset(raw_frames(self._container, self._stream), from_beginning=True)
+        told = self._synthesised
+        self._reset(self._told() if told else raw_frames(self._container, self._stream), from_beginning=True)
 
     def _seek(self, target: int) -> bool:
         """Stand at the keyframe before `target`; False if the container cannot."""
@@ -250,8 +251,6 @@ class RangeDecoder:
         self._history.clear()
         self._from_beginning = from_beginning
         self._next_start = None
-        if self._synthesised:
-            frames = self._told(frames)
         if self._interlaced != "no":
             frames = self._deinterlaced(frames, drop_first=not from_beginning)
         self._flow = self._numbered(frames)
@@ -292,10 +291,10 @@ class RangeDecoder:
                 raise
             yield from flushed(self._stream.codec_context)
 
-    def _told(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    def _told(self) -> Iterator[VideoFrame]:
         """Frames from the first on, with the times that the film is planned with."""
         rule = times(self._request, self._stream)
-        for frame in frames:
+        for frame in raw_frames(self._container, self._stream, rule.packet):
             frame.pts = rule.next(frame.pts)
             yield frame
 

@@ -151,6 +151,9 @@ class DecodeSpec(Model):
     repaired: bool = Field(
         default=False, description="synthesised only: the source's own PTS where they are good, not frame numbers"
     )
+    reordered: bool = Field(
+        default=False, description="repaired only: the source's own PTS, dealt out anew in their order (`times.Order`)"
+    )
     sequential: bool = Field(
         default=False, description="decode from the first frame on and never seek: a damaged film comes out the same"
     )

@@ -142,12 +142,13 @@ def decode_spec(info: SourceInfo, pixel_format: PixelFormat | None = None, *, th
 
 
 def synthesised(plan: Plan, reason: Untrusted) -> Plan:
-    """The same plan with frames told by repaired times or by their number; `decode_scan` lists them."""
+    """The same plan with frames told by number, or by their times, repaired or put in order; `decode_scan` has them."""
     info = plan.source
     decode = plan.decode.model_copy(
         update={
             "synthesised": True,
             "repaired": reason.repairable,
+            "reordered": reason.reordered,
             "frame_ticks": frame_ticks(info),
             "frame_seconds": frame_seconds(info),
             "first_pts": info.video.first_pts,

@@ -14,6 +14,7 @@ MODULES = (
     "encodings.idna",
     "stereospot.media.inspect",
     "stereospot.media.scanning",
+    "stereospot.media.ordering",
     "stereospot.media.frames",
     "stereospot.media.keyframes",
     "stereospot.media.film_child",

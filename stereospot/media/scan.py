@@ -20,17 +20,20 @@ from stereospot.media.source import Source
 MAX_FRAMES = 50_000_000
 MAX_PTS = 2**60
 FROM_FRAMES = "the frames were taken from a decode pass: the packets do not tell them"
+REORDERED = "the frames' times are in the order of decoding, and were put in that of showing"
 
 
 class Untrusted(Exception):
     """Neither packets nor frames have times to plan by; `decode_scan` finds some. The text says why.
 
-    repairable: most frames have good times of their own; else only counting them is left.
+    repairable: most frames have good times of their own; else only counting them is left. reordered, and repairable:
+    they have them in the order of decoding.
     """
 
-    def __init__(self, reason: str, *, repairable: bool = False) -> None:
+    def __init__(self, reason: str, *, repairable: bool = False, reordered: bool = False) -> None:
         super().__init__(reason)
         self.repairable = repairable
+        self.reordered = reordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,8 @@ def scan(
     An mp4 or mov is planned from its index; others stream through once. `from_frames` goes to the decode pass at once:
     for a film whose packets promised other frames than a range decoded to.
 
-    Raises Untrusted when the decoded frames themselves have no increasing times: `decode_scan` repairs or counts them
-    then. Other errors are those of the probe, and DECODE_STALLED.
+    Raises Untrusted when the decoded frames themselves have no increasing times: `decode_scan` repairs them, puts them
+    in order, or counts then. Other errors are those of the probe, and DECODE_STALLED.
     """
     seen = array("q")
     if not from_frames:
@@ -76,6 +79,18 @@ def scan(
             return
         except Untrusted:
             pass
+    try:
+        yield from _from_frames(source, info, seen, limits, stop)
+    except Untrusted as reason:
+        if _is_reordered(source, info, limits, stop):
+            raise Untrusted(REORDERED, repairable=True, reordered=True) from reason
+        raise
+
+
+def _from_frames(
+    source: Source, info: SourceInfo, seen: array[int], limits: Limits | None, stop: threading.Event | None
+) -> Iterator[FrameBatch]:
+    """The frames of a decode pass behind those that were `seen` in the packets."""
     done = 0
     for batch in _run(source, info, "frames", limits, stop):
         known = min(len(batch.pts), max(0, len(seen) - done))
@@ -96,8 +111,21 @@ def decode_scan(
     stop: threading.Event | None = None,
     repaired: bool = False,
 ) -> Iterator[FrameBatch]:
-    """The film's frames by decoding all of it: each at its number times the frame duration, or at its repaired time."""
-    yield from _run(source, info, "synthesised", limits, stop, repaired=repaired)
+    """The film's frames by decoding all of it: each at its number times the frame duration, or at its repaired time.
+
+    Whether the repaired times have to be put in order is seen from the film, as `scan` saw it for its Untrusted.
+    """
+    reordered = repaired and _is_reordered(source, info, limits, stop)
+    yield from _run(source, info, "synthesised", limits, stop, repaired=repaired, reordered=reordered)
+
+
+def _is_reordered(source: Source, info: SourceInfo, limits: Limits | None, stop: threading.Event | None) -> bool:
+    """Whether the film's times are good but for their order (`ordering`)."""
+    limits = limits or Limits()
+    request = _request(info, "order", limits)
+    with Jail("stereospot.media.ordering:child", request, sources=[source], limits=limits.jail(), stop=stop) as jail:
+        answers = [message.body.get("reordered") for message in jail.messages()]
+    return True in answers
 
 
 def frame_seconds(info: SourceInfo) -> Fraction:
@@ -118,25 +146,10 @@ def _run(
     stop: threading.Event | None,
     *,
     repaired: bool = False,
+    reordered: bool = False,
 ) -> Iterator[FrameBatch]:
     limits = limits or Limits()
-    request = {
-        **limits.request(),
-        "mode": mode,
-        "stream_index": info.video.stream_index,
-        "indexed": info.indexed,
-        "frames_declared": info.video.frames_declared,
-        "frame_ticks": frame_ticks(info),
-        "frame_seconds": str(frame_seconds(info)),
-        "first_pts": info.video.first_pts,
-        "first_frames": list(info.video.first_frames),
-        "thread_type": "none" if mode == "packets" else "slice",
-        "thread_count": 2,
-        "interlaced": "no",
-        "synthesised": False,
-        "repaired": repaired,
-        "sequential": False,
-    }
+    request = _request(info, mode, limits) | {"repaired": repaired, "reordered": reordered}
     last: int | None = None
     count = 0
     final = False
@@ -154,6 +167,28 @@ def _run(
                 yield batch
     if not final or last is None:
         raise error("NO_FRAMES")
+
+
+def _request(info: SourceInfo, mode: str, limits: Limits) -> dict[str, Any]:
+    """What a child is told of the film."""
+    return {
+        **limits.request(),
+        "mode": mode,
+        "stream_index": info.video.stream_index,
+        "indexed": info.indexed,
+        "frames_declared": info.video.frames_declared,
+        "frame_ticks": frame_ticks(info),
+        "frame_seconds": str(frame_seconds(info)),
+        "first_pts": info.video.first_pts,
+        "first_frames": list(info.video.first_frames),
+        "thread_type": "none" if mode == "packets" else "slice",
+        "thread_count": 2,
+        "interlaced": "no",
+        "synthesised": False,
+        "repaired": False,
+        "reordered": False,
+        "sequential": False,
+    }
 
 
 def _checked(message: Message, last: int | None) -> FrameBatch:

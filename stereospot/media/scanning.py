@@ -46,7 +46,7 @@ BATCH_SECONDS = 0.1
 LOOKED_AT_FRAMES = 500
 """How many frames from the first that lacks a good time on tell whether the film's times are worth repairing."""
 FEW = Fraction(1, 8)
-"""More frames than this without a good time, and it is their order that is wrong, as in an AVI with B-frames."""
+"""More frames than this without a good time, and it is their order that is wrong (`ordering`), or nothing is right."""
 
 
 class Distrusted(Exception):
@@ -91,7 +91,7 @@ class _Batches:
     def __init__(self, cell: Cell, stream: VideoStream) -> None:
         self.sent = 0
         self.last: int | None = None
-        self._pause = _longest_pause(stream)
+        self._pause = longest_pause(stream)
         self._cell = cell
         self._pts = array("q")
         self._keys = bytearray()
@@ -101,7 +101,7 @@ class _Batches:
 
     def add(self, pts: int, key: bool) -> None:
         """Add the next frame; raises Distrusted if its time does not follow the last one's."""
-        if not _follows(pts, self.last, self._pause):
+        if not follows(pts, self.last, self._pause):
             raise Distrusted(f"frame {self.sent + len(self._pts)} does not follow the one before it")
         self.last = pts
         self._pts.append(pts)
@@ -329,12 +329,12 @@ def _timed(cell: Cell, request: dict[str, Any], container: InputContainer, strea
     """The list from a decode pass, by the frames' own times."""
     batches = _Batches(cell, stream)
     frames = decoding.raw_frames(container, stream)
-    pause = _longest_pause(stream)
+    pause = longest_pause(stream)
     count = 0
     last: int | None = None
     duration = 0
     for frame in frames:
-        if not _follows(frame.pts, last, pause):
+        if not follows(frame.pts, last, pause):
             reason = "has no presentation time" if frame.pts is None else "does not follow the one before it"
             repairable = _are_few(frames, count, last, frame.pts, batches, pause)
             raise Distrusted(f"frame {count} {reason}", repairable=repairable)
@@ -345,11 +345,11 @@ def _timed(cell: Cell, request: dict[str, Any], container: InputContainer, strea
     _end(cell, request, container, batches, count, duration if duration > 0 else request["frame_ticks"])
 
 
-def _longest_pause(stream: VideoStream) -> int:
+def longest_pause(stream: VideoStream) -> int:
     return int(LONGEST_PAUSE_SECONDS / Fraction(stream.time_base or Fraction(1, 90_000)))
 
 
-def _follows(pts: int | None, last: int | None, pause: int) -> TypeGuard[int]:
+def follows(pts: int | None, last: int | None, pause: int) -> TypeGuard[int]:
     """Whether a frame's time is later than the last one's, and not by more than a clock that was set anew."""
     return pts is not None and (last is None or last < pts <= last + pause)
 
@@ -363,7 +363,7 @@ def _are_few(
     for frame in itertools.islice(frames, LOOKED_AT_FRAMES):
         last = pts if pts is not None else last
         pts = frame.pts
-        bad += not _follows(pts, last, pause)
+        bad += not follows(pts, last, pause)
         count += 1
         batches.alive()
     return bad <= FEW * count
@@ -374,11 +374,16 @@ def _told(cell: Cell, request: dict[str, Any], container: InputContainer, stream
     batches = _Batches(cell, stream)
     times = decoding.times(request, stream)
     finder = resets.Finder()
+
+    def seen(packet: Any) -> None:
+        times.packet(packet)
+        finder.packet(packet)
+
     # In an index every track has a clock of its own, and may lie anywhere in the file.
     is_followed = request["repaired"] and not request["indexed"]
     count = 0
     duration = 0
-    for frame in decoding.raw_frames(container, stream, finder.packet):
+    for frame in decoding.raw_frames(container, stream, seen):
         own = request["repaired"] and frame.pts is not None
         place = times.next(frame.pts)
         if is_followed:

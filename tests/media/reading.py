@@ -57,6 +57,7 @@ def planned(name: str) -> Planned:
                 update={
                     "synthesised": True,
                     "repaired": reason.repairable,
+                    "reordered": reason.reordered,
                     "frame_seconds": 1 / info.video.average_rate,
                     "first_pts": info.video.first_pts,
                 }

@@ -242,6 +242,16 @@ def test_a_counted_plan_says_so() -> None:
     assert made.source.warnings == ("PTS_SYNTHESISED: the packets have no times",)
 
 
+def test_a_plan_says_that_times_are_put_in_order_and_older_ones_do_not() -> None:
+    reason = plan.Untrusted("the times are in disorder", repairable=True, reordered=True)
+    made = plan.synthesised(head(info_of()), reason)
+    assert (made.decode.synthesised, made.decode.repaired, made.decode.reordered) == (True, True, True)
+    written = made.model_dump_json()
+    assert Plan.model_validate_json(written) == made
+    older = Plan.model_validate_json(written.replace('"reordered":true,', ""))
+    assert (older.decode.repaired, older.decode.reordered) == (True, False)
+
+
 def test_samples_are_ranges_of_real_frames() -> None:
     pts = list(range(100, 20_100, 40))
     found = plan.sample_segments(info_of(), pts, (0.0, 5.0, 100.0))

@@ -121,7 +121,10 @@ async def local_source(path: Path, roots: tuple[Path, ...] | None) -> SourceRef:
 
 
 def _identify(path: Path, roots: tuple[Path, ...] | None) -> SourceRef:
-    real = path.expanduser().resolve()
+    try:
+        real = path.expanduser().resolve()
+    except (ValueError, RuntimeError) as error:  # a NUL in it, a home of nobody, links that go round
+        raise errors.error("INVALID_REQUEST", f"There can be no file at {str(path)[:100]!r}.") from error
     if roots is not None and not any(real.is_relative_to(root.expanduser().resolve()) for root in roots):
         raise errors.error("SOURCE_MISSING", "The path is not under one of the folders of STEREOSPOT_ROOTS.")
     return sources.identify(real)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import socket
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from services.gateway.tokens import load_secret
 from stereospot.settings import Settings
@@ -21,6 +21,9 @@ WILDCARDS = frozenset({"0.0.0.0", "::"})
 COOKIE = "stereospot-key"
 OPEN = ("/livez", "/readyz", "/favicon.ico", "/static/", "/v/")
 """What needs no key: health, the look of the page that asks for one, and what carries a token."""
+
+_PATH = "/%!$&'()*+,;=:@"
+"""What stays as it is in a path (RFC 3986, 3.3)."""
 
 
 class Access:
@@ -47,8 +50,11 @@ class Access:
     def is_key(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._key.encode())
 
-    def entered(self, path: str, query: bytes, scheme: str) -> tuple[str, str] | None:
-        """(where to go on, Set-Cookie) when an address of this scheme brings the right key along."""
+    def entered(self, path: bytes, query: bytes, scheme: str) -> tuple[str, str] | None:
+        """(where to go on, Set-Cookie) when an address of this scheme brings the right key along.
+
+        path: as it was sent, percent signs and all: `%2F` in a name is not the `/` between two.
+        """
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
         if not any(name == "key" and self.is_key(value) for name, value in pairs):
             return None
@@ -56,8 +62,8 @@ class Access:
         cookie = f"{COOKIE}={self._key}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000"
         if scheme == "https":
             cookie += "; Secure"
-        # `//host/…` would lead to another site.
-        return "/" + path.lstrip("/") + (f"?{rest}" if rest else ""), cookie
+        # `//host/…` and `/\host/…` would lead to another site.
+        return "/" + quote(path.lstrip(b"/"), safe=_PATH) + (f"?{rest}" if rest else ""), cookie
 
 
 def access_key(settings: Settings) -> str:

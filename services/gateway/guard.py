@@ -17,7 +17,7 @@ import secrets
 import time
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
@@ -126,8 +126,11 @@ def refusal(method: str, headers: dict[str, str], hosts: frozenset[str], *, any_
     origin = headers.get("origin")
     if origin is None:
         return None
-    parts = urlsplit(origin)
-    if parts.scheme not in ("http", "https") or parts.netloc.lower() != host.lower():
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # `http://[`
+        parts = None
+    if parts is None or parts.scheme not in ("http", "https") or parts.netloc.lower() != host.lower():
         return f"The request was sent by {origin[:100]!r}."
     return None
 
@@ -197,8 +200,9 @@ class Guard:
         host = host_name(headers.get("host", "")) or ""
         if not self.access.needs_key(host, path) or self.access.has_key(headers):
             return True
+        sent = scope.get("raw_path") or quote(path).encode()
         entered = (
-            self.access.entered(path, scope["query_string"], scope["scheme"]) if scope["method"] == "GET" else None
+            self.access.entered(sent, scope["query_string"], scope["scheme"]) if scope["method"] == "GET" else None
         )
         if entered is None:
             await _refuse(scope, send, errors.error("KEY_REQUIRED"), request_id)

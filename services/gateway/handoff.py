@@ -25,9 +25,6 @@ from services.gateway.table import Row
 from stereospot.jobs import Phase
 
 M3U = "application/x-mpegurl"
-ALL_FILMS = "films"
-"""Stands in a token where others have a job, whose ids are longer: good for the list of all films, and nothing else."""
-
 LISTED = 50
 LOOK_AGAIN_SECONDS = 4
 
@@ -49,7 +46,7 @@ def watch_path(gateway: Gateway, row: Row) -> str:
 def playlist_path(gateway: Gateway, row: Row | None) -> str | None:
     """The M3U of a job, None before there is anything to play; without a job that of all finished films."""
     if row is None:
-        return f"/v/{gateway.tokens.issue(ALL_FILMS)}/playlist.m3u"
+        return f"/v/{gateway.tokens.issue_list()}/playlist.m3u"
     return f"{folder(gateway, row)}/playlist.m3u" if path_of(gateway, row) is not None else None
 
 
@@ -131,7 +128,7 @@ async def playlist_of_one(
 
 @get("/v/{token:str}/playlist.m3u", include_in_schema=False)
 async def playlist_of_all(request: Request[Any, Any, Any], gateway: Given, token: FromPath[str]) -> Response[str]:
-    if gateway.tokens.check(token) != ALL_FILMS:
+    if not gateway.tokens.is_list(token):
         raise nothing("no list of all films")
     return await newest(request, gateway)
 

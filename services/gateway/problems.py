@@ -93,6 +93,12 @@ def _late(request: Request[Any, Any, Any], error: TimeoutError) -> Response[Any]
     return problem(request, errors.error("STORAGE_UNAVAILABLE", "An answer took too long."))
 
 
+def _deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
+    """Nothing here calls itself, but what reads a body's brackets does."""
+    _log.warning("nested too deeply", action="reject", path=request.url.path, exc_info=error)
+    return problem(request, errors.error("INVALID_REQUEST", "The body is nested too deeply."))
+
+
 def _unknown(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     _log.error("unexpected", action="reject", path=request.url.path, exc_info=error)
     return problem(request, errors.error("INTERNAL"))
@@ -103,5 +109,6 @@ HANDLERS: dict[Any, Any] = {
     ValidationError: _invalid,
     HTTPException: _http,
     asyncio.TimeoutError: _late,
+    RecursionError: _deep,
     Exception: _unknown,
 }

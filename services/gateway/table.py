@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -66,7 +67,12 @@ def decode_cursor(text: str) -> tuple[float, str] | None:
 
 def _words(job: Job) -> str:
     """What a search looks at."""
-    return f"{job.title}\n{job.job_id}".casefold()
+    return _folded(f"{job.title}\n{job.job_id}")
+
+
+def _folded(text: str) -> str:
+    """One form of what reads the same: of any case, its letters in one piece or, as macOS names files, in several."""
+    return unicodedata.normalize("NFC", text.casefold())
 
 
 def _shelves(phases: Sequence[Phase], kind: Kind) -> list[str]:
@@ -149,7 +155,7 @@ class Table:
             f"WHERE (created, job_id) < (?, ?) AND shelf IN ({marks}) "
             "AND (? = '' OR instr(words, ?)) "
             "ORDER BY created DESC, job_id DESC LIMIT ?",
-            (created, job_id, *shelves, text, text.casefold(), limit),
+            (created, job_id, *shelves, text, _folded(text), limit),
         ).fetchall()
 
     def _merge(

@@ -2,7 +2,7 @@
 
 Players drop headers and, for what a playlist names, queries; a path is inherited. A token is
 `<job>.<expiry, hex>.<mac>`: HMAC-SHA256 over the first two, 128 bits of it. Expiry is rounded up to whole days, so
-that the same URL is given out for a day and caches work.
+that the same URL is given out for a day and caches work. That of the list of all films has `*films` for the job.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ LIFETIME_DAYS = 7
 SECRET_BYTES = 32
 SECRET_KEY = "gateway"
 """Of the bucket `keys`."""
+
+_ALL_FILMS = "*films"
+"""Stands where others have a job, whose id whoever submits it may choose: no job can be called that."""
 
 
 def load_secret(path: Path) -> bytes:
@@ -104,18 +107,33 @@ class Tokens:
 
     def issue(self, job_id: str, *, now: float | None = None) -> str:
         """A token for one job, good for seven to eight days."""
-        at = time.time() if now is None else now
-        expiry = (int(at) // DAY + 1 + LIFETIME_DAYS) * DAY
-        text = f"{job_id}.{expiry:x}"
-        return f"{text}.{self._mac(text)}"
+        return self._issue(job_id, now)
+
+    def issue_list(self, *, now: float | None = None) -> str:
+        """A token for the list of all films, and nothing else; good for as long."""
+        return self._issue(_ALL_FILMS, now)
 
     def check(self, token: str, *, now: float | None = None) -> str | None:
         """The job that a token is for; None for one that is forged, damaged or expired."""
+        job_id = self._check(token, now)
+        return job_id if job_id is not None and is_token(job_id) else None
+
+    def is_list(self, token: str, *, now: float | None = None) -> bool:
+        """Whether a token is for the list of all films."""
+        return self._check(token, now) == _ALL_FILMS
+
+    def _issue(self, what: str, now: float | None) -> str:
+        at = time.time() if now is None else now
+        expiry = (int(at) // DAY + 1 + LIFETIME_DAYS) * DAY
+        text = f"{what}.{expiry:x}"
+        return f"{text}.{self._mac(text)}"
+
+    def _check(self, token: str, now: float | None) -> str | None:
         text, _, mac = token.rpartition(".")
-        job_id, _, expiry = text.partition(".")
-        if not hmac.compare_digest(mac.encode(), self._mac(text).encode()) or not is_token(job_id):
+        if not hmac.compare_digest(mac.encode(), self._mac(text).encode()):
             return None
-        return job_id if int(expiry, 16) > (time.time() if now is None else now) else None
+        what, _, expiry = text.partition(".")
+        return what if int(expiry, 16) > (time.time() if now is None else now) else None
 
     def _mac(self, text: str) -> str:
         digest = hmac.digest(self._secret, text.encode(), hashlib.sha256)[:16]

@@ -314,7 +314,13 @@ async def terminate(request: Request[Any, Any, Any], gateway: Given, upload_id: 
 
 
 async def _terminate(gateway: Gateway, upload_id: str) -> Response[Any]:
-    upload = await gateway.intake.find(upload_id)
+    try:
+        upload = await gateway.intake.find(upload_id)
+    except errors.Permanent:
+        # One that came in one piece was never announced: that it has arrived is all there is of it.
+        if await gateway.intake.arrived(upload_id) is None:
+            raise
+        upload = None
     context = gateway.context
     async with gateway.intake.turn(upload_id):
         # In one's turn: whoever had it may have made a job of the upload meanwhile. That has another id where its
@@ -323,7 +329,10 @@ async def _terminate(gateway: Gateway, upload_id: str) -> Response[Any]:
             context.bus, context.store, upload_id
         ):
             raise errors.error("CONFLICT", "A job was made of this upload; delete the job.")
-        await gateway.intake.discard(upload)
+        if upload is not None:
+            await gateway.intake.discard(upload)
+        elif (arrived := await gateway.intake.arrived(upload_id)) is not None:
+            await uploads.drop(gateway, arrived)
     return Response(None, status_code=204, headers=_headers())
 
 

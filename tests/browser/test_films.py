@@ -87,6 +87,44 @@ async def test_a_card_that_is_on_its_way_does_not_bring_back_a_film_that_was_del
     assert await page.run("return document.querySelectorAll('ss-jobs .card').length") == 1
 
 
+AWAY = """
+const [what] = arguments;
+const whole = self.fetch;
+self.away = true;
+self.asked = 0;
+self.fetch = (path, ...more) => {
+  if (!away || !String(path).endsWith(`/jobs/J1/${what}`)) return whole(path, ...more);
+  self.asked += 1;
+  return asked % 2 ? Promise.reject(new TypeError()) : new Response(null, { status: 502 });
+};
+"""
+"""A piece of a page that cannot be had before the test says so: at times the way is cut, at times a proxy is alone."""
+
+
+async def test_a_card_that_could_not_be_had_comes_without_another_event(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    await page.open("/jobs")
+    await page.wait("document.querySelectorAll('ss-jobs .card').length === 1")
+    await page.run(AWAY, "card")
+    assert (await gateway.client.post("/api/v1/jobs/J1/cancel")).status_code < 300
+    await page.wait("asked >= 2")
+    assert await page.run("return document.querySelector('.card').dataset.phase") == "converting"
+    await page.run("self.away = false")
+    await page.wait("document.querySelector('.card').dataset.phase === 'cancelled'")
+    assert await page.run("return document.querySelector('ss-jobs').making.size") == 0
+
+
+async def test_buttons_that_could_not_be_had_come_without_another_event(page: Page, gateway: Served) -> None:
+    await Showing(gateway.context, "J1").begin()
+    await page.open("/jobs/J1")
+    await page.wait("document.querySelector('[data-action=cancel]') && document.querySelector('ss-job').revision")
+    await page.run(AWAY, "about")
+    assert (await gateway.client.post("/api/v1/jobs/J1/cancel")).status_code < 300
+    await page.wait("document.querySelector('ss-job').dataset.phase === 'cancelled' && asked >= 2")
+    await page.run("self.away = false")
+    await page.wait("document.querySelector('[data-action=retry]') && !document.querySelector('[data-action=cancel]')")
+
+
 async def test_what_is_refused_says_so_by_its_buttons(page: Page, gateway: Served) -> None:
     failure = Failure(code="NO_FRAMES", sentence="s", advice="a")
     for job_id in ("J1", "J2", "J3"):

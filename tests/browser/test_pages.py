@@ -126,6 +126,34 @@ async def test_subtitles_and_chapters_follow_the_film(page: Page, gateway: Serve
     await page.wait("document.querySelector('.subtitle').textContent === 'Later'")
 
 
+@pytest.mark.parametrize("answer", ["new Response(null, { status: 503 })", "Promise.reject(new TypeError())"])
+async def test_subtitles_that_cannot_be_had_now_are_not_chosen(page: Page, gateway: Served, answer: str) -> None:
+    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), subtitles=True)
+    await showing.begin()
+    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
+    await showing.convert(0, 1, 2)
+    await page.open("/jobs/J1")
+    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+    await page.wait(f"{VIDEO}.readyState >= 3")  # nothing else is said
+    await page.run(
+        f"""
+        const whole = self.fetch;
+        self.fetch = (path, ...more) => (self.back || !String(path).endsWith(".vtt") ? whole(path, ...more) : {answer});
+        self.choose = () => {{
+          const select = document.querySelector("[aria-label=Subtitles]");
+          select.selectedIndex = 1;
+          select.dispatchEvent(new Event("change"));
+        }};
+        choose();
+        """
+    )
+    curtain = "document.querySelector('[data-curtain]')"
+    await page.wait(f"{curtain}.checkVisibility() && /cannot be had now/.test({curtain}.textContent)")
+    assert await page.run("return document.querySelector('[aria-label=Subtitles]').value") == ""
+    await page.run("self.back = true; choose();")
+    await page.wait("document.querySelector('.subtitle')?.textContent === 'First & foremost'")
+
+
 async def test_cues_of_a_film_that_starts_late_come_with_its_pictures(page: Page, gateway: Served) -> None:
     """Its stream begins with the first picture, two seconds later than its cues count from."""
     showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), subtitles=True, start=2 * RATE * FRAME)

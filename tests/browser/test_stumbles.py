@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from stereospot import records
 from stereospot.jobs import Job
 from stereospot.options import Codec, Layout
 from tests.browser.conftest import Page
-from tests.browser.test_uploads import SAID, Sent, choose, long_film, received, stored
+from tests.browser.test_uploads import BAR, RATE, SAID, Sent, choose, long_film, network, received, stored
 from tests.system.gateway import Served
 from tests.system.showing import film
 
@@ -22,8 +23,11 @@ UNFINISHED = """
 const whole = self.fetch;
 const answers = {
   away: () => new Response(null, { status: 503 }),
-  gone: () => new Response(null, { status: 404 }),
-  here: () => new Response(null, { status: 200, headers: { "Upload-Offset": "5" } }),
+  gone: () => Response.json({ code: "NOT_FOUND" }, { status: 404 }),
+  proxy: () => new Response("<h1>No such page.</h1>", { status: 404 }),
+  busy: () => new Response(null, { status: 429 }),
+  shut: () => Response.json({ code: "KEY_REQUIRED" }, { status: 401 }),
+  here: () => Response.json({ offset: 5 }),
   cut: () => { throw new TypeError("Failed to fetch"); },
 };
 for (const name of Object.keys(answers)) {
@@ -31,7 +35,7 @@ for (const name of Object.keys(answers)) {
 }
 self.fetch = async (address, ...more) => (answers[address] ?? (() => whole(address, ...more)))();
 """
-"""Four uploads that another page has begun, and what is answered about each."""
+"""Uploads that another page has begun, and what is answered about each."""
 
 PROXY = """
 const [whole, open] = [self.fetch, XMLHttpRequest.prototype.open];
@@ -84,10 +88,128 @@ async def test_what_cannot_be_asked_for_now_is_not_forgotten(page: Page, gateway
     finally:
         await page.do(lambda driver: driver.execute_cdp_cmd(remove, added))
     assert await page.run("return document.querySelectorAll('.uploads li').length") == 1
+    await page.run("return new Promise((done) => setTimeout(done, 300))")  # all of them were asked for at once
     kept = await page.run(
         "return Object.keys(localStorage).filter((key) => key.startsWith('stereospot-upload')).sort()"
     )
-    assert kept == [f"stereospot-upload:{name}" for name in ("away", "cut", "here")]
+    assert kept == [f"stereospot-upload:{name}" for name in ("away", "busy", "cut", "here", "proxy", "shut")]
+
+
+HEADS = """
+const whole = self.fetch;
+const bad = [...arguments];
+self.fetch = async (address, options) => {
+  const status = options?.method === "HEAD" && bad.shift();
+  return status ? new Response(null, { status }) : whole(address, options);
+};
+"""
+"""A question for the offset that is answered with these states first, one after the other."""
+
+KEPT = "Object.keys(localStorage).filter((key) => key.startsWith('stereospot-upload:')).length"
+
+
+async def test_an_upload_whose_offset_is_not_told_now_is_not_begun_anew(
+    page: Page, gateway: Served, long_film: Sent
+) -> None:
+    await page.open("/")
+    await network(page, rate=RATE)
+    await choose(page, long_film.path)
+    await page.wait(f"{BAR} > 0.3")
+    await asyncio.to_thread(page.driver.refresh)
+    await page.wait(f"{SAID}?.endsWith('Choose the same file to go on.')")
+    await network(page)
+    for bad in ((423, 401), (429, 404)):
+        await page.run(HEADS, *bad)
+        await choose(page, long_film.path)
+        said = await page.wait(f"document.querySelector('.uploads li.failed') && {SAID}", seconds=30)
+        assert said == f"The server answered {bad[1]}."
+        # Who does not want to read that any longer has not given the upload up.
+        await page.run("document.querySelector('.uploads [data-do=stop]').click()")
+        assert await page.wait("document.querySelector('.uploads').hidden")
+        assert await page.run(f"return {KEPT}") == 1
+    await choose(page, long_film.path)
+    assert await stored(page, gateway) == long_film.sha256
+    assert await received(gateway) == len(long_film.body), "no byte was sent twice"
+
+
+async def test_only_the_servers_word_on_the_file_ends_what_is_kept(page: Page, gateway: Served) -> None:
+    await page.open("/")
+    said = await page.run(
+        """
+        return import("/static/upload.js").then(({ outcome }) => [
+          [413, "<h1>Too large for this proxy.</h1>"], [401, '{"code": "KEY_REQUIRED"}'],
+          [403, '{"code": "FORBIDDEN_ORIGIN"}'], [409, '{"code": "CONFLICT"}'], [503, '{"code": "STORAGE_FULL"}'],
+          [415, '{"code": "UNSUPPORTED_CONTAINER"}'], [404, '{"code": "NOT_FOUND"}'],
+        ].map(([status, responseText]) => {
+          const { final, refused } = outcome(status, { responseText });
+          return [final, refused];
+        }));
+        """
+    )
+    assert said == [[True, False]] * 3 + [[False, False]] * 2 + [[True, True]] * 2
+
+
+async def test_a_film_whose_drive_is_unplugged_goes_on_when_it_is_back(
+    page: Page, gateway: Served, long_film: Sent, tmp_path: Path
+) -> None:
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    path = drive / "Film.mp4"
+    path.write_bytes(long_film.body)
+    await page.open("/")
+    await network(page, rate=RATE)
+    await choose(page, path)
+    await page.wait(f"{BAR} > 0.3")
+    away = drive.rename(tmp_path / "away")
+    await page.wait(f"{SAID}.startsWith('The file cannot be read. Trying again in')")
+    away.rename(drive)
+    await page.wait(f"{SAID}.endsWith('MB/s')")
+    # Away for longer: it is chosen once more, also by somebody who has read what went wrong.
+    drive.rename(away)
+    await page.run("const wait = self.setTimeout; self.setTimeout = (act, pause) => wait(act, Math.min(pause, 50));")
+    said = await page.wait(f"document.querySelector('.uploads li.failed') && {SAID}", seconds=30)
+    assert said == "The file cannot be read any more. Choose it again."
+    away.rename(drive)
+    await network(page)
+    await choose(page, path)
+    assert await page.run("return document.querySelectorAll('.uploads li').length") <= 1
+    assert await stored(page, gateway) == long_film.sha256
+    assert await received(gateway) == len(long_film.body), "no byte was sent twice"
+
+
+async def test_what_is_stopped_while_it_is_announced_is_given_up(page: Page, gateway: Served, short_film: Path) -> None:
+    await page.open("/")
+    await page.run(
+        """
+        const whole = self.fetch;
+        self.fetch = async (address, options) => {
+          const answer = await whole(address, options);
+          if (options?.method !== "POST" || address !== "/api/v1/uploads") return answer;
+          self.location_ = answer.headers.get("Location");
+          await new Promise((release) => { self.release = release; });
+          return answer;
+        };
+        """
+    )
+    await choose(page, short_film)
+    location = await page.wait("self.location_")
+    await page.run("document.querySelector('.uploads [data-do=stop]').click(); self.release();")
+
+    async def gone() -> bool:
+        return (await gateway.client.get(location)).status_code == 404
+
+    await page.until(gone, "the end of the upload")
+    assert await page.run(f"return {KEPT}") == 0
+
+
+async def test_a_long_name_is_cut_between_its_letters(page: Page, gateway: Served) -> None:
+    await page.open("/")
+    name = await page.run(
+        """
+        return import("/static/upload.js").then(({ nameOf }) => nameOf({ name: `x${"😀".repeat(250)}.mp4` }));
+        """
+    )
+    assert name == "x" + "\U0001f600" * 199
 
 
 async def test_a_proxy_whose_server_is_away_ends_no_resumable_upload(

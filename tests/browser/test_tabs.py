@@ -9,10 +9,13 @@ import pytest
 
 from stereospot import jobs, records
 from tests.browser.conftest import Page
+from tests.browser.test_uploads import BAR, RATE, SAID, Sent, choose, long_film, network, received, stored
 from tests.system.gateway import Served
 from tests.system.showing import Showing
 
 pytestmark = pytest.mark.browser
+
+__all__ = ["long_film"]
 
 LABEL = "document.querySelector('[data-label]').textContent"
 
@@ -75,3 +78,46 @@ async def test_tabs_share_one_stream_and_one_goes_on_when_the_other_closes(
     )
     await page.wait(f"{LABEL} === 'Putting the film together'")
     await page.until(is_one, "the stream of the second tab, and no other")
+
+
+async def test_a_second_tab_leaves_an_upload_of_the_first_alone(
+    page: Page, gateway: Served, tabs: list[str], long_film: Sent
+) -> None:
+    async def turn(handle: str) -> None:
+        await page.do(lambda driver: driver.switch_to.window(handle))
+
+    first, second = tabs
+    await turn(first)
+    await page.open("/")
+    await network(page, rate=RATE)
+    await choose(page, long_film.path)
+    await page.wait(f"{BAR} > 0.1")
+    await turn(second)
+    await page.open("/")
+    await page.run("return new Promise((done) => setTimeout(done, 1500))")
+    assert await page.run("return document.querySelectorAll('.uploads li').length") == 0
+    # One that hears of no other tab asks without taking the turn of whoever sends.
+    add, remove = "Page.addScriptToEvaluateOnNewDocument", "Page.removeScriptToEvaluateOnNewDocument"
+    deaf = {"source": "delete self.BroadcastChannel"}
+    added = await page.do(lambda driver: driver.execute_cdp_cmd(add, deaf))
+    await page.open("/")
+    assert (await page.wait(SAID)).endswith("% is here already. Choose the same file to go on.")
+    await page.do(lambda driver: driver.execute_cdp_cmd(remove, added))
+    await page.open("/")
+    await choose(page, long_film.path)
+    said = await page.wait(f"document.querySelector('.uploads li.failed') && {SAID}")
+    assert said == "Another tab is sending this file."
+    await page.run("document.querySelector('.uploads [data-do=stop]').click()")
+    # Nor does one that asked too early, or heard nothing, take the other's turn or its upload.
+    await page.run(
+        """
+        const { location } = JSON.parse(Object.entries(localStorage).find(([key]) => key.includes("upload"))[1]);
+        return import("/static/upload.js").then(({ abandon }) =>
+          abandon({ key: Object.keys(localStorage).find((key) => key.includes("upload")), location }));
+        """
+    )
+    await turn(first)
+    assert await page.run("return document.querySelectorAll('.uploads li.failed').length") == 0
+    await network(page)
+    assert await stored(page, gateway) == long_film.sha256
+    assert await received(gateway) == len(long_film.body), "no byte was sent twice"

@@ -6,12 +6,13 @@ import html
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urljoin
 
 import httpx
 import pytest
 
 from services.gateway.access import COOKIE, Access, access_key, entry_url
+from services.gateway.tokens import Tokens, load_secret
 from stereospot import keys
 from stereospot.jobs import Phase
 from stereospot.messages import Film
@@ -32,6 +33,7 @@ WHO: tuple[tuple[str, str, dict[str, str], int], ...] = (
     ("GET", "/jobs", {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
     ("POST", "/api/v1/jobs", {"Origin": "https://evil.example"}, 403),
     ("POST", "/api/v1/jobs", {"Origin": "null"}, 403),
+    ("POST", "/api/v1/jobs", {"Origin": "http://["}, 403),
     ("POST", "/api/v1/jobs", {"Origin": "http://localhost:1"}, 403),
     ("POST", "/api/v1/jobs", {"Sec-Fetch-Site": "same-site"}, 403),
     ("POST", "/api/v1/jobs", {"Sec-Fetch-Site": "same-origin"}, 400),
@@ -94,15 +96,40 @@ async def test_only_this_machine_needs_no_key(server: Nats, tmp_path: Path) -> N
             assert (await get("/jobs", headers=away | {"Cookie": sent})).status_code == 200, sent
         for sent in (own[:-1], own.partition("=")[2], f"x{own}", f"a={own}", COOKIE, ""):
             assert (await get("/jobs", headers=away | {"Cookie": sent})).status_code == 401, sent
-        elsewhere = Access(gateway.context.settings).entered("//evil.example/", f"key={key}".encode(), "http")
-        assert elsewhere is not None
-        assert elsewhere[0] == "/evil.example/"
         asked = await get("/", headers=away | {"Accept": "text/html"})
         assert "<form" in asked.text
         assert entry_url(gateway.context.settings) == "http://127.0.0.1:8666/"
         everywhere = httpx.URL(entry_url(gateway.context.settings.model_copy(update={"host": "0.0.0.0"})))
         assert everywhere.params["key"] == key
         assert everywhere.host not in ("0.0.0.0", "")
+
+
+async def test_the_key_leads_to_the_very_address_that_brought_it(server: Nats, tmp_path: Path) -> None:
+    async with served(server, tmp_path, allowed_hosts=("films.example",)) as gateway:
+        key = access_key(gateway.context.settings)
+        origin = "http://films.example"
+        table: tuple[tuple[str, str], ...] = (
+            ("/jobs/a%2Fb%20%23c%3F%C3%A4", "/jobs/a%2Fb%20%23c%3F%C3%A4"),
+            ("/v1;a=b,c@d:e+f!g'(h)*~", "/v1;a=b,c@d:e+f!g'(h)*~"),
+            ("//evil.example/x", "/evil.example/x"),
+            ("/%5Cevil.example/x", "/%5Cevil.example/x"),
+            ("/\\evil.example/x", "/%5Cevil.example/x"),
+            ("/%09/evil.example", "/%09/evil.example"),
+            ("/a%0d%0aSet-Cookie:%20b=c", "/a%0d%0aSet-Cookie:%20b=c"),
+        )
+        access = Access(gateway.context.settings)
+        for path, wanted in table:
+            entered = access.entered(path.encode(), f"q=a%26b%23&key={key}&status=failed".encode(), "http")
+            assert entered is not None
+            assert entered[0] == f"{wanted}?q=a%26b%23&status=failed"
+            # As a browser reads it: backslashes as slashes, tabs and line ends not at all.
+            read = re.sub(r"[\t\r\n]", "", entered[0]).replace("\\", "/")
+            assert urljoin(origin, read).startswith(f"{origin}/")
+            if "\\" not in path:
+                raw = f"{gateway.url}{path}?key={key}"
+                answer = await gateway.client.get(raw, headers={"Host": "films.example"})
+                assert (answer.status_code, answer.headers["location"]) == (303, wanted)
+                gateway.client.cookies.clear()
 
 
 async def test_a_server_on_all_addresses_is_opened_by_the_address_it_prints(server: Nats, tmp_path: Path) -> None:
@@ -235,3 +262,7 @@ async def test_the_list_of_all_films_has_a_token_of_its_own(server: Nats, tmp_pa
         token = film.split("/")[2]
         refused = await gateway.client.get(f"/v/{token}/playlist.m3u", headers={"Host": AWAY})
         assert refused.status_code == 404, "a film's token is good for that film alone"
+        # Whoever submits a job may choose its id.
+        token = Tokens(load_secret(gateway.context.settings.data_dir / "gateway.secret")).issue("films")
+        refused = await gateway.client.get(f"/v/{token}/playlist.m3u", headers={"Host": AWAY})
+        assert refused.status_code == 404

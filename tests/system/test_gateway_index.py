@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,19 @@ def test_an_older_revision_changes_nothing(table: Table) -> None:
     found = table.get("job000001")
     assert found is not None
     assert (found.job.title, found.revision) == ("Newer", 900_000)
+
+
+def test_a_title_is_found_in_whichever_form_its_letters_are() -> None:
+    table = Table()
+    whole, parts = "Café Müller Straße", unicodedata.normalize("NFD", "Café Müller Straße")
+    assert whole != parts
+    (job,) = made(0, 1)
+    for number, title in enumerate((whole, parts)):
+        named = job.model_copy(update={"job_id": f"J{number}", "title": title})
+        table.apply([(named.job_id, number + 1, named.body(), named)])
+    for text in (whole, parts, "CAFÉ", unicodedata.normalize("NFD", "CAFÉ MÜ"), "strasse"):
+        assert {row.job.job_id for row in table.page(text=text).rows} == {"J0", "J1"}, text
+    table.close()
 
 
 @pytest.mark.parametrize("text", ["", "%%%", "abc", "MTIz", "bm90IGEgbnVtYmVy", "aW5mIHg", "bmFuIHg", "\u00e9"])

@@ -81,6 +81,12 @@ def test_a_token_expires_and_is_the_same_all_day() -> None:
     assert tokens.issue("J1", now=day + DAY - 10) == first
     assert tokens.check(first, now=day + 7 * DAY) == "J1"
     assert tokens.check(first, now=day + 9 * DAY) is None
+    # That of the list is nobody's job, and no job's is that of the list.
+    whole = tokens.issue_list(now=day)
+    assert tokens.is_list(whole, now=day + 7 * DAY)
+    assert not tokens.is_list(whole, now=day + 9 * DAY)
+    assert tokens.check(whole, now=day) is None
+    assert not any(tokens.is_list(tokens.issue(job_id, now=day), now=day) for job_id in ("J1", "films"))
     assert Tokens(bytes([1]) * 32).check(first, now=day) is None
 
 

@@ -171,6 +171,19 @@ async def test_termination(server: Nats, tmp_path: Path, stored_on: dict[str, An
             assert await stored_keys(gateway) == []
 
 
+async def test_an_upload_in_one_piece_is_given_up(gateway: Served) -> None:
+    stored = (await gateway.client.put("/api/v1/uploads?name=a.mp4", content=film(1000))).json()
+    location = f"/api/v1/uploads/{stored['upload_id']}"
+    assert (await gateway.client.delete(location)).status_code == 204
+    assert (await gateway.client.get(location)).status_code == 404
+    assert (await gateway.client.delete(location)).status_code == 404
+    assert await stored_keys(gateway) == []
+    stored = (await gateway.client.put("/api/v1/uploads?name=a.mp4", content=film(1000))).json()
+    assert (await gateway.client.post("/api/v1/jobs", json={"upload": stored["upload"]})).status_code == 201
+    refused = await gateway.client.delete(f"/api/v1/uploads/{stored['upload_id']}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "CONFLICT")
+
+
 async def test_expired_uploads_are_removed(server: Nats, tmp_path: Path, stored_on: dict[str, Any]) -> None:
     data = film(5 * MIB + 10)
     async with served(server, tmp_path / "data", **stored_on) as gateway:

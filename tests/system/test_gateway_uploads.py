@@ -138,6 +138,13 @@ async def test_raw_upload_then_job(gateway: Served) -> None:
     assert stored_keys == [stored.json()["upload"], keys.input_use(job["job_id"], again["job_id"])]
 
 
+async def test_a_body_of_brackets_is_refused(gateway: Served) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in (b"[" * 500_000, b'{"title":' + b"[" * 100_000 + b"]" * 100_000 + b"}"):
+        answer = await gateway.client.post("/api/v1/jobs", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_REQUEST")
+
+
 async def test_a_path_under_a_root(gateway: Served, tmp_path: Path) -> None:
     folder = tmp_path / "films"
     folder.mkdir()
@@ -146,5 +153,11 @@ async def test_a_path_under_a_root(gateway: Served, tmp_path: Path) -> None:
     answer = await gateway.client.post("/api/v1/jobs", json={"path": str(folder / "a.mp4")})
     assert answer.status_code == 201
     assert "path" not in answer.json()["source"], "paths of the server are nobody's business"
+    (folder / "round.mp4").symlink_to("round.mp4")
+    for path in ("/x\0y", "~nosuch/x.mp4", str(folder / "round.mp4"), "/" + "x" * 4000):
+        for wanted in ({"path": path}, {"path": str(folder / "a.mp4"), "depth_path": path}):
+            refused = await gateway.client.post("/api/v1/jobs", json=wanted)
+            assert refused.status_code in (400, 404), (path[:20], refused.text)
+            assert refused.json()["code"] in ("INVALID_REQUEST", "SOURCE_MISSING")
     escaped = await gateway.client.post("/api/v1/jobs", json={"path": str(folder / "b.mp4")})
     assert escaped.json()["code"] == "SOURCE_MISSING"

@@ -1,6 +1,6 @@
 // One film's page: progress, the strip of its segments, what can be done with it.
 import { announce, ask, post, subscribe } from "./stream.js";
-import { FINISHED, fragment, update } from "./cards.js";
+import { FINISHED, insist, update } from "./cards.js";
 import { copy } from "./copy.js";
 import { nameOf } from "./languages.js";
 import { doneOf, stateOf } from "./segments.js";
@@ -77,7 +77,9 @@ class Job extends HTMLElement {
 
   async about() {
     const place = this.querySelector("[data-about]");
-    const fresh = place && (await fragment(`/jobs/${this.id_}/about`));
+    const turn = (this.turn = (this.turn ?? 0) + 1);
+    const fresh = place && (await insist(`/jobs/${this.id_}/about`, () => this.isConnected && turn === this.turn));
+    if (turn !== this.turn) return; // whoever asked later knows more
     if (fresh) place.replaceChildren(fresh);
     this.local();
   }

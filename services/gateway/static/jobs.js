@@ -1,5 +1,5 @@
 // Lists of films that keep themselves true: cards are rendered by the server, numbers in them are moved here.
-import { FINISHED, fragment, update } from "./cards.js";
+import { FINISHED, fragment, insist, update } from "./cards.js";
 import { announce, ask, post, subscribe } from "./stream.js";
 
 const SHOWS = {
@@ -90,7 +90,7 @@ class Jobs extends HTMLElement {
       return;
     }
     this.making.set(job.job_id, null);
-    const made = await fragment(`/jobs/${job.job_id}/card`);
+    const made = await insist(`/jobs/${job.job_id}/card`, () => this.isConnected && this.making.has(job.job_id));
     if (!this.making.has(job.job_id)) return;
     const later = this.making.get(job.job_id);
     this.making.delete(job.job_id);
@@ -192,7 +192,7 @@ class Workers extends HTMLElement {
   connectedCallback() {
     this.timer = setInterval(async () => {
       if (document.hidden) return;
-      const page = await fragment("/workers");
+      const page = await fragment("/workers").catch(() => null);
       const fresh = page?.querySelector("ss-workers");
       if (fresh && fresh.innerHTML !== this.innerHTML) this.innerHTML = fresh.innerHTML;
     }, 3000);

@@ -1,6 +1,6 @@
 // One film on its way straight to an S3 store, past the gateway: parts by presigned PUTs, where the server offers them
 // (`s3_page_uploads`). A store that this browser cannot reach, or whose CORS refuses it, gets nothing: then by tus.
-import { Upload, discard, keep, kept, outcome, read } from "./upload.js";
+import { Upload, discard, kept, nameOf, outcome, read } from "./upload.js";
 
 const AT_ONCE = 3; // HTTP/1.1 gives a host six connections; a player may need some of them
 const DAMAGED = /<Code>(BadDigest|XAmzContentChecksumMismatch)</;
@@ -27,12 +27,10 @@ export class PartsUpload extends Upload {
   }
 
   async begin() {
-    const { name, size } = this.file;
     // The same key for each try, so that an answer that got lost does not leave a second upload behind.
     const once = { "Idempotency-Key": `parts-${Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("")}` };
-    const made = await this.patiently(() => ask("POST", "/api/v1/uploads/direct", { name: name.slice(0, 200), size_bytes: size }, once));
-    this.location = `/api/v1/uploads/${made.upload_id}`;
-    keep(this.key, { location: this.location, name, size, parts: true });
+    const made = await this.patiently(() => ask("POST", "/api/v1/uploads/direct", { name: nameOf(this.file), size_bytes: this.file.size }, once));
+    this.begun(`/api/v1/uploads/${made.upload_id}`, { parts: true });
     return { ...made, parts: [] };
   }
 
@@ -120,6 +118,6 @@ function whole(problem) {
 
 /** null for an upload that the server has dropped. */
 function gone(problem) {
-  if (problem.status === 404) return null;
+  if (problem.status === 404 && problem.refused) return null;
   throw problem;
 }

@@ -15,6 +15,7 @@ export class Text {
     this.late = 0; // where the first picture lies by the clock of the cues; a stream begins with it, a file does not
     this.due = Infinity; // when it asks by itself
     this.said = ""; // what is to be read now
+    this.chosen = ""; // whose words these are
   }
 
   /** By how much the clock of cues and chapters is ahead of the player's. */
@@ -80,10 +81,22 @@ export class Text {
       });
       return;
     }
-    this.found = menu(this.player, "Subtitles", "No subtitles", entries, async (uri) => {
-      this.cues = uri ? cuesOf(await (await fetch(this.player.base + uri)).text()) : [];
-      this.speak();
-    });
+    this.found = menu(this.player, "Subtitles", "No subtitles", entries, (uri) => this.choose(uri));
+  }
+
+  /** Have these words from now on. Where they cannot be had, all stays as it was, and the menu says so. */
+  async choose(uri) {
+    this.wanted = uri;
+    const text = uri ? await wordsAt(this.player.base + uri).catch(() => null) : "";
+    if (uri !== this.wanted) return; // another one was chosen meanwhile
+    if (text === null) {
+      this.found.value = this.chosen;
+      this.player.note("These subtitles cannot be had now. Choose them again.");
+      return;
+    }
+    this.chosen = uri;
+    this.cues = cuesOf(text);
+    this.speak();
   }
 
   /** Show what is said now. With both eyes on the screen each of them gets the words, or they would lie on the seam. */
@@ -115,6 +128,12 @@ export class Text {
     this.player.rest.watch(layer);
     return layer;
   }
+}
+
+async function wordsAt(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
+  return answer.text();
 }
 
 /** Cues of a WebVTT text as our server writes it, by the clock of the film's file. */

@@ -8,7 +8,11 @@ const CHECKED_SECONDS = 1;
 const DIGESTS = { sha256: "SHA-256", sha1: "SHA-1" };
 const DAMAGED = 460;
 const UNKNOWN = [404, 405, 501]; // how a server answers that does not know what it is asked for
-const DAMAGED_TIMES = 5; // in a row; then it is no accident
+const GONE = [404, 410];
+const LOCKED = [401, 403]; // says something of who asks, and nothing of the file
+const IN_A_ROW = 5; // times that bytes are damaged, or cannot be read; then it is no accident
+const NAME_LETTERS = 200;
+const ANSWER_MILLISECONDS = 500; // of another tab
 const PAUSES = [500, 1000, 2000, 4000, 8000, 15_000];
 const HEADERS = { "Tus-Resumable": "1.0.0" };
 
@@ -18,20 +22,40 @@ export function kept(key) {
   try { return JSON.parse(localStorage.getItem(key)); } catch { return null; }
 }
 
-export function keep(key, value) {
+function keep(key, value) {
   try {
     if (value) localStorage.setItem(key, JSON.stringify(value));
     else localStorage.removeItem(key);
   } catch { /* storage may be denied or full; then nothing is resumed */ }
 }
 
+/** The tabs of a browser share what is kept, so they tell each other what they send. Locks would take a secure context. */
+const channel = "BroadcastChannel" in self ? new BroadcastChannel("stereospot-uploads") : null;
+const sending = new Set(); // keys of what this tab sends
+channel?.addEventListener("message", ({ data }) => { if (sending.has(data.asked)) channel.postMessage({ sent: data.asked }); });
+
+function isSentElsewhere(key) {
+  if (!channel) return Promise.resolve(false);
+  return new Promise((resolve) => {
+    const end = (answer) => { channel.removeEventListener("message", hear); resolve(answer); };
+    const hear = ({ data }) => { if (data.sent === key) end(true); };
+    channel.addEventListener("message", hear);
+    setTimeout(end, ANSWER_MILLISECONDS, false);
+    channel.postMessage({ asked: key });
+  });
+}
+
+/** What a file is called, no longer than the server takes. Half a letter would be none. */
+export const nameOf = (file) => [...file.name].slice(0, NAME_LETTERS).join("");
+
 /** Uploads that a reload or a crash left unfinished: [{key, name, size, location, offset}]. */
 export async function unfinished() {
   let keys = [];
   try { keys = Object.keys(localStorage).filter((key) => key.startsWith(PREFIX)); } catch { /* denied: nothing was kept */ }
   const found = await Promise.all(keys.map(async (key) => {
+    if (await isSentElsewhere(key)) return null;
     const entry = kept(key);
-    const offset = entry && (await offsetOf(entry.location).catch(() => undefined));
+    const offset = entry && (await stateOf(entry.location).catch(() => undefined));
     if (offset === undefined) return null; // it could not be asked: it may be there all the same
     if (offset === null || offset === entry.size) { if (offset === null) keep(key, null); return null; }
     return { key, ...entry, offset };
@@ -39,7 +63,11 @@ export async function unfinished() {
   return found.filter(Boolean);
 }
 
-/** Give an unfinished upload up, here and on the server. */
+/** Give an unfinished upload up, here and on the server; not one that another tab has gone on with. */
+export async function abandon(item) {
+  if (!(await isSentElsewhere(item.key)) && !sending.has(item.key)) await discard(item);
+}
+
 export async function discard({ key, location }) {
   keep(key, null);
   await fetch(location, { method: "DELETE", headers: HEADERS }).catch(() => {});
@@ -50,8 +78,18 @@ async function offsetOf(location) {
   const answer = await fetch(location, { method: "HEAD", headers: HEADERS });
   const offset = answer.headers.get("Upload-Offset");
   if (answer.ok && offset !== null) return Number(offset);
-  if (answer.status >= 500) throw new Error(`The server answered ${answer.status}.`);
-  return null;
+  // What a proxy does not find may be there all the same.
+  if (GONE.includes(answer.status) && answer.headers.has("Tus-Resumable")) return null;
+  throw await refusal(answer);
+}
+
+/** The same from aside: HEAD would take the turn of whoever is sending, and end what is on its way. */
+async function stateOf(location) {
+  const answer = await fetch(location, { headers: { Accept: "application/json" }, cache: "no-store" });
+  if (answer.ok) return (await answer.json()).offset;
+  const problem = await refusal(answer);
+  if (GONE.includes(answer.status) && problem.refused) return null;
+  throw problem;
 }
 
 /** A digest that the server checks and this browser makes: none on a plain address in the network, which is not secure. */
@@ -70,6 +108,17 @@ export class Upload {
   }
 
   /** Send what is missing; the upload's id for `POST /jobs`. Rejects with the server's words, or when stopped. */
+  async run() {
+    if (kept(this.key) && (await isSentElsewhere(this.key))) throw new Error("Another tab is sending this file.");
+    await this.unpaused();
+    sending.add(this.key);
+    try {
+      return await this.send();
+    } finally {
+      sending.delete(this.key);
+    }
+  }
+
   async send() {
     const known = kept(this.key);
     this.location = known?.location ?? null;
@@ -85,7 +134,7 @@ export class Upload {
       offset = await this.patiently(async () => {
         if (this.stale) {
           const now = await offsetOf(this.location);
-          if (now === null) throw Object.assign(new Error("The server has dropped this upload. Choose the file again."), { final: true });
+          if (now === null) throw Object.assign(new Error("The server has dropped this upload. Choose the file again."), { final: true, refused: true });
           offset = now;
           if (offset === this.file.size) return offset;
         }
@@ -96,6 +145,15 @@ export class Upload {
       });
     }
     return this.location.split("/").pop();
+  }
+
+  /** The server has begun it. Who stopped it meanwhile did not know yet what to discard. */
+  begun(location, more = {}) {
+    this.location = location;
+    keep(this.key, { location, name: this.file.name, size: this.file.size, ...more });
+    if (!this.over) return;
+    discard(this);
+    throw new Error("Stopped.");
   }
 
   /** The job is made, or the server has dropped what it refused: there is nothing to resume, and nothing to discard. */
@@ -143,7 +201,7 @@ export class Upload {
       try {
         return await action();
       } catch (problem) {
-        if (problem.final || (problem.damaged && tries + 1 >= DAMAGED_TIMES)) throw problem;
+        if (problem.final || ((problem.damaged || problem.unread) && tries + 1 >= IN_A_ROW)) throw problem;
         if (this.paused || this.over) continue;
         const pause = PAUSES[Math.min(tries, PAUSES.length - 1)];
         this.waiting(pause / 1000, problem);
@@ -154,7 +212,7 @@ export class Upload {
 
   /** Whether the server speaks tus; raises what it has against the file. */
   async create() {
-    const name = btoa(String.fromCharCode(...new TextEncoder().encode(this.file.name.slice(0, 200))));
+    const name = btoa(String.fromCharCode(...new TextEncoder().encode(nameOf(this.file))));
     const answer = await this.patiently(async () => {
       const answer = await fetch("/api/v1/uploads", {
         method: "POST", headers: { ...HEADERS, "Upload-Length": this.file.size, "Upload-Metadata": `filename ${name}` },
@@ -165,8 +223,7 @@ export class Upload {
     });
     if (!answer.headers.has("Tus-Resumable")) return false;
     if (answer.status !== 201) throw await refusal(answer);
-    this.location = answer.headers.get("Location");
-    keep(this.key, { location: this.location, name: this.file.name, size: this.file.size });
+    this.begun(answer.headers.get("Location"));
     return true;
   }
 
@@ -191,7 +248,7 @@ export class Upload {
   }
 
   async whole() {
-    const path = `/api/v1/uploads?name=${encodeURIComponent(this.file.name.slice(0, 200))}`;
+    const path = `/api/v1/uploads?name=${encodeURIComponent(nameOf(this.file))}`;
     return this.patiently(async () => {
       const { status, request } = await this.transfer("PUT", path, {}, this.file, this.progress);
       if (status === 201) return JSON.parse(request.responseText).upload;
@@ -217,18 +274,21 @@ export class Upload {
   }
 }
 
-/** The bytes of a piece of a file. */
+/** The bytes of a piece of a file. A drive that is unplugged, or a share that is away, may come back. */
 export function read(piece) {
-  return piece.arrayBuffer().catch(() => { throw Object.assign(new Error("The file cannot be read any more. Choose it again."), { final: true }); });
+  return piece.arrayBuffer().catch(() => { throw Object.assign(new Error("The file cannot be read any more. Choose it again."), { unread: true }); });
 }
 
-/** What a bad answer means: final where the server refuses the file, to be tried again where it stumbled. */
+/**
+ * What a bad answer means: final where it will be the same again, and `refused` where it is our server's word on this file,
+ * of which it then keeps nothing; to be tried again where something stumbled.
+ */
 export function outcome(status, request) {
   let problem = {};
   try { problem = JSON.parse(request.responseText); } catch { /* not ours */ }
   const text = [problem.title, problem.detail !== problem.title && problem.detail, problem.advice].filter(Boolean).join(" ");
   const final = status >= 400 && status < 500 && ![408, 409, 423, 429, DAMAGED].includes(status) && problem.code !== "UPLOAD_INCOMPLETE";
-  return Object.assign(new Error(text || `The server answered ${status}.`), { final });
+  return Object.assign(new Error(text || `The server answered ${status}.`), { final, refused: final && Boolean(problem.code) && !LOCKED.includes(status) });
 }
 
 async function refusal(answer) {

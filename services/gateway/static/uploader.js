@@ -2,7 +2,7 @@
 import { describe } from "./fields.js";
 import { PartsUpload } from "./parts.js";
 import { announce, figure, post } from "./stream.js";
-import { Upload, discard, unfinished } from "./upload.js";
+import { Upload, abandon, nameOf, unfinished } from "./upload.js";
 
 class Uploader extends HTMLElement {
   connectedCallback() {
@@ -35,11 +35,12 @@ class Uploader extends HTMLElement {
   /** Uploads that were cut off: the browser forgets files at a reload, so they have to be chosen once more. */
   async remind() {
     for (const item of await unfinished()) {
+      if (this.rows(item.key).length) continue; // chosen meanwhile
       const row = this.row(item.name, item.offset / item.size);
-      row.dataset.unfinished = item.key;
+      Object.assign(row.dataset, { key: item.key, unfinished: "" });
       row.querySelector(".said").textContent = `${percent(item.offset / item.size)} is here already. Choose the same file to go on.`;
       row.querySelector("[data-do=pause]").remove();
-      row.querySelector("[data-do=stop]").addEventListener("click", () => { discard(item); this.drop(row); });
+      row.querySelector("[data-do=stop]").addEventListener("click", () => { abandon(item); this.drop(row); });
     }
   }
 
@@ -56,6 +57,8 @@ class Uploader extends HTMLElement {
     this.list.hidden = false;
     return row;
   }
+
+  rows(key) { return [...this.list.children].filter((row) => row.dataset.key === key); }
 
   drop(row) {
     row.remove();
@@ -103,10 +106,10 @@ class Uploader extends HTMLElement {
           row.querySelector("progress").value = sent / file.size;
           if (!upload.paused) say(`${percent(sent / file.size)}, ${figure(rate)} MB/s`);
         },
-        waiting: (seconds, problem) => say(`${problem?.damaged ? "Some bytes arrived damaged. Sending them again" : "The connection broke. Going on"} in ${Math.ceil(seconds)} s.`),
+        waiting: (seconds, problem) => say(`${stumbled(problem)} in ${Math.ceil(seconds)} s.`),
       });
-      const old = this.list.querySelector(`[data-unfinished="${CSS.escape(upload.key)}"]`);
-      if (old) this.drop(old);
+      for (const old of this.rows(upload.key)) if (old.matches("[data-unfinished], .failed")) this.drop(old);
+      row.dataset.key = upload.key;
       const item = { file, row, upload, say, options: this.options(), sample: this.form.try.checked };
       row.querySelector("[data-do=stop]").addEventListener("click", () => this.stop(item));
       row.querySelector("[data-do=pause]").addEventListener("click", (event) => this.pause(item, event.target));
@@ -126,7 +129,8 @@ class Uploader extends HTMLElement {
 
   stop(item) {
     item.stopped = true;
-    item.upload.stop();
+    // What only failed to be sent is kept, here and there, for whoever chooses the file once more.
+    if (!item.failed || item.stored) item.upload.stop();
     this.queue = this.queue.filter((other) => other !== item);
     this.drop(item.row);
   }
@@ -138,7 +142,7 @@ class Uploader extends HTMLElement {
     try {
       if (item.file.size === 0) throw new Error("The file is empty.");
       if (item.file.size > Number(this.dataset.limit)) throw new Error("The file is larger than the limit.");
-      const upload = await item.upload.send();
+      const upload = await item.upload.run();
       item.stored = true;
       item.say("Stored. Making the job");
       const address = await item.upload.patiently(() => this.make(item, upload));
@@ -150,7 +154,7 @@ class Uploader extends HTMLElement {
       this.busy = false;
       if (alone) location.assign(address);
     } catch (problem) {
-      if (problem.final && !item.stored) item.upload.forget();
+      if (problem.refused && !item.stored) item.upload.forget();
       if (!item.stopped) this.failed(item, problem);
     }
     this.busy = false;
@@ -160,7 +164,7 @@ class Uploader extends HTMLElement {
   /** The job of an upload, or its samples; the address of its page. */
   async make({ file, options, sample }, upload) {
     const title = file.name.replace(/\.[^.]{1,5}$/, "");
-    const body = { upload, filename: file.name.slice(0, 200), title, options };
+    const body = { upload, filename: nameOf(file), title, options };
     // Asked twice, when an answer was lost, it is still one job; with other options it is another.
     const once = { "Idempotency-Key": `upload-${upload}-${JSON.stringify(options)}` };
     if (!sample) return `/jobs/${(await post("/api/v1/jobs", body, once)).job_id}`;
@@ -172,6 +176,7 @@ class Uploader extends HTMLElement {
   }
 
   failed(item, problem) {
+    item.failed = true;
     item.row.classList.add("failed");
     item.row.querySelector("progress").remove();
     item.row.querySelector("[data-do=pause]").remove();
@@ -185,6 +190,11 @@ class Uploader extends HTMLElement {
 
 const NAMED = 8;
 const isFilm = (file) => file.type.startsWith("video/") || /\.(mkv|ts|m2ts|mts|avi|flv|wmv|vob|mpg|ogv|nut)$/i.test(file.name);
+
+const stumbled = (problem) => {
+  if (problem?.damaged) return "Some bytes arrived damaged. Sending them again";
+  return problem?.unread ? "The file cannot be read. Trying again" : "The connection broke. Going on";
+};
 
 const percent = (ratio) => `${Math.floor(100 * ratio)} %`;
 

@@ -4,7 +4,8 @@
 
 Every track becomes one unbroken run of AAC frames over the whole film, silence where the source has none, so that every
 segment has a chunk of every track and a player never waits for sound that does not exist. `tfdt` counts as that of the
-pictures does. The film itself takes its sound from the source (`assemble`), not from here.
+pictures does, but for a first frame that begins before 0: then an edit list in the init says by how much. The film
+itself takes its sound from the source (`assemble`), not from here.
 """
 
 from __future__ import annotations

@@ -203,7 +203,8 @@ class Cutting:
         for frame in frames:
             if not self._begun:
                 self._begun = True
-                self._send(-1, self.track.init(frame))
+                init = self.track.init(frame)
+                self._send(-1, boxes.begin_later(init, -self._first) if self._first < 0 else init)
                 self._settle()
             if self.ended:
                 return
@@ -222,13 +223,19 @@ class Cutting:
         else:
             self._from, self._to = self._places(self._index, *found)
 
+    @property
+    def _first(self) -> int:
+        """When the track's first frame begins. Below 0 it is where a film that begins at 0 cuts into a frame.
+
+        Decode times cannot say that (ISO/IEC 14496-12 8.8.12): they are all later by as much then, and the init takes
+        it back. Players that do not ask the init play sound a part of a frame late, but without a gap; a chunk alone
+        that is moved, or that has other offsets, would overlap the next one.
+        """
+        return self.track.anchor - round(self._ranges.zero * self.track.rate)
+
     def _chunk(self) -> bytes:
-        track = self.track
-        anchor = track.anchor - round(self._ranges.zero * track.rate)
-        samples = [
-            boxes.Sample(max(0, anchor + place * track.size), 0, track.size, len(frame), key=True)
-            for place, frame in self._held
-        ]
+        size, first = self.track.size, max(0, self._first)
+        samples = [boxes.Sample(first + place * size, 0, size, len(frame), key=True) for place, frame in self._held]
         payload = [frame for _, frame in self._held]
         self._held = []
         return boxes.write_fragment(samples, payload)

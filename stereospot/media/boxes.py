@@ -202,17 +202,32 @@ def sample_entry(data: bytes, track: int = 0) -> tuple[list[Box], Box] | None:
 
 
 def extend_sample_entry(data: bytes, extra: bytes, track: int = 0) -> bytes:
-    """`data` with `extra` boxes at the end of a track's sample entry, sizes of all parents mended.
+    """`data` with `extra` boxes at the end of a track's sample entry, sizes of all parents mended."""
+    found = sample_entry(data, track)
+    return _inserted(data, found[1].end, extra, (*found[0], found[1])) if found else data
+
+
+def begin_later(init: bytes, ticks: int) -> bytes:
+    """An init segment of one track whose second 0 is `ticks` behind the 0 of its fragments' decode times.
+
+    An edit list of one edit without an end: what ISO/IEC 23000-19 (7.5.13) has for sound that begins before its film,
+    and what players of fragments must know (W3C, ISO BMFF byte stream format, 3).
+    """
+    moov, trak, header = (find(init, path) for path in ("moov", "moov/trak", "moov/trak/tkhd"))
+    if moov is None or trak is None or header is None:
+        raise ValueError("no track")
+    edit = full_box(b"elst", 0, 0, struct.pack(">IIiI", 1, 0, ticks, 1 << 16))
+    return _inserted(init, header.end, box(b"edts", edit), (moov, trak))
+
+
+def _inserted(data: bytes, place: int, extra: bytes, parents: Sequence[Box]) -> bytes:
+    """`data` with `extra` boxes at a place in `parents`, whose sizes are mended.
 
     For headers without media behind them (init segments, skeletons): chunk offsets are not moved.
     """
-    found = sample_entry(data, track)
-    if found is None or not extra:
-        return data
-    parents, entry = found
     patched = bytearray(data)
-    patched[entry.end : entry.end] = extra
-    for item in (*parents, entry):
+    patched[place:place] = extra
+    for item in parents:
         (size,) = struct.unpack_from(">I", patched, item.start)
         struct.pack_into(">I", patched, item.start, size + len(extra))
     return bytes(patched)

@@ -122,6 +122,9 @@ class Mp4:
                 self._warnings.append(f"Subtitle track {stream.index} was left out: mp4 holds text only.")
         if _covers(self._source):
             self._warnings.append("The cover picture was left out: only mkv films keep it.")
+        files = sum(stream.type == "attachment" for stream in self._source.streams)
+        if files:
+            self._warnings.append(f"Attached files ({files}) were left out: only mkv films keep them.")
         return found
 
     def _room(self) -> int:

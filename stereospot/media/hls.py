@@ -28,14 +28,13 @@ _HEAD = ("#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One segment: where it is, how long it lasts, and its bytes where they are known (for BANDWIDTH).
+    """One segment: where it is, and how long it lasts.
 
     jumps: its times do not go on where those of the segment before it ended (RFC 8216bis 4.4.4.3).
     """
 
     uri: str
     seconds: float | Fraction
-    size_bytes: int | None = None
     jumps: bool = False
 
 
@@ -88,18 +87,26 @@ def _seconds(value: float | Fraction) -> str:
     return f"{float(value):.6f}"
 
 
-def bandwidth(entries: Sequence[Entry]) -> tuple[int, int]:
-    """(peak, average) bits a second over the segments whose size is known; (0, 0) if none is.
+def bandwidth(segments: Sequence[tuple[int, float | Fraction]], target_seconds: float) -> tuple[int, int]:
+    """(peak, average) bits a second of a run of segments, each as (bytes, seconds); (0, 0) of none.
 
-    Segments much shorter than the longest say little about the peak and are left out of it.
+    The peak is the most of segments in a row that last for half to one and a half TARGETDURATION (RFC 8216 4.1); a run
+    that has none such has its average.
     """
-    known = [(entry.size_bytes, float(entry.seconds)) for entry in entries if entry.size_bytes and entry.seconds > 0]
-    if not known:
-        return 0, 0
-    half = max(seconds for _, seconds in known) / 2
-    peak = max(size * 8 / seconds for size, seconds in known if seconds >= half)
-    average = sum(size for size, _ in known) * 8 / sum(seconds for _, seconds in known)
-    return math.ceil(peak), math.ceil(average)
+    target = max(math.ceil(target_seconds), 1)
+    peak = 0.0
+    for first in range(len(segments)):
+        bits, seconds = 0, 0.0
+        for place in range(first, len(segments)):
+            bits += segments[place][0] * 8
+            seconds += float(segments[place][1])
+            if seconds > 1.5 * target:
+                break
+            if seconds >= 0.5 * target:
+                peak = max(peak, bits / seconds)
+    whole = sum(float(seconds) for _, seconds in segments)
+    average = sum(size for size, _ in segments) * 8 / whole if whole else 0
+    return math.ceil(peak or average), math.ceil(average)
 
 
 def master_playlist(

@@ -18,6 +18,7 @@ from typing import Any
 
 from stereospot import errors
 from stereospot.jail import Jail
+from stereospot.media.carried import name_of
 from stereospot.media.limits import Limits
 from stereospot.media.model import ClockReset, SourceInfo
 from stereospot.media.source import Source
@@ -26,9 +27,21 @@ from stereospot.options import Layout
 TEXT_CODECS = frozenset(("mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text"))
 
 _OVERRIDES = re.compile(r"(\{[^}]*\})")
+"""Of ASS: there nothing in braces is said."""
+_STYLES = re.compile(r"(\{\\[^}]*\})")
+"""Elsewhere words may stand in braces; what is a style, or libavcodec made of one, begins with a backslash."""
 _DRAWING = re.compile(r"\\p\s*\(?\s*(\d+)")
 """`\\p1` and more in an override: what follows, up to `\\p0`, is a shape's outline and no text."""
-_TAGS = re.compile(r"</?[A-Za-z][^>]*>")
+_TAGS = re.compile(r"</?(?:b|i|u|s|font)(?:\s+[\w-]+\s*=[^<>]*)?\s*>", re.IGNORECASE)
+"""Those that SubRip has; `<Narrator>` is a word."""
+_MICRODVD = re.compile(r"\{[CFPSYcfopsy]:[^{}]*\}")
+_LINE_END = re.compile(r"<br\s*/?>|\\N")
+_ESCAPES = {
+    "ass": (("\\N", "\n"), ("\\n", "\n"), ("\\h", " ")),
+    "webvtt": (("\\N", "\n"), ("\\h", " "), ("\\{{}", "{"), ("\\\u2060", "\\")),
+}
+"""What libavcodec writes for line ends, spaces that do not break, braces and backslashes; others have line ends alone:
+a backslash of theirs is one (`C:\\new`)."""
 
 _AT_ONCE = 32
 """Texts that are said at once at most: more cannot be read, and a file that means harm has thousands."""
@@ -49,21 +62,38 @@ class Cue:
 
 def plain_text(packet: Any) -> str:
     """The text of a packet of any text codec, without styles; lines joined by newlines."""
-    lines = [line for item in packet.decode() if (line := _dialogue(getattr(item, "ass", b"")))]
+    codec = {"ssa": "ass"}.get(name := name_of(packet.stream), name)
+    if codec == "subrip":
+        return _subrip(bytes(packet).decode(errors="replace"))
+    lines = [line for item in packet.decode() if (line := _dialogue(getattr(item, "ass", b""), codec))]
     return "\n".join(lines)
 
 
-def _dialogue(ass: bytes) -> str:
+def _subrip(text: str) -> str:
+    """As it is written: libavcodec would take every `<…>` for a tag."""
+    text = _MICRODVD.sub("", "".join(_spoken(text.partition("\0")[0], _STYLES)))
+    lines = _LINE_END.sub("\n", _TAGS.sub("", text)).splitlines()
+    return "\n".join(line.rstrip() for line in lines).strip()
+
+
+def _dialogue(ass: bytes, codec: str) -> str:
     """The text field of an ASS event as libavcodec gives it: eight fields before it."""
     text = ass.decode(errors="replace").split(",", 8)[-1]
-    text = _TAGS.sub("", "".join(_spoken(text)))
-    return text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ").strip()
+    if codec == "ass":
+        text = "".join(_spoken(text, _OVERRIDES))
+    for written, meant in _ESCAPES.get(codec, (("\\N", "\n"),)):
+        text = text.replace(written, meant)
+    if codec != "ass":
+        text = "".join(_spoken(text, _STYLES))
+    if codec not in ("mov_text", "webvtt"):  # the one has no tags, of the other libavcodec took them out
+        text = _TAGS.sub("", text)
+    return text.strip()
 
 
-def _spoken(text: str) -> Iterator[str]:
+def _spoken(text: str, overrides: re.Pattern[str]) -> Iterator[str]:
     """The text between the overrides, but for what is drawn."""
     drawn = False
-    for number, part in enumerate(_OVERRIDES.split(text)):
+    for number, part in enumerate(overrides.split(text)):
         if number % 2:
             scales = _DRAWING.findall(part)
             drawn = int(scales[-1]) > 0 if scales else drawn
@@ -190,7 +220,8 @@ def ass(cues: Sequence[Cue], layout: Layout, width: int, height: int) -> str:
         "", "[Events]", "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text",
     ]  # fmt: skip
     for cue in in_turn(cues):
-        text = cue.text.replace("\\", "\\\\").replace("{", "(").replace("}", ")").replace("\n", "\\N")
+        # ASS has no escape for a backslash; one that a word joiner follows is shown as it is.
+        text = cue.text.replace("\\", "\\\u2060").replace("{", "(").replace("}", ")").replace("\n", "\\N")
         for column, row, _, _ in places:
             left, top = column * eye_width, row * eye_height
             right, bottom = left + eye_width, top + eye_height

@@ -246,7 +246,9 @@ def test_attachments_in_matroska(tmp_path: Path) -> None:
             if packet.size:
                 packet.stream = stream
                 output.mux(packet)
-    films.job(path, "mkv").assemble(tmp_path / "film.mkv")
+    warnings = [films.job(path, kind).assemble(tmp_path / f"film.{kind}").warnings for kind in films.CONTAINERS]
+    said = "Attached files (1) were left out: only mkv films keep them."
+    assert [said in texts for texts in warnings] == [kind != "mkv" for kind in films.CONTAINERS]
     with av.open(str(tmp_path / "film.mkv"), "r") as film:
         (attachment,) = [stream for stream in film.streams if stream.type == "attachment"]
         assert (attachment.metadata["filename"], attachment.metadata["mimetype"]) == ("font.ttf", "font/ttf")

@@ -149,6 +149,38 @@ def holed(path: Path, codec: str, suffix: str) -> Path:
     return path.with_suffix(suffix)
 
 
+def begins_with_priming(path: Path) -> Path:
+    """Matroska as FFmpeg writes it: the first frame at -21 ms."""
+    sources.write(sources.Film(suffix=".mkv", frames=96, audio=(sources.Audio("aac"),)), path.with_suffix(".mkv"))
+    return path.with_suffix(".mkv")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_first_frame_that_begins_before_the_film(late: bool, tmp_path: Path) -> None:
+    """One run of frames without a gap or an overlap, in players as in the source: the init takes back what is later."""
+    path = holed(tmp_path / "source", "aac", ".mkv") if late else begins_with_priming(tmp_path / "source")
+    job = films.job(path)
+    chunks = cut(job, segments(job))
+    samples = [sample for chunk in chunks[1:] for sample in boxes.read_fragment(chunk.data)]
+    assert [sample.time for sample in samples] == [1024 * number for number in range(len(samples))]
+    assert not any(sample.offset for sample in samples)
+    with av.open(str(path), "r") as source:
+        (first, *_) = [packet for packet in source.demux(source.streams.audio[0]) if packet.size]
+        assert first.pts is not None
+        wanted = round(first.pts * first.time_base * 48000)
+    with av.open(io.BytesIO(b"".join(chunk.data for chunk in chunks)), "r") as played_back:
+        times = [packet.pts for packet in played_back.demux(played_back.streams.audio[0]) if packet.size]
+    assert -1024 < (times[0] or 0) < 0
+    assert times == [(times[0] or 0) + 1024 * number for number in range(len(times))]
+    assert wanted in times
+    (heard, rate, start), source_sound = played(chunks), films.sounds(path)[0]
+    if not late:
+        assert (rate, start, source_sound.start) == (48_000, 0, 0)
+        for place in (2000, 40_000, 48_100, 150_000):  # in the first chunk, about its end, in the last
+            there, here = source_sound.pcm[:, place : place + 9000], heard[:, place + 16 : place + 9016]
+            assert np.abs(there - here).max() < 1e-4, "16 samples: the source rounds to milliseconds"
+
+
 @pytest.mark.parametrize(("codec", "suffix"), [("aac", ".mkv"), ("ac3", ".mkv"), ("aac", ".ts")])
 def test_holes_are_silent_and_nothing_moves(codec: str, suffix: str, tmp_path: Path) -> None:
     job = films.job(holed(tmp_path / "source", codec, suffix))

@@ -94,9 +94,12 @@ def test_master() -> None:
 
 
 def test_bandwidth() -> None:
-    entries = [Entry("a", 1.0, 1_000_000), Entry("b", 5.0, 2_500_000), Entry("c", 5.0, 1_250_000), Entry("d", 5.0)]
-    assert hls.bandwidth(entries) == (4_000_000, round(4_750_000 * 8 / 11) + 1)
-    assert hls.bandwidth([Entry("d", 5.0)]) == (0, 0)
+    """RFC 8216 4.1: segments in a row that last for half to one and a half times the target."""
+    rows = [(1_000_000, 1.0), (1_000_000, 1.0), (1_000_000, 1.0), (2_500_000, 5.0), (1_250_000, 5.0)]
+    assert hls.bandwidth(rows, 4.4) == (8_000_000, round(6_750_000 * 8 / 13) + 1)
+    assert hls.bandwidth(rows, 12) == (5_500_000, 4_153_847)
+    assert hls.bandwidth(rows[:2], 6) == (8_000_000, 8_000_000), "a film that is shorter than half of that"
+    assert hls.bandwidth([], 6) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["vfr_mkv", "h264_ts", "delayed_mp4"])

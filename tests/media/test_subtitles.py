@@ -81,6 +81,37 @@ def test_what_is_drawn_is_not_said(text: str, said: str, tmp_path: Path) -> None
     assert read(path) == {0: [Cue(100, 900, said.encode())]}
 
 
+IN_WORDS = (
+    ("Hello {world} {}", "Hello {world} {}"),
+    ("{laughs}", "{laughs}"),
+    ("C:\\new\\home", "C:\\new\\home"),
+    ("{\\an8}Top\nbelow", "Top\nbelow"),
+)
+"""Said as they are written, styles aside, by every codec but ASS."""
+TAGGED = '<i>it</i> <Font color="#ff0000">red</font> <Narrator> 5 <b 6> 7'
+WRITTEN = {
+    "subrip": (*IN_WORDS, (TAGGED, "it red <Narrator> 5 <b 6> 7"), ("{y:i}a<br>b <3 ", "a\nb <3")),
+    "mov_text": (*IN_WORDS, (TAGGED, TAGGED)),
+    "webvtt": (*IN_WORDS, ("{a} <i>it</i> &lt;b&gt;", "{a} it <b>")),
+    "ass": (("{laughs}a\\Nb\\nc\\hd", "a\nb\nc d"), ("<i>it</i> <Narrator>", "it <Narrator>")),
+}
+
+
+@pytest.mark.parametrize("codec", WRITTEN)
+def test_words_in_braces_and_brackets_are_words(codec: str, tmp_path: Path) -> None:
+    path = tmp_path / ("source.mp4" if codec == "mov_text" else "source.mkv")
+    cues = tuple((1000 * number, 1000 * number + 900, text) for number, (text, _) in enumerate(WRITTEN[codec]))
+    sources.write(sources.Film(path.suffix, frames=24 * len(cues), subtitles=codec, cues=cues), path)
+    assert [cue.text for cue in read(path)[0]] == [said for _, said in WRITTEN[codec]]
+
+
+def test_a_backslash_begins_no_escape_beside_the_film() -> None:
+    text = subtitles.ass([Cue(0, 900, b"C:\\new")], Layout.ANAGLYPH, 640, 360)
+    with av.open(io.BytesIO(text.encode()), "r", format="ass") as container:
+        (packet,) = [packet for packet in container.demux() if packet.size]
+        assert subtitles.plain_text(packet).replace("\u2060", "") == "C:\\new"
+
+
 def test_a_file_that_means_harm_says_no_more_at_once_than_can_be_read() -> None:
     cues = [Cue(number, 100_000, f"{number}".encode()) for number in range(3000)]
     assert max(cue.text.count("\n") for cue in subtitles.in_turn(cues)) < 100

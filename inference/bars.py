@@ -6,7 +6,7 @@ dark wall alone is no bar. Samples that are black as a whole say nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,25 +24,43 @@ FEWEST = 2
 """Usable samples needed."""
 
 
-def find(lumas: Sequence[NDArray[Any]], pixel_format: str, colour: Colour) -> Bars:
-    """Bars of a film from luma planes [h, w] of frames spread over it, all of one size; none when in doubt."""
-    shift = 2 if pixel_format.endswith("10le") else 0
-    limit = ((0 if colour.full_range else 16) + LEVEL) << shift
-    rows: list[NDArray[np.bool_]] = []
-    columns: list[NDArray[np.bool_]] = []
-    for luma in lumas:
-        bright = luma > limit
+class Samples:
+    """What lines were black in all samples so far; of a picture nothing else is kept."""
+
+    def __init__(self, pixel_format: str, colour: Colour) -> None:
+        shift = 2 if pixel_format.endswith("10le") else 0
+        self._limit = ((0 if colour.full_range else 16) + LEVEL) << shift
+        self._rows: NDArray[np.bool_] | None = None
+        self._columns: NDArray[np.bool_] | None = None
+        self.count = 0
+
+    def add(self, luma: NDArray[Any]) -> None:
+        """A luma plane [h, w], all of one size; one that is black as a whole is left out."""
+        bright = luma > self._limit
         # A line is dark when nearly all of it is: single bright pixels are dirt or ringing at the bar's edge.
-        dark_rows = bright.mean(axis=1) <= 0.002
-        dark_columns = bright.mean(axis=0) <= 0.002
-        if dark_rows.mean() < 0.9 and dark_columns.mean() < 0.9:
-            rows.append(dark_rows)
-            columns.append(dark_columns)
-    if len(rows) < FEWEST:
-        return Bars()
-    top, bottom = _pair(np.logical_and.reduce(rows))
-    left, right = _pair(np.logical_and.reduce(columns))
-    return Bars(top=top, bottom=bottom, left=left, right=right)
+        rows = bright.mean(axis=1) <= 0.002
+        columns = bright.mean(axis=0) <= 0.002
+        if rows.mean() >= 0.9 or columns.mean() >= 0.9:
+            return
+        self._rows = rows if self._rows is None else self._rows & rows
+        self._columns = columns if self._columns is None else self._columns & columns
+        self.count += 1
+
+    def bars(self) -> Bars:
+        """The bars that all samples have; none when in doubt. A further sample can only take some away."""
+        if self._rows is None or self._columns is None or self.count < FEWEST:
+            return Bars()
+        top, bottom = _pair(self._rows)
+        left, right = _pair(self._columns)
+        return Bars(top=top, bottom=bottom, left=left, right=right)
+
+
+def find(lumas: Iterable[NDArray[Any]], pixel_format: str, colour: Colour) -> Bars:
+    """Bars of a film from luma planes [h, w] of frames spread over it, all of one size; none when in doubt."""
+    samples = Samples(pixel_format, colour)
+    for luma in lumas:
+        samples.add(luma)
+    return samples.bars()
 
 
 def _pair(dark: NDArray[np.bool_]) -> tuple[int, int]:

@@ -12,13 +12,16 @@ from collections.abc import Iterable
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from inference.report import BIN_PERCENT, LOWEST_PERCENT, EngineUsed, SegmentReport, percentile
+from inference.report import BIN_PERCENT, BINS, LOWEST_PERCENT, EngineUsed, SegmentReport, percentile
 from stereospot.messages import Notice
 
 BUDGET = (-2.0, 1.0)
 VIOLATIONS = 0.10
 WORST = 3
 STRETCHED = 0.05
+MOST_NAMES = 64
+"""Stages and devices that are named: a remote may call them anything, and the report goes into the job's record."""
+
 SEAM = 0.10
 """A step of the mean parallax between two segments of one shot from which on it is reported, % of the width."""
 
@@ -64,16 +67,17 @@ def merge(reports: Iterable[SegmentReport], *, divergence: float, budget: tuple[
     if not ordered:
         return Comfort(budget=budget)
     frames = sum(item.frames for item in ordered)
-    histogram = np.zeros(max((len(item.histogram) for item in ordered), default=0), np.int64)
+    histogram = np.zeros(BINS)
     for item in ordered:
-        if len(item.histogram) == len(histogram):
-            histogram += np.asarray(item.histogram, np.int64)
+        histogram += item.wide(divergence)
     low, middle, high = (
         percentile(histogram, part, lowest=LOWEST_PERCENT, width=BIN_PERCENT) for part in (0.01, 0.5, 0.99)
     )
     stages: dict[str, float] = {}
     for item in ordered:
         for name, seconds in item.stages.items():
+            if len(stages) >= MOST_NAMES and name not in stages:
+                continue
             stages[name] = round(stages.get(name, 0.0) + seconds, 4)
     seams = [
         abs(after.first_mean - before.last_mean)
@@ -101,11 +105,15 @@ def merge(reports: Iterable[SegmentReport], *, divergence: float, budget: tuple[
         stage_seconds=stages,
         limiting_stage=max(stages, key=lambda name: stages[name]) if stages else None,
         worker_fps=round(frames / max(sum(item.seconds for item in ordered), 1e-6), 2),
-        device=", ".join(sorted({item.device for item in ordered})),
-        dtype=", ".join(sorted({item.dtype for item in ordered})),
+        device=_names(item.device for item in ordered),
+        dtype=_names(item.dtype for item in ordered),
         device_memory_bytes=max((item.device_memory_bytes or 0 for item in ordered), default=0) or None,
     )
     return found.model_copy(update={"warnings": tuple(_warnings(found, divergence))})
+
+
+def _names(given: Iterable[str]) -> str:
+    return ", ".join(sorted(set(given))[:MOST_NAMES])
 
 
 def _mean(reports: list[SegmentReport], name: str, frames: int) -> float:

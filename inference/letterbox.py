@@ -1,8 +1,9 @@
-"""Black bars of a film, from a few of its keyframes: looked at while the plan is made, since the plan fixes them.
+"""Black bars of a film, from some of its keyframes: looked at while the plan is made, since the plan fixes them.
 
 Only keyframes are decoded, one each, at fixed parts of the film's duration: that costs milliseconds whatever the film's
 GOPs are, needs nothing of the scan, and gives one answer for one file. A film without bars is known by its first two
-pictures.
+pictures. Where there are bars, more places are asked: a film may have scenes without them (open matte, IMAX), which a
+bar would tear. A place each thirtieth of the film finds such scenes if one of them lasts that long.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from stereospot.media.source import Source
 _log = log.get("letterbox")
 
 PLACES = (Fraction(1, 2), Fraction(1, 5), Fraction(4, 5), Fraction(7, 20), Fraction(13, 20), Fraction(9, 10))
-"""Where to look, as parts of the duration, in this order."""
+"""Where to look first, as parts of the duration, in this order."""
+
+FURTHER = tuple(Fraction(3 + 2 * (7 * number % 26), 60) for number in range(26))
+"""Where to look for a scene without bars: evenly from 1/20 to 53/60, near and far in turn. Before and behind that,
+logos and credits may fill a picture that is letterboxed otherwise."""
+
+FURTHER_SECONDS = 4.0
+"""One of these places for each so many seconds of film: a clip need not be looked at picture by picture."""
 
 FLAT = frozenset({"flat", "identity"})
 """Engines whose depth does not depend on the picture: bars make no difference to them."""
@@ -48,22 +56,28 @@ def find(
     since a plan without bars stays without them. Raises CANCELLED.
     """
     video = info.video
-    ticks = Fraction(info.duration_seconds or ASSUMED_SECONDS) / video.time_base
-    targets = [video.first_pts + int(part * ticks) for part in PLACES]
-    lumas: list[NDArray[Any]] = []
+    seconds = info.duration_seconds or ASSUMED_SECONDS
+    ticks = Fraction(seconds) / video.time_base
+    places = (*PLACES, *FURTHER[: int(seconds / FURTHER_SECONDS)])
+    targets = [video.first_pts + int(part * ticks) for part in places]
+    samples = bars.Samples(spec.pixel_format, video.colour)
     try:
         for luma in keyframes.lumas(source, info, spec, targets, limits=limits, stop=stop):
             if _is_telling(luma):
-                lumas.append(luma)
+                samples.add(luma)
             # Each picture can only take bars away: none by now is none for good.
-            if len(lumas) >= bars.FEWEST and bars.find(lumas, spec.pixel_format, video.colour) == Bars():
+            if samples.count >= bars.FEWEST and samples.bars() == Bars():
                 return Bars()
     except errors.Permanent as error:
-        if error.code == "CANCELLED" or (error.code in errors.SECOND_LOOK and not again):
+        if error.code == "CANCELLED":
             raise
-        _log.info("no look at bars", action="refuse", code=error.code, detail=error.detail)
-        return Bars()
-    return bars.find(lumas, spec.pixel_format, video.colour)
+        if samples.count < len(PLACES):
+            if error.code in errors.SECOND_LOOK and not again:
+                raise
+            _log.info("no look at bars", action="refuse", code=error.code, detail=error.detail)
+            return Bars()
+        _log.info("no further look at bars", action="refuse", code=error.code, detail=error.detail)
+    return samples.bars()
 
 
 def _is_telling(luma: NDArray[Any]) -> bool:

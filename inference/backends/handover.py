@@ -13,6 +13,7 @@ On the wire a handover is one line of JSON (`Handover`) and then the video; so i
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import threading
 import time
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from inference import curves, geometry, report
+from inference.backends import likeness
 from inference.contract import Converted, Flush, Frames, check_count
 from stereospot import errors
 from stereospot.media import frames, probe
@@ -38,18 +40,11 @@ from stereospot.options import Codec, Layout
 
 WIRE_TYPE = "application/vnd.stereospot.segment"
 
-THUMBNAIL = (9, 16)
-ORDER_REACH = 3
-"""Frames before and after in which an answer's picture is looked for."""
-
-ORDER_CODES = 4.0
-"""Mean difference of luma codes under which two pictures count as the same: still scenes have no order to check."""
+LARGEST_REPORT_CHARACTERS = 1 << 16
+"""A remote's report is kept with what we do not know in it, and part of it goes into the job's record."""
 
 MOST_EVERY = 8
 """The widest distance of keys that a server may be set to."""
-
-STRANGE_CODES = 48.0
-"""Mean difference over a whole answer from which on it shows something else than the segment."""
 
 
 class Handover(Model):
@@ -70,12 +65,13 @@ class Answer(Model):
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A range ready to be sent; `pts` and `thumbnails` are the segment's own frames, without the padding."""
+    """A range ready to be sent; `pts` and `expected` are of the segment's own frames, without the padding."""
 
     handover: Handover
     video: bytes
     pts: list[int]
-    thumbnails: list[NDArray[np.float32]] = field(repr=False)
+    look: likeness.Look = field(repr=False)
+    expected: list[likeness.Expected] = field(repr=False)
 
 
 def padding(plan: Plan) -> int:
@@ -91,9 +87,18 @@ def padding(plan: Plan) -> int:
     return math.ceil(seconds * plan.source.video.average_rate) + MOST_EVERY + 1 + 2 * convert.padding(plan)
 
 
-def pack(decoder: Frames, plan: Plan, segment: Segment, *, padding: int, stop: threading.Event | None = None) -> Packed:
+def pack(
+    decoder: Frames,
+    plan: Plan,
+    segment: Segment,
+    *,
+    padding: int,
+    free: bool = False,
+    stop: threading.Event | None = None,
+) -> Packed:
     """Decode a segment with its padding and encode it without loss; blocking.
 
+    free: the endpoint is not told the parallax and chooses it itself.
     Raises what the decoder raises, SEGMENT_MISMATCH when the frames are not the plan's, CANCELLED.
     """
     video = plan.source.video
@@ -114,7 +119,8 @@ def pack(decoder: Frames, plan: Plan, segment: Segment, *, padding: int, stop: t
     )
     encoder = FragmentEncoder(spec)
     pts: list[int] = []
-    thumbnails: list[NDArray[np.float32]] = []
+    look = likeness.Look(plan, free=free)
+    expected: list[likeness.Expected] = []
     counts = {-1: 0, 0: 0, 1: 0}
     last = segment.start
     for frame in decoder.frames(segment.start, segment.end, before=padding, after=padding):
@@ -125,14 +131,14 @@ def pack(decoder: Frames, plan: Plan, segment: Segment, *, padding: int, stop: t
             last = frame.pts
             if frame.pad == 0:
                 pts.append(frame.pts)
-                thumbnails.append(thumbnail(frame.planes[0], plan.decode.pixel_format))
+                expected.append(look.expected(frame.planes))
         finally:
             frame.release()
     check_count(segment, len(pts))
     length = max(1, round(1 / (video.average_rate * video.time_base)))
     fragment = encoder.finish(last + length)
     handover = Handover(plan=plan, segment=segment, before=counts[-1], after=counts[1])
-    return Packed(handover, fragment.init + fragment.media, pts, thumbnails)
+    return Packed(handover, fragment.init + fragment.media, pts, look, expected)
 
 
 def received(path: Path, handover: Handover, *, limits: Limits) -> tuple[SourceInfo, Plan, Segment]:
@@ -215,30 +221,20 @@ def unpack(
     """
     plan, segment = packed.handover.plan, packed.handover.segment
     encoder = FragmentEncoder(plan.encode)
-    order = Order(packed.thumbnails)
-    arrangement = geometry.arrange(
-        plan.source.video.width,
-        plan.source.video.height,
-        plan.stereo.layout,
-        engine=plan.stereo.engine,
-        swap_eyes=plan.stereo.swap_eyes,
-    )
+    order = likeness.Order(packed.expected)
     count = 0
     for planes in _decoded(path, plan, limits, stop):
         _check(stop)
         if count == segment.frames:
             raise _invalid(f"It has more than the segment's {segment.frames} frames.")
-        left, top = arrangement.left
-        eye = planes[0][top : top + arrangement.eye_height, left : left + arrangement.eye_width]
-        order.add(thumbnail(eye, plan.encode.pixel_format))
+        order.add(packed.look.shown(planes[0]))
         encoder.write(planes, packed.pts[count])
         count += 1
         if on_frame is not None:
             on_frame(count)
     if count != segment.frames:
         raise _invalid(f"It has {count} of the segment's {segment.frames} frames.")
-    # Pictures that were mapped down from HDR are darker or brighter than the source's all through.
-    order.check(alike=plan.decode.pixel_format == plan.encode.pixel_format)
+    order.check()
     return lambda: encoder.finish(segment.start + segment.duration)
 
 
@@ -269,46 +265,6 @@ def _decoded(
         raise _invalid(f"It cannot be read: {failure}") from failure
 
 
-class Order:
-    """Whether the pictures of an answer come in the segment's order, as far as they differ."""
-
-    def __init__(self, expected: list[NDArray[np.float32]]) -> None:
-        self._expected = expected
-        self._own: list[float] = []
-        self._misplaced: list[int] = []
-
-    def add(self, found: NDArray[np.float32]) -> None:
-        """The next picture's thumbnail."""
-        index = len(self._own)
-        low, high = max(0, index - ORDER_REACH), min(len(self._expected), index + ORDER_REACH + 1)
-        away = {i: float(np.abs(found - self._expected[i]).mean()) for i in range(low, high)}
-        self._own.append(away[index])
-        best = min(away, key=lambda i: (away[i], abs(i - index)))
-        if best != index and away[index] > ORDER_CODES and away[best] < 0.5 * away[index]:
-            self._misplaced.append(index)
-
-    def check(self, *, alike: bool = True) -> None:
-        """Raise REMOTE_INVALID when pictures are misplaced, or, where they should look alike, are of something else."""
-        if len(self._misplaced) > max(1, len(self._own) // 20):
-            raise _invalid(f"{len(self._misplaced)} of its pictures are out of order, first {self._misplaced[0]}.")
-        strangeness = float(np.mean(self._own)) if self._own else 0.0
-        if alike and strangeness > STRANGE_CODES:
-            raise _invalid(f"It shows something else: pictures differ by {strangeness:.0f} codes on average.")
-
-
-def thumbnail(luma: NDArray[Any], pixel_format: str) -> NDArray[np.float32]:
-    """THUMBNAIL float32 means of 8-bit luma codes, from every other row."""
-    rows, columns = THUMBNAIL
-    half = luma[::2]
-    tops = np.arange(rows) * half.shape[0] // rows
-    lefts = np.arange(columns) * half.shape[1] // columns
-    across = np.add.reduceat(half, lefts, axis=1, dtype=np.uint32)
-    sums = np.add.reduceat(across, tops, axis=0, dtype=np.uint64)
-    heights, widths = np.diff(tops, append=half.shape[0]), np.diff(lefts, append=half.shape[1])
-    scale = 4 if pixel_format.endswith("10le") else 1
-    return (sums / np.maximum(np.outer(heights, widths), 1) / scale).astype(np.float32)
-
-
 class Exchange(Protocol):
     """Sends a packed range and writes the answer's video to `target`; blocking. Returns the remote's report."""
 
@@ -324,12 +280,13 @@ def converted(
     folder: Path,
     padding: int,
     limits: Limits,
+    free: bool = False,
     stop: threading.Event | None = None,
     on_frame: Callable[[int], None] | None = None,
 ) -> Converted:
     """One segment by a remote: pack, exchange, unpack; `folder` is empty, exists, and is the caller's to remove."""
     clock = [time.perf_counter()]
-    packed = pack(decoder, plan, segment, padding=padding, stop=stop)
+    packed = pack(decoder, plan, segment, padding=padding, free=free, stop=stop)
     clock.append(time.perf_counter())
     target = folder / "answer.mp4"
     told = exchange(packed, target, stop)
@@ -343,15 +300,16 @@ def converted(
 def _report(
     told: dict[str, Any], segment: Segment, plan: Plan, stages: dict[str, float], seconds: float
 ) -> report.SegmentReport:
-    """The remote's report under our own clock; one that does not parse is left out."""
+    """The remote's report under our own clock; one that does not parse, or is too long, is left out."""
     base = report.SegmentReport(
         index=segment.index,
         frames=segment.frames,
         seconds=round(seconds, 4),
         engine=report.EngineUsed(name=plan.stereo.engine, version="remote"),
     )
+    small = len(json.dumps(told)) <= LARGEST_REPORT_CHARACTERS
     with contextlib.suppress(ValueError):
-        base = report.SegmentReport.model_validate({**base.model_dump(), **told})
+        base = report.SegmentReport.model_validate({**base.model_dump(), **(told if small else {})})
     own = {"index": segment.index, "frames": segment.frames, "seconds": round(seconds, 4)}
     rounded = {name: round(value, 4) for name, value in stages.items()}
     return base.model_copy(update={**own, "stages": {**base.stages, **rounded}})

@@ -87,7 +87,7 @@ class HttpBackend:
         with deposit.temporary_folder(self._scratch) as folder:
             return handover.converted(
                 decoder, plan, segment, self._exchange, folder=folder, padding=0 if plain else handover.padding(plan),
-                limits=self._limits, stop=stop, on_frame=on_frame,
+                limits=self._limits, free=plain, stop=stop, on_frame=on_frame,
             )  # fmt: skip
 
     def close(self) -> None:

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _OPTIONS = {"level": "3", "g": "1", "slicecrc": "1"}
+_NARROW = {"level": "1", "g": "1"}
+"""For pictures of one column: FFV1 of level 3 cuts them into slices, two beside each other at least."""
 _MUXER = {"fflags": "+bitexact"}
 
 
@@ -28,7 +30,7 @@ class Writer:
     def __init__(self, columns: int, rows: int, rate: Fraction) -> None:
         self._file = io.BytesIO()
         self._container = av.open(self._file, "w", format="matroska", options=_MUXER)
-        self._stream = self._container.add_stream("ffv1", rate=rate, options=_OPTIONS)
+        self._stream = self._container.add_stream("ffv1", rate=rate, options=_OPTIONS if columns > 1 else _NARROW)
         self._stream.width, self._stream.height, self._stream.pix_fmt = columns, rows, "gray16le"
         self._stream.codec_context.thread_count = 1
         self._stream.codec_context.time_base = 1 / rate

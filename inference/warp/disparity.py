@@ -16,11 +16,12 @@ from inference.jit import F32, F64, I32, I64, U16, VOID, array, compiled, view
 CODES = 65535
 """The code of depth 1."""
 
-BINS = 1201
-"""Bins of the histogram of parallax, from -6 % to +6 % of the picture's width; beyond is counted at the ends."""
+BINS = 2005
+"""Bins of the histogram of parallax: all that a divergence of 10 % can give, around a bin for 0."""
 
 BIN_PERCENT = 0.01
-LOWEST_PERCENT = -6.005
+LOWEST_PERCENT = -10.025
+"""The lower end of the first bin, percent of the picture's width."""
 
 EDGE_PERCENT = 0.25
 """Parallax in front of the screen beside the left or right border that counts as a window violation, % of the width."""

@@ -6,6 +6,7 @@ import bisect
 import io
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from inference.gpu import backend as gpu
 from inference.gpu.batching import Shared
 from stereospot import errors
 from stereospot.media import clocks
-from stereospot.media.model import Plan, Segment
+from stereospot.media.model import Colour, Plan, Segment
 from stereospot.options import Layout
 from stereospot.storage.local import LocalStore
 from tests.support import wait_until
@@ -157,6 +158,43 @@ def test_far_away_the_frames_that_are_estimated_are_those_of_the_film(pictures: 
         found = backend(url).convert(decoder=clip, plan=plan, segment=segment)
     wanted = convert(Varying(pictures), plan, segment, None)
     assert found.fragment.pts == wanted.fragment.pts == own
+    assert all(np.array_equal(a, b) for a, b in zip(decoded(found.fragment), decoded(wanted.fragment), strict=True))
+
+
+def test_a_report_that_no_converter_makes_is_left_out(pictures: list[tuple[np.ndarray, ...]]) -> None:
+    """The film counts; what would end the job when all reports are put together does not get so far."""
+    wrong: dict[str, Any] = {}
+
+    def boasting(*arguments: Any) -> Converted:
+        made = remote.convert(*arguments)
+        return replace(made, report=made.report.model_copy(update=wrong))
+
+    plan = clips.plan(WIDTH, HEIGHT, engine="flat")
+    with remote.inference_server(make=boasting) as (url, _):
+        for update in ({"histogram": (10**30,) * 401}, {"histogram": (1,) * 5000}, {"more": "x" * 100_000}):
+            wrong.clear()
+            wrong.update(update)
+            found = backend(url).convert(decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 0, 4))
+            assert found.fragment.frames == 4
+            assert (found.report.engine.version, found.report.histogram) == ("remote", ())
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_a_tone_mapped_fade_from_far_away(transfer: int) -> None:
+    pictures = [
+        tuple(
+            np.full(plane.shape, 64 + number * 24 if not index else 512, np.uint16) for index, plane in enumerate(one)
+        )
+        for number, one in enumerate(clips.pictures(24, WIDTH, HEIGHT, "yuv420p10le"))
+    ]
+    plan = clips.plan(WIDTH, HEIGHT, "yuv420p10le", engine="flat")
+    colours = [Colour(matrix=9, primaries=9, transfer=transfer), Colour(matrix=1, primaries=1, transfer=1)]
+    video = plan.source.video.model_copy(update={"colour": colours[0]})
+    encode = plan.encode.model_copy(update={"pixel_format": "yuv420p", "colour": colours[1]})
+    plan = plan.model_copy(update={"source": plan.source.model_copy(update={"video": video}), "encode": encode})
+    with remote.inference_server() as (url, _):
+        found = backend(url).convert(decoder=clips.Clip(pictures), plan=plan, segment=clips.segment(0, 0, 24))
+    wanted = locally(pictures, plan, 0, 24)
     assert all(np.array_equal(a, b) for a, b in zip(decoded(found.fragment), decoded(wanted.fragment), strict=True))
 
 

@@ -107,7 +107,7 @@ def test_sizes_that_fit() -> None:
         assert caught.value.code == "DEPTH_MISMATCH"
 
 
-@pytest.mark.parametrize("size", [(1, 1), (480, 1), (2, 64), (33, 17)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (1, 480), (480, 1), (2, 64), (33, 17)])
 def test_depth_of_any_size_is_written(size: tuple[int, int], tmp_path: Path) -> None:
     writer = export.Writer(*size, Fraction(24000, 1001))
     picture = np.random.default_rng(1).integers(0, 65536, size[::-1]).astype(np.uint16)

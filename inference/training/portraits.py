@@ -156,7 +156,7 @@ def studio(w: World) -> None:
                 props.clutter(w, at, size * rng.uniform(0.2, 0.7))
         return
     rows = int(rng.choice([1, 1, 1, 2, 3]))
-    apart = rng.uniform(0.45, 0.9)
+    apart = rng.uniform(0.3, 0.9)
     for row in range(rows):
         z = depth + 0.55 * row
         across = max(1, int(rng.integers(1, 2 + int(1.6 * w.half_width * z / apart))))

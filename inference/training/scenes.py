@@ -4,7 +4,7 @@ Place in the flow: `build` is called by `render.py` for each sample. A scene
 kind is a function that takes a `World` and puts things into it, declared with
 `@kind(weight)`; `held_out=True` keeps it away from training for good, it is
 only evaluated. To teach the network something new, write one more kind in
-`outdoors.py`, `indoors.py`, `portraits.py`, `near.py` or `graphics.py`.
+`outdoors.py`, `indoors.py`, `portraits.py`, `near.py`, `cartoons.py` or `graphics.py`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,14 @@ def names(*, held_out: bool = False) -> list[str]:
 
 
 def _load() -> None:
-    from inference.training import graphics, indoors, near, outdoors, portraits  # noqa: F401  (they declare kinds)
+    from inference.training import (  # noqa: F401  (they declare kinds)
+        cartoons,
+        graphics,
+        indoors,
+        near,
+        outdoors,
+        portraits,
+    )
 
 
 def build(
@@ -62,7 +69,7 @@ def build(
     world = World(rng, atlas)
     KINDS[name].build(world)
     if not world.flat_truth:
-        world.cartoon = world.chance(0.1)
+        world.cartoon = world.cartoon or world.chance(0.1)
         if not world.overlay and world.chance(0.07):
             world.overlay = str(rng.choice(["subtitle", "logo", "title", "badge"]))
     return name, world

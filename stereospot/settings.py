@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     )
     ack_wait_seconds: float = Field(
         default=20.0,
-        ge=2.0,
+        ge=1.0,
         description="a worker that is silent for so long loses its segment; counts where streams are provisioned",
     )
     max_attempts: int = Field(default=4, ge=1, description="tries of one message before it is dead-lettered")

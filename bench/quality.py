@@ -316,9 +316,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--iw3", help="a checkout of nunif, to compare with its weightless methods (needs torch)")
     parser.add_argument("--frames", type=int, default=stereo_set.FRAMES, help="frames of each scene")
+    parser.add_argument("--held-out", type=int, default=4, help="scenes by lot; four say little of two networks")
     given = parser.parse_args()
     engines = ["relief", "cues", "flat"]
-    for name, scenes in (("Scenes that were looked at", stereo_set.SCENES), ("Held out", stereo_set.HELD_OUT)):
+    held_out = stereo_set.held_out(given.held_out)
+    for name, scenes in (("Scenes that were looked at", stereo_set.SCENES), ("Held out", held_out)):
         truth = list(stereo_set.views(given.frames, scenes))
         size = f"{len(scenes)} scenes of {given.frames} frames, {WIDTH}x{HEIGHT}"
         print(f"## {name}: {size}, parallax {DIVERGENCE:.1f} % of the width\n")

@@ -25,8 +25,13 @@ CONVERGENCE = 0.5
 SCENES = ("field", "room", "fence", "crossing")
 """The scenes by which the warp's parameters were chosen."""
 
-HELD_OUT = ("held-1", "held-2", "held-3", "held-4")
-"""Scenes by lot, of other things at other depths with other textures, by which nothing was chosen."""
+
+def held_out(count: int) -> tuple[str, ...]:
+    """Names of scenes by lot, of other things at other depths with other textures, by which nothing was chosen."""
+    return tuple(f"{_HELD_OUT}{number}" for number in range(1, count + 1))
+
+
+_HELD_OUT = "held-"
 
 Floats = NDArray[np.float64]
 
@@ -71,9 +76,9 @@ class View:
 
 
 def scene(name: str) -> Scene:
-    """One of SCENES or HELD_OUT; the same every time."""
-    if name in HELD_OUT:
-        return _by_lot(np.random.default_rng(7000 + HELD_OUT.index(name)))
+    """One of SCENES or of `held_out`; the same every time."""
+    if name.startswith(_HELD_OUT):
+        return _by_lot(np.random.default_rng(6999 + int(name.removeprefix(_HELD_OUT))))
     rng = np.random.default_rng(SCENES.index(name))
     if name == "field":
         trees = tuple(

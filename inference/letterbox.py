@@ -9,6 +9,7 @@ bar would tear. A place each thirtieth of the film finds such scenes if one of t
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -58,25 +59,31 @@ def find(
     video = info.video
     seconds = info.duration_seconds or ASSUMED_SECONDS
     ticks = Fraction(seconds) / video.time_base
-    places = (*PLACES, *FURTHER[: int(seconds / FURTHER_SECONDS)])
-    targets = [video.first_pts + int(part * ticks) for part in places]
     samples = bars.Samples(spec.pixel_format, video.colour)
-    try:
+
+    def look(places: Sequence[Fraction]) -> None:
+        targets = [video.first_pts + int(part * ticks) for part in places]
         for luma in keyframes.lumas(source, info, spec, targets, limits=limits, stop=stop):
             if _is_telling(luma):
                 samples.add(luma)
             # Each picture can only take bars away: none by now is none for good.
             if samples.count >= bars.FEWEST and samples.bars() == Bars():
-                return Bars()
+                return
+
+    try:
+        look(PLACES)
     except errors.Permanent as error:
-        if error.code == "CANCELLED":
+        if error.code == "CANCELLED" or (error.code in errors.SECOND_LOOK and not again):
             raise
-        if samples.count < len(PLACES):
-            if error.code in errors.SECOND_LOOK and not again:
+        _log.info("no look at bars", action="refuse", code=error.code, detail=error.detail)
+        return Bars()
+    if samples.bars() != Bars():
+        try:
+            look(FURTHER[: int(seconds / FURTHER_SECONDS)])
+        except errors.Permanent as error:
+            if error.code == "CANCELLED":
                 raise
-            _log.info("no look at bars", action="refuse", code=error.code, detail=error.detail)
-            return Bars()
-        _log.info("no further look at bars", action="refuse", code=error.code, detail=error.detail)
+            _log.info("no further look at bars", action="refuse", code=error.code, detail=error.detail)
     return samples.bars()
 
 

@@ -19,6 +19,9 @@ NARROW_BINS, NARROW_SHIFT = 240, 80
 """What older versions wrote: so many bins, the first of them our bin of that number; what lay beyond +-6 % was counted
 at the ends."""
 
+MOST_STAGES = 64
+"""That a report names."""
+
 _MERGED = 5
 """Bins of the warp's own histogram (0.01 %) in one bin here."""
 
@@ -47,7 +50,7 @@ class SegmentReport(BaseModel):
     frames: Count
     seconds: Figure = Field(description="wall time of the whole segment")
     stages: dict[Name, Figure] = Field(
-        default={}, max_length=64, description="CPU seconds of the thread of each stage; encode: wall"
+        default={}, max_length=MOST_STAGES, description="CPU seconds of the thread of each stage; encode: wall"
     )
     limiting: Name | None = Field(default=None, description="the stage that took longest")
     fps: Figure | None = Field(default=None, description="frames a second of this segment alone")

@@ -259,6 +259,8 @@ class Assembler:
                 raise
             # Where files cannot have two names it is a copy, for which there may be no room: the film is there.
             _log.warning("no alias yet", action="retry", job_id=job.job_id, code=error.code, detail=error.detail)
+            with contextlib.suppress(errors.StereoSpotError):
+                await self._store.delete(keys.film_alias(job.job_id))  # it would be an older generation's
         crash.point("assembler.alias_written")
         film = job.film.model_dump(mode="json") if job.film else None
         await operations.announce(self._bus, job, "completed", film=film)

@@ -103,11 +103,11 @@ class Janitor:
         for job_id in suspects:
             with _readable(job_id):
                 await self._mend(findings, job_id, before)
+        await self._retire(findings, now)  # before what may need room
         for job_id, at in [(name, at) for name, at in self._ledger.finished.items() if at <= before]:
             if at > now - STALE_SECONDS and not await self._has_alias(findings, job_id):
-                continue  # once more at the next sweep; what makes room comes after this
+                continue  # once more at the next sweep
             self._ledger.finished.pop(job_id, None)
-        await self._retire(findings, now)
         self._ledger.forget_finished()
         return findings
 

@@ -32,7 +32,7 @@ OnWait = Callable[[Delivery, Failure], Awaitable[None]]
 PATIENT = frozenset({"BROKER_UNAVAILABLE", "STORAGE_UNAVAILABLE", "STORAGE_FULL"})
 """The surroundings failed, not the work: the handler is run again here, with the same attempt, after a pause."""
 
-BEAT_SECONDS = 1.0
+BEAT_SECONDS = 0.5
 """Beats are no further apart: the server waits as long as who provisioned it said, which may be less than said here."""
 
 TELL_SECONDS = 60.0
@@ -233,7 +233,8 @@ class Actor:
         crash.point("actor.settled")
 
     async def _handle(self, delivery: Delivery) -> Outcome:
-        """Run the handler; while its surroundings are away, wait here and run it again. Raises only CancelledError."""
+        """Run the handler; while its surroundings are away, wait here and run it again. Raises CancelledError, and
+        Transient where a message is out of tries and the broker away."""
         if self._max_attempts is not None and delivery.attempt > self._max_attempts:
             return await self._spent(delivery)
         started = time.monotonic()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from pydantic import ValidationError
+
 from stereospot.bus import Bus, Delivery
 from stereospot.messages import DeadLetter, Failure
 from stereospot.subjects import DEAD, dead
@@ -26,9 +28,13 @@ def dead_letter(delivery: Delivery, failure: Failure, *, worker_id: str, at: flo
 
 
 async def find(bus: Bus, delivery: Delivery) -> DeadLetter | None:
-    """The letter that this delivery's message has already; raises Transient while the broker is away."""
+    """The letter that this delivery's message has already, if it can be read; raises Transient while the broker is
+    away."""
     found = await bus.last(DEAD, dead(kind_of(delivery.subject), _dead_id(delivery)))
-    letter = None if found is None else DeadLetter.model_validate_json(found.data)
+    try:
+        letter = None if found is None else DeadLetter.model_validate_json(found.data)
+    except ValidationError:  # of another version
+        return None
     # A stream that was made anew counts from one again: such a letter may be another message's.
     text = delivery.data.decode(errors="replace")
     return letter if letter and (letter.subject, letter.original) == (delivery.subject, text) else None

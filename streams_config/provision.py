@@ -195,8 +195,6 @@ def compare(what: str, name: str, ours: Mapping[str, Any], theirs: Mapping[str, 
         other = theirs.get(key)
         if other == value or (not other and not value):
             continue
-        if key == "max_bytes" and other is not None and not 0 < other < value:
-            continue  # whoever has more than we ask for keeps it; below 1 there is no limit
         never = key in fixed or (key in ONE_WAY and not value)
         found.append(Difference(what, name, key, value, other, never))
     return found
@@ -237,6 +235,9 @@ async def provision(
 
     for name, ours in wanted.streams.items():
         theirs = await _find(nc, f"STREAM.INFO.{name}")
+        room = (theirs or {}).get("max_bytes")
+        if room is not None and not 0 < room < ours["max_bytes"]:
+            ours = {**ours, "max_bytes": room}  # who has more than is asked for keeps it; below 1 there is no limit
         differences = None if theirs is None else compare("stream", name, ours, theirs)
         verb = "CREATE" if theirs is None else "UPDATE"
         plan(name, differences, f"STREAM.{verb}.{name}", {**(theirs or {}), **ours})

@@ -312,7 +312,9 @@ def _report(
         base = report.SegmentReport.model_validate({**base.model_dump(), **(told if small else {})})
     own = {"index": segment.index, "frames": segment.frames, "seconds": round(seconds, 4)}
     rounded = {name: round(value, 4) for name, value in stages.items()}
-    return base.model_copy(update={**own, "stages": {**base.stages, **rounded}})
+    named = [item for item in base.stages.items() if item[0] not in rounded]
+    merged = dict([*rounded.items(), *named][: report.MOST_STAGES])
+    return base.model_copy(update={**own, "stages": merged})
 
 
 def _even(plane: NDArray[Any], spec: EncodeSpec, index: int) -> NDArray[Any]:

@@ -240,6 +240,9 @@ class Player:
         start = 0 if shown.is_whole else anchor
         end = shown.run(start) if ended else anchor + 1
         key = (job.job_id, job.generation, sounds, *((start, end) if ended else ()))
+        known = self._rates.get(key)
+        if known is not None:
+            return known
         async with self._measuring:
             known = self._rates.get(key)
             if known is None:

@@ -19,8 +19,8 @@ from nats.aio.client import Client
 from stereospot import errors
 from stereospot.settings import Settings
 
-_JWT = re.compile(rb"BEGIN NATS USER JWT-*\r?\n\S")
-_SEED = re.compile(rb"BEGIN USER NKEY SEED-*\r?\n(\S+)")
+_JWT = re.compile(rb"BEGIN NATS USER JWT-*\n\S")
+_SEED = re.compile(rb"BEGIN USER NKEY SEED-*\n(\S+)")
 
 
 class SecureClient(Client):
@@ -99,6 +99,8 @@ def options(settings: Settings, urls: Sequence[SplitResult]) -> dict[str, Any]:
         found["token"] = unquote(named.username or "")
     if (path := settings.nats_creds) is not None:
         data = _bytes("NATS_CREDS", path)
+        if b"\r" in data:  # which nats-py takes for a part of the seed
+            raise _unusable("NATS_CREDS", f"{path} has Windows' line ends; write it with those of Unix")
         seed = _SEED.search(data)
         if seed is None or not _JWT.search(data):
             raise _unusable("NATS_CREDS", f"{path} is not a creds file: it needs a user's JWT and seed")

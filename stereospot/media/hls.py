@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
+import numpy as np
+
 MEDIA_TYPE = "application/vnd.apple.mpegurl"
 LAYOUT_DATA_ID = "dev.stereospot.layout"
 
@@ -94,18 +96,16 @@ def bandwidth(segments: Sequence[tuple[int, float | Fraction]], target_seconds: 
     that has none such has its average.
     """
     target = max(math.ceil(target_seconds), 1)
+    bits = np.cumsum([0.0, *(8.0 * size for size, _ in segments)])
+    ends = np.cumsum([0.0, *(float(seconds) for _, seconds in segments)])
     peak = 0.0
     for first in range(len(segments)):
-        bits, seconds = 0, 0.0
-        for place in range(first, len(segments)):
-            bits += segments[place][0] * 8
-            seconds += float(segments[place][1])
-            if seconds > 1.5 * target:
-                break
-            if seconds >= 0.5 * target:
-                peak = max(peak, bits / seconds)
-    whole = sum(float(seconds) for _, seconds in segments)
-    average = sum(size for size, _ in segments) * 8 / whole if whole else 0
+        # A little wider, since sums of thirds of a second are not exact.
+        shortest, longest = np.searchsorted(ends, ends[first] + np.array([0.5, 1.5]) * target + [-1e-6, 1e-6])
+        if shortest < longest:
+            run = slice(shortest, longest)
+            peak = max(peak, float(((bits[run] - bits[first]) / (ends[run] - ends[first])).max()))
+    average = bits[-1] / ends[-1] if ends[-1] else 0
     return math.ceil(peak or average), math.ceil(average)
 
 

@@ -36,9 +36,11 @@ _TAGS = re.compile(r"</?(?:b|i|u|s|font)(?:\s+[\w-]+\s*=[^<>]*)?\s*>", re.IGNORE
 """Those that SubRip has; `<Narrator>` is a word."""
 _MICRODVD = re.compile(r"\{[CFPSYcfopsy]:[^{}]*\}")
 _LINE_END = re.compile(r"<br\s*/?>|\\N")
+_ESCAPED = (("\\N", "\n"), ("\\h", " "), ("\\{{}", "{"), ("\\\u2060", "\\"))
 _ESCAPES = {
     "ass": (("\\N", "\n"), ("\\n", "\n"), ("\\h", " ")),
-    "webvtt": (("\\N", "\n"), ("\\h", " "), ("\\{{}", "{"), ("\\\u2060", "\\")),
+    "webvtt": _ESCAPED,
+    "text": _ESCAPED,
 }
 """What libavcodec writes for line ends, spaces that do not break, braces and backslashes; others have line ends alone:
 a backslash of theirs is one (`C:\\new`)."""

@@ -318,6 +318,8 @@ async def test_a_letter_of_a_stream_that_was_made_anew_is_another_message_s(bus:
     assert await find(bus, dataclasses.replace(old, subject="stereospot.work.plan.new")) is None
     assert await find(bus, dataclasses.replace(old, data=b"[]")) is None
     assert await find(bus, dataclasses.replace(old, stream_sequence=2)) is None
+    await bus.publish(subjects.dead(letter.kind, letter.dead_id), b"of another version")
+    assert await find(bus, old) is None
 
 
 @pytest.mark.parametrize(

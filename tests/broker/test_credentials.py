@@ -132,6 +132,9 @@ async def test_a_creds_file_lets_in(tmp_path: Path) -> None:
     )
     with nats_server(config=written(tmp_path, json.dumps(config))) as server:
         assert await connects(nats_url=server.url, nats_creds=written(tmp_path, creds, "user.creds"))
+        with pytest.raises(errors.Misconfigured) as caught:
+            await connects(nats_url=server.url, nats_creds=written(tmp_path, creds.replace("\n", "\r\n"), "w.creds"))
+    assert caught.value.code == "INVALID_SETTINGS"
 
 
 @pytest.mark.parametrize("setting", ["nats_creds", "nats_nkey_seed", "nats_tls_ca"])

@@ -81,6 +81,10 @@ async def test_whoever_has_more_room_than_we_ask_for_keeps_it(
     await bus.api("STREAM.UPDATE.KV_jobs", {**config, "max_bytes": theirs})
     report = await broker.provision(bus, settings)
     assert report.changed is not kept
+    # Nor does an update for the sake of something else take it.
+    config = (await bus.stream_info("KV_jobs"))["config"]
+    await bus.api("STREAM.UPDATE.KV_jobs", {**config, "description": "tuned"})
+    assert (await broker.provision(bus, settings)).updated == ["KV_jobs"]
     assert (await bus.stream_info("KV_jobs"))["config"]["max_bytes"] == (theirs if kept else ours)
 
 

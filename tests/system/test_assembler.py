@@ -107,10 +107,12 @@ async def test_a_film_whose_alias_has_no_room_is_there_all_the_same(
             raise errors.error("STORAGE_FULL", target)
 
         monkeypatch.setattr(context.store, "copy", full)
+        await context.store.put(keys.film_alias("J1"), b"of an older generation")
         for delivered in (1, 2):
             assert isinstance(await made.handle(trigger(delivered=delivered)), Ack)
         assert (await current(context)).phase is Phase.COMPLETED
         assert await context.bus.last(subjects.EVENT, subjects.event_job("J1", "completed")) is not None
+        assert await context.store.get(keys.film_alias("J1")) is None
 
 
 async def test_one_that_wakes_up_late_cannot_touch_the_recorded_film(tmp_path: Path) -> None:

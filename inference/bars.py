@@ -6,7 +6,6 @@ dark wall alone is no bar. Samples that are black as a whole say nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -53,14 +52,6 @@ class Samples:
         top, bottom = _pair(self._rows)
         left, right = _pair(self._columns)
         return Bars(top=top, bottom=bottom, left=left, right=right)
-
-
-def find(lumas: Iterable[NDArray[Any]], pixel_format: str, colour: Colour) -> Bars:
-    """Bars of a film from luma planes [h, w] of frames spread over it, all of one size; none when in doubt."""
-    samples = Samples(pixel_format, colour)
-    for luma in lumas:
-        samples.add(luma)
-    return samples.bars()
 
 
 def _pair(dark: NDArray[np.bool_]) -> tuple[int, int]:

@@ -133,8 +133,8 @@ class Films:
                 batches = list(planning.scan(opened, info, limits=self.limits, stop=stop))
             except planning.Untrusted as reason:
                 head = planning.synthesised(head, reason)
-                repaired = head.decode.repaired
-                batches = list(planning.decode_scan(opened, info, limits=self.limits, stop=stop, repaired=repaired))
+                told = {"repaired": head.decode.repaired, "reordered": head.decode.reordered}
+                batches = list(planning.decode_scan(opened, info, limits=self.limits, stop=stop, **told))
             cutter = planning.Cutter(info, options.segment_seconds)
             segments = [segment for batch in batches for segment in cutter.feed(batch)]
             rest, total = cutter.finish()

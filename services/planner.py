@@ -161,8 +161,8 @@ class Planner:
                     head = head or await self._head(job, info, source, stop, again=again)
                     head = planning.synthesised(head, error)
                     await plans.write_head(self._store, head)
-            repaired = head.decode.repaired
-            async with aclosing(self._scan(planning.decode_scan, source, info, stop, repaired=repaired)) as scan:
+            told = {"repaired": head.decode.repaired, "reordered": head.decode.reordered}
+            async with aclosing(self._scan(planning.decode_scan, source, info, stop, **told)) as scan:
                 depth = await self._depth_times(job, head, stop)
                 return head, await Cut(self._context, job, head, depth=depth).run(scan)
         finally:

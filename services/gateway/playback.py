@@ -15,16 +15,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from services.gateway import coming
+from services.gateway import bandwidth, coming
 from services.gateway.problems import problem
 from services.gateway.shortcut import HEADERS, Shortcut
 from services.gateway.state import Gateway
@@ -42,10 +41,6 @@ _log = log.get("gateway")
 NO_STORE = {"Cache-Control": "no-store"}
 CACHED = 512
 MAX_WAIT_SECONDS = 30
-BITS_PER_PIXEL = 0.12
-"""For BANDWIDTH of a film that is being made: what CRF 20 needs at most, as films were measured."""
-SOUND_BITS = 160_000
-"""The same of sound that is encoded for the stream: AAC of 128 kbit/s in its boxes. What is passed on may have more."""
 
 _RANGES: dict[int, Literal["PQ", "HLG"]] = {16: "PQ", 18: "HLG"}
 
@@ -230,55 +225,26 @@ class Player:
         )
 
     async def _bandwidth(self, shown: Showing, anchor: int, sounds: int) -> tuple[int, int]:
-        """(peak, average) bits a second of the pictures and the largest of so many sounds.
-
-        What is stored once nothing is added to it (RFC 8216 4.3.4.2), which is listed once. Until then the peak is a
-        guess, or what one segment takes where that is more, and the average is 0.
-        """
-        job, spec = shown.row.job, shown.plan.encode
+        """(peak, average) bits a second, measured once for what is shown; `bandwidth` has how."""
+        place = (shown.row.job.job_id, shown.row.job.generation)
         ended = shown.is_whole or shown.over
         start = 0 if shown.is_whole else anchor
         end = shown.run(start) if ended else anchor + 1
-        key = (job.job_id, job.generation, sounds, *((start, end) if ended else ()))
-        known = self._rates.get(key)
-        if known is not None:
+        key = (*place, sounds, *((start, end) if ended else ()))
+        if (known := self._rates.get(key)) is not None:
             return known
         async with self._measuring:
             known = self._rates.get(key)
             if known is None:
-                pictures, *heard = await self._measured(shown, start, end, sounds, listed=ended)
-                sound = max(heard, default=(0, 0))
-                known = pictures[0] + sound[0], pictures[1] + sound[1]
-                if not ended:
-                    guess = max(int(spec.width * spec.height * float(spec.rate) * BITS_PER_PIXEL), 64_000)
-                    known = max(pictures[0], guess) + (max(sound[0], SOUND_BITS) if sounds else 0), 0
+                store, target = self.gateway.context.store, await self.target(shown)
+                tick = shown.plan.source.video.time_base
+                lasting = {item.index: item.duration * tick for item in await self.segments(shown, start, end)}
+                if ended:
+                    known = await bandwidth.whole(store, place, lasting, sounds, target)
+                else:
+                    known = await bandwidth.guessed(store, place, lasting, sounds, target, shown.plan.encode)
                 _keep(self._rates, key, known)
         return known
-
-    async def _measured(
-        self, shown: Showing, start: int, end: int, sounds: int, *, listed: bool
-    ) -> list[tuple[int, int]]:
-        """`hls.bandwidth` of the pictures and of each sound in segments `start … end-1`, by the sizes that are stored.
-
-        listed: the whole stream is listed for them; else each is asked for.
-        """
-        store, job_id, generation = self.gateway.context.store, shown.row.job.job_id, shown.row.job.generation
-        names: list[Callable[[int], str]] = [partial(keys.segment, job_id, generation)]
-        names += [partial(keys.audio_segment, job_id, generation, number) for number in range(sounds)]
-        sizes: dict[str, int] = {}
-        if listed:
-            for prefix in (keys.segments_prefix(job_id, generation), keys.audio_prefix(job_id, generation)):
-                sizes |= {info.key: info.size async for info in store.list(prefix)}
-        else:
-            asked = [await store.head(name(index)) for name in names for index in range(start, end)]
-            sizes = {info.key: info.size for info in asked if info is not None}
-        segments, target = await self.segments(shown, start, end), await self.target(shown)
-        tick = shown.plan.source.video.time_base
-        lasting = {item.index: item.duration * tick for item in segments}
-        return [
-            hls.bandwidth([(sizes.get(name(index), 0), seconds) for index, seconds in lasting.items()], target)
-            for name in names
-        ]
 
     async def _codec(self, key: str) -> str:
         """The codec string of a stored init segment."""

@@ -231,8 +231,8 @@ class RangeDecoder:
         self._stack.close()
         self._opened = False
         self._open()
-        told = self._synthesised
-        self._reset(self._told() if told else raw_frames(self._container, self._stream), from_beginning=True)
+        frames = self._told() if self._synthesised else raw_frames(self._container, self._stream)
+        self._reset(frames, from_beginning=True)
 
     def _seek(self, target: int) -> bool:
         """Stand at the keyframe before `target`; False if the container cannot."""

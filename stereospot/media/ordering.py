@@ -12,7 +12,7 @@ from typing import Any
 
 from stereospot.jail import Cell
 from stereospot.media import decoding, opener, scanning
-from stereospot.media.times import LONGEST_WAIT, Order
+from stereospot.media.times import LONGEST_WAIT, Order, follows, longest_pause
 
 
 def child(cell: Cell, request: dict[str, Any]) -> None:
@@ -20,7 +20,7 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
     with opener.opened(cell.source, request) as container:
         stream = opener.video_stream(container, request["stream_index"])
         opener.prepare(stream, request, request["thread_type"], request["thread_count"])
-        pause = scanning.longest_pause(stream)
+        pause = longest_pause(stream.time_base)
         order = Order()
         own: list[int] = []
         ordered: list[int | None] = []
@@ -28,7 +28,7 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
         for frame in decoding.raw_frames(container, stream, order.packet):
             if frame.pts is None:
                 return
-            if until is None and not scanning.follows(frame.pts, own[-1] if own else None, pause):
+            if until is None and not follows(frame.pts, own[-1] if own else None, pause):
                 until = len(own) + 1 + scanning.LOOKED_AT_FRAMES
             own.append(frame.pts)
             ordered.append(order.next(frame.pts))
@@ -49,8 +49,8 @@ def are_reordered(own: list[int], ordered: list[int | None], pause: int, *, is_w
     own, ordered: their times, and what `Order` makes of them. is_whole: there are no more, else the last of them may
     have given theirs to later ones. pause: the longest step from one time to the next.
     """
-    bad = sum(not scanning.follows(later, earlier, pause) for earlier, later in pairwise(own))
+    bad = sum(not follows(later, earlier, pause) for earlier, later in pairwise(own))
     wanted = sorted(own)[: len(own) if is_whole else -LONGEST_WAIT]
-    increasing = all(scanning.follows(later, earlier, pause) for earlier, later in pairwise(wanted))
+    increasing = all(follows(later, earlier, pause) for earlier, later in pairwise(wanted))
     right = sum(found == time for found, time in zip(ordered, wanted, strict=False))
     return bad > scanning.FEW * len(own) and increasing and 2 * right >= len(wanted)

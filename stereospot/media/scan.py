@@ -110,12 +110,10 @@ def decode_scan(
     limits: Limits | None = None,
     stop: threading.Event | None = None,
     repaired: bool = False,
+    reordered: bool = False,
 ) -> Iterator[FrameBatch]:
-    """The film's frames by decoding all of it: each at its number times the frame duration, or at its repaired time.
-
-    Whether the repaired times have to be put in order is seen from the film, as `scan` saw it for its Untrusted.
-    """
-    reordered = repaired and _is_reordered(source, info, limits, stop)
+    """The film's frames by decoding all of it: each at its number times the frame duration, or at its repaired time,
+    put in order or not, as `scan` said with its Untrusted."""
     yield from _run(source, info, "synthesised", limits, stop, repaired=repaired, reordered=reordered)
 
 

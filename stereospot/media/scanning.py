@@ -15,7 +15,7 @@ import time
 from array import array
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, TypeGuard
+from typing import Any
 
 import av
 import av.error
@@ -28,7 +28,7 @@ from stereospot.jail.cell import SourceUnavailable
 from stereospot.media import decoding, opener, resets, sniff
 from stereospot.media.hidden import is_hidden
 from stereospot.media.inspect import no_frames
-from stereospot.media.source_clock import LONGEST_PAUSE_SECONDS
+from stereospot.media.times import follows, longest_pause
 
 REORDER = 20
 """Packets that are kept back for reordering; H.264 and HEVC reorder by 16 at most."""
@@ -91,7 +91,7 @@ class _Batches:
     def __init__(self, cell: Cell, stream: VideoStream) -> None:
         self.sent = 0
         self.last: int | None = None
-        self._pause = longest_pause(stream)
+        self._pause = longest_pause(stream.time_base)
         self._cell = cell
         self._pts = array("q")
         self._keys = bytearray()
@@ -329,7 +329,7 @@ def _timed(cell: Cell, request: dict[str, Any], container: InputContainer, strea
     """The list from a decode pass, by the frames' own times."""
     batches = _Batches(cell, stream)
     frames = decoding.raw_frames(container, stream)
-    pause = longest_pause(stream)
+    pause = longest_pause(stream.time_base)
     count = 0
     last: int | None = None
     duration = 0
@@ -343,15 +343,6 @@ def _timed(cell: Cell, request: dict[str, Any], container: InputContainer, strea
         duration = frame.duration or 0
         count += 1
     _end(cell, request, container, batches, count, duration if duration > 0 else request["frame_ticks"])
-
-
-def longest_pause(stream: VideoStream) -> int:
-    return int(LONGEST_PAUSE_SECONDS / Fraction(stream.time_base or Fraction(1, 90_000)))
-
-
-def follows(pts: int | None, last: int | None, pause: int) -> TypeGuard[int]:
-    """Whether a frame's time is later than the last one's, and not by more than a clock that was set anew."""
-    return pts is not None and (last is None or last < pts <= last + pause)
 
 
 def _are_few(

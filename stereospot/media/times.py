@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import heapq
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeGuard
 
-from stereospot.media.source_clock import SourceClock
+from stereospot.media.source_clock import LONGEST_PAUSE_SECONDS, SourceClock
 
 LONGEST_WAIT = 20
 """Packets that are read behind a frame's own before it comes out: encoders put 16 frames at most before one that these
 refer to, and decoders keep one or two back."""
+
+
+def longest_pause(time_base: Fraction | None) -> int:
+    """In ticks."""
+    return int(LONGEST_PAUSE_SECONDS / Fraction(time_base or Fraction(1, 90_000)))
+
+
+def follows(pts: int | None, last: int | None, pause: int) -> TypeGuard[int]:
+    """Whether a frame's time is later than the last one's, and not by more than a clock that was set anew."""
+    return pts is not None and (last is None or last < pts <= last + pause)
 
 
 class Order:

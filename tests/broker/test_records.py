@@ -77,6 +77,15 @@ async def test_a_full_bucket_can_be_emptied(bus: Bus) -> None:
     await records.create_job(bus, a_job("new"))
 
 
+async def test_a_film_that_is_planned_anew_is_no_longer_called_cut(bus: Bus) -> None:
+    job = jobs.advance(a_job(), Phase.PLANNING, at=time.time())
+    await records.create_job(bus, job.with_warning("SOURCE_CUT", "95 of 96 frames decode").with_warning("TEST", ""))
+    assert await operations.replan(bus, "a", 1, "a segment had other frames")
+    found = await records.get_job(bus, "a")
+    assert found is not None
+    assert [notice.code for notice in found[0].warnings] == ["TEST", "PTS_SYNTHESISED"]
+
+
 async def test_only_one_of_many_makes_a_transition(bus: Bus) -> None:
     await records.create_job(bus, a_job())
     outcomes = await asyncio.gather(

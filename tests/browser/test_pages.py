@@ -107,13 +107,18 @@ async def test_seeking_into_what_is_not_converted_plays_it_first(page: Page, gat
     assert await page.run("return document.querySelector('[data-curtain]').hidden")
 
 
-async def test_subtitles_and_chapters_follow_the_film(page: Page, gateway: Served) -> None:
+async def show_subtitled(page: Page, gateway: Served) -> None:
+    """The page of a film that has subtitles to choose."""
     showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), subtitles=True)
     await showing.begin()
     await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
     await showing.convert(0, 1, 2)
     await page.open("/jobs/J1")
     await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+
+
+async def test_subtitles_and_chapters_follow_the_film(page: Page, gateway: Served) -> None:
+    await show_subtitled(page, gateway)
     choose = """
         const select = document.querySelector(`[aria-label=${arguments[0]}]`);
         select.selectedIndex = 1;
@@ -128,12 +133,7 @@ async def test_subtitles_and_chapters_follow_the_film(page: Page, gateway: Serve
 
 @pytest.mark.parametrize("answer", ["new Response(null, { status: 503 })", "Promise.reject(new TypeError())"])
 async def test_subtitles_that_cannot_be_had_now_are_not_chosen(page: Page, gateway: Served, answer: str) -> None:
-    showing = Showing(gateway.context, "J1", lengths=(1, 1, 2), subtitles=True)
-    await showing.begin()
-    await gateway.context.store.put(keys.subtitles("J1", 1, 0, "vtt"), VTT.encode())
-    await showing.convert(0, 1, 2)
-    await page.open("/jobs/J1")
-    await page.wait("document.querySelectorAll('[aria-label=Subtitles] option').length === 2")
+    await show_subtitled(page, gateway)
     await page.wait(f"{VIDEO}.readyState >= 3")  # nothing else is said
     await page.run(
         f"""

@@ -62,7 +62,8 @@ def planned(name: str) -> Planned:
                     "first_pts": info.video.first_pts,
                 }
             )
-            batches = list(plan.decode_scan(source, info, repaired=reason.repairable))
+            told = plan.decode_scan(source, info, repaired=reason.repairable, reordered=reason.reordered)
+            batches = list(told)
     end_pts = batches[-1].end_pts
     assert end_pts is not None
     return Planned(
@@ -90,6 +91,14 @@ def collect(decoder: Decoder, start: int | None, end: int | None, **padding: int
         found.append((frame.pts, digest(frame.planes), frame.pad))
         frame.release()
     return found
+
+
+def check_ranges(decoder: Decoder, told: list[tuple[int, str, int]], cuts: tuple[int, ...]) -> None:
+    """Ranges of ten frames that begin at `cuts`, with padding, are what a serial run told."""
+    for cut in cuts:
+        found = collect(decoder, told[cut][0], told[cut + 10][0], before=3, after=2)
+        pads = [-1] * 3 + [0] * 10 + [1] * 2
+        assert found == [(*frame[:2], pad) for frame, pad in zip(told[cut - 3 : cut + 12], pads, strict=True)]
 
 
 @functools.cache

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from inference.depth import export
     from inference.tonemap import ToneMapper
 
-__all__ = ["STILL", "Converted", "Frame", "Frames", "convert_segment", "held_frames", "padding"]
+__all__ = ["STILL", "Converted", "Frame", "Frames", "convert_segment", "padding"]
 
 Depth = NDArray[np.float32] | NDArray[np.uint16]
 
@@ -49,11 +49,6 @@ _BUFFERS = 3
 def padding(plan: Plan) -> int:
     """Frames that have to be decoded on each side of a segment."""
     return 0 if plan.stereo.engine in STILL else window.PADDING + 1
-
-
-def held_frames(plan: Plan, engine: DepthEngine) -> int:
-    """How many full frames a conversion holds at once; the decoder needs a few slots more than that."""
-    return padding(plan) + min(engine.info.batch, _GATHERED) + 2 * _QUEUE + 3
 
 
 def convert_segment(

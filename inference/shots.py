@@ -1,12 +1,14 @@
 """Where one shot ends and the next begins: a pure function of a few neighbouring thumbnails.
 
 Every worker decides for its own range and padding; nothing is remembered, so all workers agree. A cut is a change that
-is large in itself, larger than what happens around it, and that stays: a flash returns to what was before.
+is large in itself, larger than what happens around it, and that stays: a flash returns to what was before. Behind one
+or two white or black frames (three are a shot of their own) a shot begins if another scene goes on there.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +23,13 @@ LEVEL = 0.07
 PROMINENCE = 2.0
 """How much larger than the changes around it."""
 
+PLAIN = 5.0
+"""Standard deviation of luma codes up to which a picture shows nothing, as a white or black frame does."""
+
+UNLIKE = 0.6
+"""Correlation of two scenes across a flash: unrelated pictures mostly stay below 0.4, a scene keeps 0.9 and more. It
+does not change with exposure, and exposure does change behind a flash."""
+
 _BINS = 16
 
 
@@ -31,6 +40,22 @@ def change(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     count_b = np.bincount(b.ravel() >> 4, minlength=_BINS)
     spread = float(np.abs(count_a - count_b).sum()) / (2.0 * a.size)
     return 0.5 * difference + 0.5 * spread
+
+
+def _steps(run: Sequence[NDArray[np.uint8]]) -> list[float]:
+    return [change(a, b) for a, b in itertools.pairwise(run)]
+
+
+def _covariance(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """In codes squared; sums are whole numbers, so every machine gets the same."""
+    x, y = a.ravel().astype(np.int64), b.ravel().astype(np.int64)
+    return (x.size * int(x @ y) - int(x.sum()) * int(y.sum())) / x.size**2
+
+
+def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Correlation; two plain pictures count as alike, whatever their grain."""
+    floor = PLAIN**2
+    return (_covariance(a, b) + floor) / math.sqrt((_covariance(a, a) + floor) * (_covariance(b, b) + floor))
 
 
 def is_cut(before: Sequence[NDArray[np.uint8]], after: Sequence[NDArray[np.uint8]]) -> bool:
@@ -45,9 +70,11 @@ def is_cut(before: Sequence[NDArray[np.uint8]], after: Sequence[NDArray[np.uint8
     step = change(before[-1], after[0])
     if step < LEVEL:
         return False
-    around = [change(a, b) for a, b in itertools.pairwise(before)]
-    around += [change(a, b) for a, b in itertools.pairwise(after)]
-    if around and step < PROMINENCE * max(around):
+    return _stands_out(before, after, step) or _is_behind_flash(before, after, step)
+
+
+def _stands_out(before: Sequence[NDArray[np.uint8]], after: Sequence[NDArray[np.uint8]], step: float) -> bool:
+    if step < PROMINENCE * max(_steps(before) + _steps(after), default=0.0):
         return False
     lasting = step
     if len(before) > 1:
@@ -55,3 +82,25 @@ def is_cut(before: Sequence[NDArray[np.uint8]], after: Sequence[NDArray[np.uint8
     if len(after) > 1:
         lasting = min(lasting, change(before[-1], after[1]))
     return lasting >= LEVEL
+
+
+def _is_behind_flash(before: Sequence[NDArray[np.uint8]], after: Sequence[NDArray[np.uint8]], step: float) -> bool:
+    """Whether before[-1], or the last two, are plain and what follows is another scene than what was before them."""
+    if len(after) < 2:
+        return False
+    for count in range(1, len(before)):
+        old, flash = before[:-count], before[-count:]
+        if _covariance(flash[0], flash[0]) > PLAIN**2:
+            return False
+        into = change(old[-1], flash[0])
+        calm = max(_steps(old) + _steps(flash) + _steps(after))
+        # With so large a step into the flash the shot began there.
+        if min(into, step) < max(LEVEL, PROMINENCE * calm) or into >= PROMINENCE * step:
+            continue
+        # Motion goes on behind a flash: as far as in the frames around it, times those it hides.
+        lasting = min(change(old[-1], picture) for picture in after)
+        if lasting < max(LEVEL, PROMINENCE * (count + 1) * calm):
+            continue
+        if max(_likeness(old[-1], picture) for picture in after) < UNLIKE:
+            return True
+    return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import threading
 
 MODULES = (
     "inference.warp.cpu",
@@ -20,10 +19,3 @@ def kernels() -> None:
     """Compile, or load from the cache, every kernel; blocking, safe to call again and from several threads."""
     for name in MODULES:
         importlib.import_module(name)
-
-
-def in_background() -> threading.Thread:
-    """`kernels` in a daemon thread that has been started."""
-    thread = threading.Thread(target=kernels, name="warm-kernels", daemon=True)
-    thread.start()
-    return thread

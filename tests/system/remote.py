@@ -1,18 +1,18 @@
-"""An inference server of our own in this process, on a free port, and an endpoint that answers what a test says."""
+"""An inference server of our own in this process, on a free port, an endpoint that answers what a test says, and whole
+jobs by either."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import socket
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import uvicorn
 
@@ -22,15 +22,22 @@ from inference.contract import Converted, Frames
 from inference.convert import convert_segment
 from inference.invocation import Workshop
 from inference.server import Options, Server
-from stereospot.media.cmaf import Fragment
+from services import daemon, submit
+from services.context import Context
+from stereospot import subjects
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
+from stereospot.messages import SegmentEvent
+from stereospot.options import Options as Choice
 from stereospot.storage.base import ObjectStore
+from tests.media import sources as films
 from tests.support import wait_until
+from tests.system.rig import rig
 from tests.unit import clips
 
 LIMITS = Limits(sandbox="off")
 COUNT, WIDTH, HEIGHT = 40, 160, 90
+SERVICES = frozenset({"planner", "collector", "converter", "assembler", "dead-letters"})
 
 
 def convert(decoder: Frames, plan: Plan, segment: Segment, stop: threading.Event | None) -> Converted:
@@ -42,11 +49,6 @@ def convert(decoder: Frames, plan: Plan, segment: Segment, stop: threading.Event
 def copy(source: Path, target: Path, options: object, stop: object) -> None:
     """A whole-file conversion that changes nothing."""
     target.write_bytes(source.read_bytes())
-
-
-def decoded(fragment: Fragment) -> list[np.ndarray]:
-    with av.open(io.BytesIO(fragment.init + fragment.media), "r") as container:
-        return [frame.to_ndarray() for frame in container.decode(video=0)]
 
 
 def backend(url: str, **values: Any) -> HttpBackend:
@@ -124,3 +126,34 @@ class Parrot:
         await send({"type": "http.response.body", "body": rest, "more_body": self._cut})
         if self._cut:
             raise ConnectionResetError("cut")
+
+
+@asynccontextmanager
+async def converting(
+    tmp_path: Path, jobs: dict[str, str], *, segment_seconds: float = 1.0, **settings: Any
+) -> AsyncGenerator[Context]:
+    """Jobs by id and backend, on a daemon that has its broker to itself."""
+    async with (
+        rig(tmp_path, **settings) as context,
+        daemon.running(context.settings, SERVICES, provisioned=False, alone=True),
+    ):
+        source = await submit.local_source(films.path("h264_mp4_silent"), None)
+        for job_id, backend in jobs.items():
+            options = Choice(engine="flat", backend=backend, preset="ultrafast", segment_seconds=segment_seconds)  # type: ignore[arg-type]
+            await submit.create(context, source, options, job_id=job_id)
+        yield context
+
+
+async def given_back(context: Context) -> dict[str, list[str]]:
+    """Codes of what segments were given back for, by `job.segment`."""
+    found: dict[str, list[str]] = defaultdict(list)
+    info = (await context.bus.stream_info(subjects.EVENT))["state"]
+    for sequence in range(max(1, info["first_seq"]), info["last_seq"] + 1):
+        stored = await context.bus.get(subjects.EVENT, sequence)
+        if stored is None or ".event.segment." not in stored.subject:
+            continue
+        event = SegmentEvent.model_validate_json(stored.data)
+        if event.state == "retrying" and event.failure is not None:
+            job_id, _, index = stored.subject.split(".")[-3:]
+            found[f"{job_id}.{index}"].append(event.failure.code)
+    return found

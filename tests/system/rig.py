@@ -23,7 +23,7 @@ from stereospot.media import probe
 from stereospot.media.limits import Limits
 from stereospot.media.model import DecodeSpec, EncodeSpec, Plan, PlanTotal, Segment, StereoSpec
 from stereospot.media.source import FileSource
-from stereospot.messages import SourceRef, TotalDone
+from stereospot.messages import SegmentEvent, SourceRef, TotalDone
 from stereospot.options import Codec, Options
 from stereospot.settings import Settings
 from stereospot.storage import open_store
@@ -142,13 +142,24 @@ async def collecting(*collectors: Collector) -> AsyncGenerator[None]:
                 task.cancel()
 
 
-async def ended(context: Context, job_id: str) -> Job:
+async def begun(context: Context) -> list[SegmentEvent]:
+    """Every segment that was begun, in order."""
+    found: list[SegmentEvent] = []
+    async with context.bus.tail(subjects.EVENT, f"{subjects.PREFIX}.event.segment.>", start="all") as tail:
+        while tail.pending:
+            event = SegmentEvent.model_validate_json((await anext(tail)).data)
+            if event.state == "running":
+                found.append(event)
+    return found
+
+
+async def ended(context: Context, job_id: str, *, seconds: float = 90) -> Job:
     """The job once it is active no more."""
 
     async def is_over() -> Job | None:
         found = await records.get_job(context.bus, job_id)
         return found[0] if found is not None and not found[0].is_active else None
 
-    job = await eventually(is_over, seconds=90, every=0.1, what=f"the end of {job_id}")
+    job = await eventually(is_over, seconds=seconds, every=0.1, what=f"the end of {job_id}")
     assert job is not None
     return job

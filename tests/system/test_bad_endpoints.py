@@ -10,26 +10,19 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from services import daemon, submit
-from services.context import Context
-from stereospot import records, subjects
-from stereospot.jobs import Job, Phase
-from stereospot.messages import SegmentEvent
-from stereospot.options import Options
-from tests.media import sources as films
+from stereospot import subjects
+from stereospot.jobs import Phase
 from tests.support import eventually, wait_until
 from tests.system.misbehaving import MOODS, SPOILT
-from tests.system.rig import rig
+from tests.system.remote import converting, given_back
+from tests.system.rig import ended
 
-SERVICES = frozenset({"planner", "collector", "converter", "assembler", "dead-letters"})
 FRAMES, SEGMENTS = 96, 4
 TIMEOUT_SECONDS = 8.0
 """Far above what a segment takes, far below what the server that never answers would."""
@@ -48,50 +41,6 @@ def server(folder: Path, port: int = 0) -> Generator[tuple[str, subprocess.Popen
         process.wait(10)
 
 
-@asynccontextmanager
-async def converting(tmp_path: Path, jobs: dict[str, str], **settings: Any) -> AsyncGenerator[Context]:
-    """Jobs by id and backend, on a daemon that has its broker to itself."""
-    async with (
-        rig(tmp_path, slots=4, **settings) as context,
-        daemon.running(context.settings, SERVICES, provisioned=False, alone=True),
-    ):
-        source = await submit.local_source(films.path("h264_mp4_silent"), None)
-        for job_id, backend in jobs.items():
-            options = Options(engine="flat", backend=backend, preset="ultrafast", segment_seconds=1.0)  # type: ignore[arg-type]
-            await submit.create(context, source, options, job_id=job_id)
-        yield context
-
-
-async def ended(context: Context, *job_ids: str) -> dict[str, Job]:
-    """The jobs once none is at work any more."""
-    found: dict[str, Job] = {}
-
-    async def are_over() -> bool:
-        for job_id in job_ids:
-            record = await records.get_job(context.bus, job_id)
-            assert record is not None
-            found[job_id] = record[0]
-        return not any(job.is_active for job in found.values())
-
-    await eventually(are_over, seconds=240, every=0.1, what=f"the end of {', '.join(job_ids)}")
-    return found
-
-
-async def given_back(context: Context) -> dict[str, list[str]]:
-    """Codes of what segments were given back for, by `job.segment`."""
-    found: dict[str, list[str]] = defaultdict(list)
-    info = (await context.bus.stream_info(subjects.EVENT))["state"]
-    for sequence in range(max(1, info["first_seq"]), info["last_seq"] + 1):
-        stored = await context.bus.get(subjects.EVENT, sequence)
-        if stored is None or ".event.segment." not in stored.subject:
-            continue
-        event = SegmentEvent.model_validate_json(stored.data)
-        if event.state == "retrying" and event.failure is not None:
-            job_id, _, index = stored.subject.split(".")[-3:]
-            found[f"{job_id}.{index}"].append(event.failure.code)
-    return found
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("moods", [("HALF", "MORE"), pytest.param(tuple(MOODS), marks=pytest.mark.slow)])
 async def test_answers_that_are_wrong_for_good_or_once(
@@ -104,8 +53,8 @@ async def test_answers_that_are_wrong_for_good_or_once(
     with server(tmp_path) as (url, process):
         monkeypatch.setenv("STEREOSPOT_INFERENCE_URL", url)
         jobs = {**dict.fromkeys([*always, *once], "http"), "NEAR": "local"}
-        async with converting(tmp_path, jobs, max_attempts=2) as context:
-            done = await ended(context, *jobs)
+        async with converting(tmp_path, jobs, slots=4, max_attempts=2) as context:
+            done = {name: await ended(context, name, seconds=240) for name in jobs}
             back = await given_back(context)
             letters = await context.bus.last_per_subject(subjects.DEAD, "stereospot.dead.convert.>")
             stored = {
@@ -138,8 +87,8 @@ async def test_an_endpoint_that_goes_away_and_comes_back(tmp_path: Path, monkeyp
     with server(tmp_path) as (url, first):
         monkeypatch.setenv("STEREOSPOT_INFERENCE_URL", url)
         first.send_signal(signal.SIGSTOP)  # it has connections, and answers none
-        async with converting(tmp_path, {"FAR": "http", "NEAR": "local"}, max_attempts=8) as context:
-            near = (await ended(context, "NEAR"))["NEAR"]
+        async with converting(tmp_path, {"FAR": "http", "NEAR": "local"}, slots=4, max_attempts=8) as context:
+            near = await ended(context, "NEAR", seconds=240)
             first.kill()
             await asyncio.to_thread(first.wait, 10)
 
@@ -148,7 +97,7 @@ async def test_an_endpoint_that_goes_away_and_comes_back(tmp_path: Path, monkeyp
 
             await eventually(refused, seconds=60, every=0.1, what="a segment given back")
             with server(tmp_path, int(url.rpartition(":")[2])):
-                far = (await ended(context, "FAR"))["FAR"]
+                far = await ended(context, "FAR", seconds=240)
                 codes = await given_back(context)
     assert near.phase is Phase.COMPLETED, near.failure
     assert far.phase is Phase.COMPLETED, far.failure

@@ -14,26 +14,14 @@ import pytest
 
 from services import daemon, operations
 from services.context import Context
-from stereospot import subjects
 from stereospot.messages import SegmentEvent
 from stereospot.options import Options
 from tests.media import sources as films
 from tests.support import eventually
-from tests.system.rig import a_planned_job, announce_total, rig
+from tests.system.rig import a_planned_job, announce_total, begun, rig
 
 SLOTS = 2
 STUB = Options(backend="stub", preset="ultrafast")
-
-
-async def begun(context: Context) -> list[SegmentEvent]:
-    """Every segment that was begun, in order."""
-    found: list[SegmentEvent] = []
-    async with context.bus.tail(subjects.EVENT, "stereospot.event.segment.>", start="all") as tail:
-        while tail.pending:
-            event = SegmentEvent.model_validate_json((await anext(tail)).data)
-            if event.state == "running":
-                found.append(event)
-    return found
 
 
 @asynccontextmanager

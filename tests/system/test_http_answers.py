@@ -15,8 +15,9 @@ from stereospot.media.model import Plan
 from stereospot.storage.local import LocalStore
 from tests.faults.disk import small_disk
 from tests.system import remote
-from tests.system.remote import HEIGHT, WIDTH, backend, decoded, locally
+from tests.system.remote import HEIGHT, WIDTH, backend, locally
 from tests.unit import clips
+from tests.unit.clips import decoded
 
 
 def answer(pictures: list[tuple[np.ndarray, ...]], plan: Plan, order: list[int]) -> bytes:

@@ -28,8 +28,9 @@ from stereospot.options import Layout
 from stereospot.storage.local import LocalStore
 from tests.support import wait_until
 from tests.system import remote
-from tests.system.remote import COUNT, HEIGHT, WIDTH, backend, convert, decoded, locally
+from tests.system.remote import COUNT, HEIGHT, WIDTH, backend, convert, locally
 from tests.unit import clips
+from tests.unit.clips import decoded
 from tests.unit.test_gpu_convert import Ramp
 
 
@@ -213,7 +214,7 @@ def test_through_shared_storage(tmp_path: Path, pictures: list[tuple[np.ndarray,
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
 
 
-def test_odd_sizes(pictures: list[tuple[np.ndarray, ...]]) -> None:
+def test_odd_sizes() -> None:
     odd = clips.pictures(8, 161, 91)
     plan = clips.plan(161, 91)
     with remote.inference_server() as (url, _):

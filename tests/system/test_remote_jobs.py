@@ -5,24 +5,18 @@ What each bad answer is called is in `test_http_answers.py`; here is what become
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services import daemon, submit
 from services.context import Context
 from stereospot import subjects
 from stereospot.jobs import Phase
-from stereospot.messages import SegmentEvent
-from stereospot.options import Options
-from tests.media import sources as films
 from tests.system import remote
-from tests.system.rig import ended, rig
+from tests.system.rig import ended
 
-SERVICES = frozenset({"planner", "collector", "converter", "assembler", "dead-letters"})
 FRAMES = 96
 
 
@@ -39,33 +33,12 @@ class Moody:
         await (self._parrot if self.requests <= self._bad else self._behind)(scope, receive, send)
 
 
-@asynccontextmanager
-async def two_jobs(
+def two_jobs(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, **settings: Any
-) -> AsyncGenerator[Context]:
-    """One job for the endpoint, one that is converted here, on a daemon that has its broker to itself."""
+) -> AbstractAsyncContextManager[Context]:
+    """One job for the endpoint, one that is converted here."""
     monkeypatch.setenv("STEREOSPOT_INFERENCE_URL", url)
-    async with (
-        rig(tmp_path, **settings) as context,
-        daemon.running(context.settings, SERVICES, provisioned=False, alone=True),
-    ):
-        source = await submit.local_source(films.path("h264_mp4_silent"), None)
-        for job_id, backend in (("FAR", "http"), ("NEAR", "local")):
-            options = Options(engine="flat", backend=backend, preset="ultrafast", segment_seconds=1.0)  # type: ignore[arg-type]
-            await submit.create(context, source, options, job_id=job_id)
-        yield context
-
-
-async def retried(context: Context) -> list[str]:
-    """Codes of the failures that segments were given back for, as the last events of their subjects say it."""
-    found: list[str] = []
-    info = (await context.bus.stream_info(subjects.EVENT))["state"]
-    for sequence in range(max(1, info["first_seq"]), info["last_seq"] + 1):
-        stored = await context.bus.get(subjects.EVENT, sequence)
-        if stored is not None and ".event.segment.FAR." in stored.subject:
-            event = SegmentEvent.model_validate_json(stored.data)
-            found += [event.failure.code] if event.state == "retrying" and event.failure is not None else []
-    return found
+    return remote.converting(tmp_path, {"FAR": "http", "NEAR": "local"}, **settings)
 
 
 async def test_a_job_asks_for_the_endpoint_by_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +59,9 @@ async def test_a_segment_that_was_answered_badly_is_tried_again(
     with remote.inference_server(slots=2) as (_, server), remote.serving(Moody(server, bad=2)) as url:
         async with two_jobs(tmp_path, url, monkeypatch) as context:
             far, near = await ended(context, "FAR"), await ended(context, "NEAR")
-            codes = await retried(context)
+            back = await remote.given_back(context)
         assert (far.phase, near.phase) == (Phase.COMPLETED, Phase.COMPLETED), (far.failure, near.failure)
-        assert codes == ["REMOTE_INVALID"] * 2
+        assert [code for codes in back.values() for code in codes] == ["REMOTE_INVALID"] * 2
 
 
 async def test_an_endpoint_that_stays_bad_fails_its_own_job_only(

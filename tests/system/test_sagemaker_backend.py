@@ -7,7 +7,6 @@ does what the endpoint's container would do with our real server, then lets moto
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import uuid
 from collections.abc import Callable, Generator
 from typing import Any
 
-import av
 import httpx
 import numpy as np
 import pytest
@@ -25,7 +23,6 @@ import pytest
 from inference import backends
 from inference.backends.sagemaker import Endpoint, SagemakerBackend
 from stereospot import errors
-from stereospot.media.cmaf import Fragment
 from stereospot.settings import Settings
 from stereospot.storage.base import ObjectStore
 from stereospot.storage.s3 import S3Store
@@ -33,6 +30,7 @@ from tests.storage.seaweed import Seaweed, seaweed
 from tests.support import wait_until
 from tests.system import remote
 from tests.unit import clips
+from tests.unit.clips import decoded
 
 pytest.importorskip("moto", reason="moto[server] is not installed")
 
@@ -140,11 +138,6 @@ class Container:
         ]
         await send({"type": "http.response.start", "status": answer.status_code, "headers": passed})
         await send({"type": "http.response.body", "body": answer.content})
-
-
-def decoded(fragment: Fragment) -> list[np.ndarray]:
-    with av.open(io.BytesIO(fragment.init + fragment.media), "r") as container:
-        return [frame.to_ndarray() for frame in container.decode(video=0)]
 
 
 def test_a_segment_by_sagemaker_is_the_local_one(rig: Rig) -> None:

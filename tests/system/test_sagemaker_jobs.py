@@ -7,22 +7,18 @@ What each bad result is called, and the API itself against moto, is in `test_sag
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services import daemon, submit
 from services.context import Context
 from stereospot.jobs import Phase
-from stereospot.options import Options
-from tests.media import sources as films
 from tests.storage.seaweed import Seaweed, seaweed
 from tests.system import remote
-from tests.system.rig import rig
-from tests.system.test_bad_endpoints import SERVICES, ended, given_back
+from tests.system.rig import ended
 from tests.system.test_sagemaker_backend import OneBucket, Rig, Silent
 
 
@@ -46,11 +42,10 @@ class Lost:
         await (self._parrot if self.requests <= self._missing else self._behind)(scope, receive, send)
 
 
-@asynccontextmanager
-async def converting(
+def converting(
     tmp_path: Path, weed: Seaweed, url: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[Context]:
-    """A job for the endpoint and one for this machine, on a daemon whose storage is the shared bucket."""
+) -> AbstractAsyncContextManager[Context]:
+    """A job for the endpoint and one for this machine, on a daemon that stores in the shared bucket."""
     shared: dict[str, Any] = {
         "storage": "s3", "s3_bucket": "tests", "s3_endpoint": weed.endpoint, "s3_access_key": weed.access_key,
         "s3_secret_key": weed.secret_key, "s3_prefix": f"jobs-{uuid.uuid4().hex}", "sagemaker_endpoint": "stereospot",
@@ -58,15 +53,8 @@ async def converting(
     }  # fmt: skip
     for name, value in shared.items():
         monkeypatch.setenv(f"STEREOSPOT_{name.upper()}", value)
-    async with (
-        rig(tmp_path, slots=2, max_attempts=3, **shared) as context,
-        daemon.running(context.settings, SERVICES, provisioned=False, alone=True),
-    ):
-        source = await submit.local_source(films.path("h264_mp4_silent"), None)
-        for job_id, backend in (("FAR", "sagemaker"), ("NEAR", "local")):
-            options = Options(engine="flat", backend=backend, preset="ultrafast", segment_seconds=2.0)  # type: ignore[arg-type]
-            await submit.create(context, source, options, job_id=job_id)
-        yield context
+    jobs = {"FAR": "sagemaker", "NEAR": "local"}
+    return remote.converting(tmp_path, jobs, segment_seconds=2.0, slots=2, max_attempts=3, **shared)
 
 
 async def left(context: Context) -> list[str]:
@@ -84,8 +72,8 @@ async def test_an_endpoint_that_is_lost_for_a_while(
         remote.serving(Lost(OneBucket(behind, server), missing=2)) as url,
     ):
         async with converting(tmp_path, weed, url, monkeypatch) as context:
-            done = await ended(context, "FAR", "NEAR")
-            codes = [code for found in (await given_back(context)).values() for code in found]
+            done = {name: await ended(context, name, seconds=240) for name in ("FAR", "NEAR")}
+            codes = [code for found in (await remote.given_back(context)).values() for code in found]
             remains = await left(context)
     assert done["NEAR"].phase is Phase.COMPLETED, done["NEAR"].failure
     assert done["FAR"].phase is Phase.COMPLETED, done["FAR"].failure
@@ -101,7 +89,7 @@ async def test_an_endpoint_that_never_answers_keeps_no_slot(
     monkeypatch.setenv("STEREOSPOT_INFERENCE_TIMEOUT_SECONDS", "3")
     with remote.serving(Silent()) as url:
         async with converting(tmp_path, weed, url, monkeypatch) as context:
-            done = await ended(context, "FAR", "NEAR")
+            done = {name: await ended(context, name, seconds=240) for name in ("FAR", "NEAR")}
             remains = await left(context)
     assert done["NEAR"].phase is Phase.COMPLETED, done["NEAR"].failure
     failure = done["FAR"].failure

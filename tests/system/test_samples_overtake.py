@@ -10,28 +10,16 @@ import httpx
 from nats.aio.msg import Msg
 
 from services import daemon
-from services.context import Context
 from stereospot import records, subjects
 from stereospot.jobs import Phase
-from stereospot.messages import SegmentEvent
 from stereospot.settings import Settings
 from tests.support import eventually
+from tests.system.rig import begun
 from tests.system.showing import film
 from tests.system.test_pipeline import PIPELINE, ended
 
 SECONDS = 150
 OPTIONS: dict[str, Any] = {"engine": "flat", "preset": "ultrafast", "segment_seconds": 1.0}
-
-
-async def begun(context: Context) -> list[SegmentEvent]:
-    """Every segment that was begun, in order."""
-    found: list[SegmentEvent] = []
-    async with context.bus.tail(subjects.EVENT, f"{subjects.PREFIX}.event.segment.>", start="all") as tail:
-        while tail.pending:
-            event = SegmentEvent.model_validate_json((await anext(tail)).data)
-            if event.state == "running":
-                found.append(event)
-    return found
 
 
 async def test_samples_of_a_film_at_work_come_before_the_rest_of_it(tmp_path: Path) -> None:

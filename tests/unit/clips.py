@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 
 from inference import geometry
+from stereospot.media.cmaf import Fragment
 from stereospot.media.model import Colour, DecodeSpec, EncodeSpec, Plan, Segment, SourceInfo, StereoSpec, VideoTrack
 from stereospot.options import Codec, Layout
 
@@ -115,3 +118,9 @@ def segment(index: int, first: int, last: int) -> Segment:
         index=index, start=first * TICKS, end=last * TICKS, frames=last - first, last=(last - 1) * TICKS,
         duration=(last - first) * TICKS,
     )  # fmt: skip
+
+
+def decoded(fragment: Fragment) -> list[np.ndarray]:
+    """The pictures of a fragment, each [rows of all planes, columns]."""
+    with av.open(io.BytesIO(fragment.init + fragment.media), "r") as container:
+        return [frame.to_ndarray() for frame in container.decode(video=0)]

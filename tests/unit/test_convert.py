@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 
-import av
 import numpy as np
 import pytest
 
@@ -17,14 +15,9 @@ from inference import backends, convert, depth
 from inference.depth.relief import ReliefEngine
 from inference.recent import Recent
 from stereospot import errors, settings
-from stereospot.media.cmaf import Fragment
 from stereospot.options import Layout
 from tests.unit import clips
-
-
-def decoded(fragment: Fragment) -> list[np.ndarray]:
-    with av.open(io.BytesIO(fragment.init + fragment.media), "r") as container:
-        return [frame.to_ndarray() for frame in container.decode(video=0)]
+from tests.unit.clips import decoded
 
 
 def run(clip: clips.Clip, made: clips.Plan, first: int, last: int, recent: Recent | None = None) -> convert.Converted:
@@ -123,6 +116,24 @@ def test_depth_follows_the_cut_and_not_the_shot_before() -> None:
     assert equal(both[:15], alone)
 
 
+@pytest.mark.parametrize("tone", [16, 235])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_flash_between_two_scenes_keeps_their_depth_apart(tone: int, count: int) -> None:
+    frames = clips.pictures(30, 160, 90, cuts=(15,))
+    for index in range(15 - count, 15):
+        frames[index] = (np.full_like(frames[index][0], tone), *frames[index][1:])
+    made = clips.plan(160, 90)
+    both = run(clips.Clip(frames), made, 0, 30)
+    assert (both.report.cuts, both.report.cut_at_start) == (1, False)
+    assert run(clips.Clip(frames), made, 15, 20).report.cut_at_start
+    alone = run(clips.Clip(frames[15:]), made, 0, 15)
+    assert equal(decoded(both.fragment)[15:], decoded(alone.fragment))
+    pieces = [
+        decoded(run(clips.Clip(frames), made, first, last).fragment) for first, last in ((0, 14), (14, 17), (17, 30))
+    ]
+    assert equal([picture for piece in pieces for picture in piece], decoded(both.fragment))
+
+
 def test_identity_gives_the_source_back() -> None:
     frames = clips.pictures(8, 66, 34)
     made = clips.plan(66, 34, engine="identity", layout=Layout.FULL_SBS)
@@ -157,7 +168,8 @@ def test_report_tells_what_was_measured() -> None:
     assert found.engine.name == "cues"
     assert sum(found.histogram) > 0
     assert not clip.lent, "every frame was released"
-    assert clip.most_lent <= convert.held_frames(made, depth.load("cues"))
+    # The window, a batch, two queues of two, and a frame in the hands of each stage that has the decoder's own.
+    assert clip.most_lent <= convert.padding(made) + depth.load("cues").info.batch + 2 * 2 + 3
 
 
 def test_a_single_frame() -> None:

@@ -4,12 +4,10 @@ two segments in flight on one engine, the warp on the device, and what follows w
 
 from __future__ import annotations
 
-import io
 import threading
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -27,6 +25,7 @@ from stereospot.media import encoders
 from stereospot.media.cmaf import Fragment, FragmentEncoder
 from stereospot.options import Codec, Layout
 from tests.unit import clips, tiny_depth
+from tests.unit.clips import decoded
 from tests.unit.devices import DEVICES, torch_on
 
 SIZE = (70, 42)
@@ -152,11 +151,6 @@ def test_a_device_that_goes_away_inside_the_network(models: Path) -> None:
     made.close()
 
 
-def decoded(fragment: Fragment) -> list[np.ndarray]:
-    with av.open(io.BytesIO(fragment.init + fragment.media), "r") as container:
-        return [frame.to_ndarray() for frame in container.decode(video=0)]
-
-
 @pytest.mark.parametrize("name", DEVICES)
 def test_two_segments_in_flight(models: Path, pictures: list[tuple[np.ndarray, ...]], name: str) -> None:
     """Decoded, inferred, warped and encoded side by side on one engine: each as if it were alone."""
@@ -234,7 +228,7 @@ def test_memory_that_runs_out_in_the_warp(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("codec", sorted(encoders.HARDWARE))
-def test_hardware_encoders(pictures: list[tuple[np.ndarray, ...]], codec: Codec) -> None:
+def test_hardware_encoders(codec: Codec) -> None:
     """A segment by the GPU's encoder: every picture, at its time, and the same init from an encoder opened anew."""
     if not encoders.usable(codec):
         pytest.skip(f"this machine encodes no {codec}")

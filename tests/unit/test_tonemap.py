@@ -8,7 +8,7 @@ import pytest
 from inference import convert, depth, geometry, tonemap
 from stereospot.media.model import Colour
 from tests.unit import clips
-from tests.unit.test_convert import decoded
+from tests.unit.clips import decoded
 
 PQ = Colour(primaries=9, transfer=16, matrix=9, content_light=(1000, 400))
 HLG = Colour(primaries=9, transfer=18, matrix=9)

@@ -40,6 +40,7 @@ class Forkserver:
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        self._is_closing = False
 
     @property
     def pid(self) -> int | None:
@@ -67,9 +68,13 @@ class Forkserver:
                         raise error("INTERNAL", f"The forkserver does not take tasks: {failure}") from failure
 
     def close(self) -> None:
-        """End the process and every task in it."""
+        """End the process and every task in it; one that still starts is not waited for."""
+        self._is_closing = True
+        if self._lock.locked() and (process := self._process) is not None:
+            process.kill()
         with self._lock:
             self._discard()
+            self._is_closing = False
 
     def _ensure(self) -> socket.socket:
         if self._owner != os.getpid():  # a fork of the owner must not share the channel
@@ -97,6 +102,8 @@ class Forkserver:
             )
         self._process, self._channel, self._owner = process, ours, os.getpid()
         try:
+            if self._is_closing:  # `close` came before there was a process that it could end
+                process.kill()
             ours.settimeout(START_SECONDS)
             hello = b""
             while not hello.endswith(b"\n"):

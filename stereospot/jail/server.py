@@ -42,7 +42,8 @@ def main(preload: list[str], sandbox: layers.Sandbox, descriptor: int) -> NoRetu
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=descriptor) as parent:
-        parent.sendall(json.dumps({"refused": refused}).encode() + b"\n")
+        with contextlib.suppress(ConnectionError):  # the parent ended meanwhile, which `_serve` sees
+            parent.sendall(json.dumps({"refused": refused}).encode() + b"\n")
         _serve(parent, sandbox)
     os._exit(0)
 
@@ -119,7 +120,10 @@ def _reap(children: dict[int, socket.socket], poll: select.poll) -> list[int]:
 
 def _receive(parent: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     descriptors = array.array("i")
-    head, ancillary, _, _ = parent.recvmsg(LENGTH.size, socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize))
+    try:
+        head, ancillary, _, _ = parent.recvmsg(LENGTH.size, socket.CMSG_SPACE(MAX_DESCRIPTORS * descriptors.itemsize))
+    except ConnectionError:  # it ended before it read what we had to say
+        return None
     if not head:
         return None
     for level, kind, data in ancillary:

@@ -177,7 +177,7 @@ class Cutting:
         self._from = self._to = 0
         self.ended = False
 
-    def _places(self, index: int, start: Fraction, end: Fraction) -> tuple[int, int]:
+    def _places(self, start: Fraction, end: Fraction) -> tuple[int, int]:
         """The frames of a segment: those that start in it, of the film's first also the one that sounds then.
 
         Every segment has at least one, however short it is.
@@ -221,7 +221,7 @@ class Cutting:
         if found is None:
             self.ended = True
         else:
-            self._from, self._to = self._places(self._index, *found)
+            self._from, self._to = self._places(*found)
 
     @property
     def _first(self) -> int:
@@ -249,5 +249,5 @@ class Cutting:
             count = self._ranges.count()
             last = self._ranges.at(count - 1)
             assert last is not None, "a film has a segment"
-            _, end = self._places(count - 1, *last)
+            _, end = self._places(*last)
             self.put(self.track.finish(end + count))

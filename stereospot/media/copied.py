@@ -112,7 +112,7 @@ class Copied:
         length = self._samples(packet.duration or 0)
         size = length
         if self._slack or length <= 0:  # an exact clock knows, even of a last packet that is cut short
-            size = frame_samples(self._name, self.stream, data) or max(1, length)
+            size = frame_samples(self._name, self.stream, data) or self._priming(packet, length) or max(1, length)
             length = size
         time = self._place(packet)
         if time is None:
@@ -122,6 +122,15 @@ class Copied:
         self._time = time
         self._held = (data, length, size)
         self._latest = packet
+
+    def _priming(self, packet: Any, length: int) -> int:
+        """The samples of the first packet where what is to be dropped is just that packet, to a tick; else 0.
+
+        That is told in samples. Were the packet counted by a coarse clock, the next one could begin before the edit
+        list does, and readers leave out a packet of Vorbis whole that does.
+        """
+        skip = skipped(packet)[0] if self._zero is None else 0
+        return skip if abs(skip - length) <= self._slack else 0
 
     def _samples(self, ticks: int) -> int:
         """Ticks of the source's clock as samples, to the nearest."""

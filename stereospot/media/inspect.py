@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from stereospot.errors import StereoSpotError, error
 from stereospot.jail import Cell
 from stereospot.jail.cell import SourceUnavailable
-from stereospot.media import dolby, opener, pace, pixels, sniff
+from stereospot.media import cropping, dolby, opener, pace, pixels, skeleton, sniff
 from stereospot.media.clocks import RUNNING_CLOCKS
 from stereospot.media.decoding import BROKEN_END
 
@@ -50,6 +50,9 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
             if dolby.has_no_base_layer(source.read_exactly_at, source.size, kind):
                 raise error("DOLBY_VISION_ONLY")
             body = _describe(container, source.size, request, encrypted, cell)
+            size = (body["video"]["coded_width"], body["video"]["coded_height"])
+            if cropping.is_asked_for(source.read_exactly_at, source.size, kind, size):
+                body["warnings"].append("the file asks players to crop the edges of its pictures; they are kept")
     except av.error.FFmpegError as failure:
         if isinstance(failure, (SourceUnavailable, MemoryError)):
             raise
@@ -327,7 +330,7 @@ def _audio(track: Any) -> dict[str, Any]:
         "channels": int(context.channels or 0),
         "channel_layout": str(context.layout.name)[:TEXT] if context.layout else "",
         "language": _language(track),
-        "title": _clean(track.metadata.get("title")),
+        "title": _title(track),
         "default": bool(track.disposition & Disposition.default),
         "start_seconds": start,
     }
@@ -339,7 +342,7 @@ def _subtitle(track: Any) -> dict[str, Any]:
         "stream_index": track.index,
         "codec": name,
         "language": _language(track),
-        "title": _clean(track.metadata.get("title")),
+        "title": _title(track),
         "bitmap": name in BITMAP_SUBTITLES,
         "forced": bool(track.disposition & Disposition.forced),
         "default": bool(track.disposition & Disposition.default),
@@ -359,6 +362,10 @@ def _chapters(container: InputContainer) -> list[dict[str, Any]]:
 
 def _tags(metadata: dict[str, str]) -> dict[str, str]:
     return {(_clean(key) or "?"): (_clean(value) or "") for key, value in list(metadata.items())[:100]}
+
+
+def _title(track: Any) -> str | None:
+    return _clean(skeleton.track_tags(track.metadata).get("title"))
 
 
 def _language(track: Any) -> str | None:

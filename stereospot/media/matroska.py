@@ -23,8 +23,6 @@ from stereospot.media.skeleton import describe
 from stereospot.media.source_clock import SourceClock
 from stereospot.media.subtitles import plain_text
 
-CLOCK = Fraction(1, 1000)
-
 
 class Matroska:
     """One film that is being written: `video` for fragments, `take` for everything else, then `close`."""

@@ -18,8 +18,6 @@ from stereospot.errors import error
 from stereospot.media import greys
 from stereospot.media.model import PixelFormat
 
-Plane = NDArray[np.uint8] | NDArray[np.uint16]
-
 _FLAGS = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 _SUBSAMPLING: dict[str, tuple[int, int]] = {"yuv420p": (1, 1), "yuv422p": (1, 0), "yuv444p": (0, 0)}

@@ -7,12 +7,15 @@ leaves out tracks that are empty. `film.header` then puts the real tables in pla
 from __future__ import annotations
 
 import io
+import re
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, cast
 
 import av
 
+from stereospot.media import boxes
 from stereospot.media.carried import Carried
 
 _NOT_COPIED = frozenset(
@@ -26,6 +29,13 @@ _NOT_COPIED = frozenset(
 def kept_tags(tags: dict[str, str]) -> dict[str, str]:
     """The tags that are still true of the film."""
     return {key: value for key, value in tags.items() if key.lower().partition("-")[0] not in _NOT_COPIED}
+
+
+def track_tags(tags: dict[str, str]) -> dict[str, str]:
+    """The same of one track. libavformat reads a track's title from mp4 and mov as `name`, and writes it nowhere so."""
+    kept = kept_tags(tags)
+    name = kept.pop("name", "")
+    return kept if kept.get("title") or not name else kept | {"title": name}
 
 
 def write(
@@ -71,7 +81,31 @@ def write(
         output.mux(first)
         for one, stream in zip(carried, streams, strict=True):
             _mux_heads(output, one, stream)
-    return file.getvalue()
+    tracks = [video_tags, *(one.stream.metadata for one in carried)]
+    return _with_languages(file.getvalue(), [tags.get("language", "und") for tags in tracks])
+
+
+_UNSPECIFIED = b"\x7f\xff"
+
+
+def _with_languages(data: bytes, languages: Sequence[str]) -> bytes:
+    """Give tracks their languages that libavformat did not write: into a mov it writes those of the Macintosh alone.
+
+    QuickTime reads three letters as mp4 has them, too: five bits each, from 0x60 (QuickTime File Format, Language Code
+    Values; ISO/IEC 14496-12 8.4.2.3).
+    """
+    changed = bytearray(data)
+    moov = boxes.find(data, "moov")
+    tracks = [] if moov is None else [item for item in boxes.children(data, moov) if item.kind == b"trak"]
+    for trak, language in zip(tracks, languages, strict=False):  # behind them is libavformat's track of chapters
+        mdhd = boxes.find(data, "mdia/mdhd", trak)
+        if mdhd is None or language == "und" or not re.fullmatch("[a-z]{3}", language):
+            continue
+        at = mdhd.body + (32 if data[mdhd.body] else 20)
+        if data[at : at + 2] == _UNSPECIFIED:
+            first, second, third = (ord(letter) - 0x60 for letter in language)
+            struct.pack_into(">H", changed, at, first << 10 | second << 5 | third)
+    return bytes(changed)
 
 
 def _stand_in(output: Any, source: Any) -> Any:
@@ -83,7 +117,7 @@ def _stand_in(output: Any, source: Any) -> Any:
 
 def describe(source: Any, target: Any) -> None:
     """Language, title and the like, and what kind of track it is."""
-    target.metadata.update(kept_tags(source.metadata))
+    target.metadata.update(track_tags(source.metadata))
     target.disposition = source.disposition
 
 

@@ -100,4 +100,4 @@ def chapters_of(source: Any, origin: Fraction) -> list[dict[str, Any]]:
 
 def video_tags(source: Any, request: dict[str, Any]) -> dict[str, str]:
     """The tags of the source's pictures that the film keeps."""
-    return skeleton.kept_tags(source.streams[request["video"]].metadata)
+    return skeleton.track_tags(source.streams[request["video"]].metadata)

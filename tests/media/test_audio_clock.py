@@ -48,7 +48,7 @@ def test_a_clock_that_is_set_back_does_not_silence_the_film(container: Container
     assert max(before - after for before, after in itertools.pairwise(times)) < 1.1
 
 
-def test_times_that_are_wrong_are_not_sought(tmp_path: Path) -> None:
+def test_times_that_are_wrong_are_not_sought() -> None:
     job = films.job(sources.path_of("h264_ts"))
     wanted = segments(job)
     decode = job.plan.decode.model_copy(update={"synthesised": True})

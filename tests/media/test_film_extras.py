@@ -11,6 +11,8 @@ import pytest
 
 from stereospot.media import ebml
 from stereospot.media.film import Edit, Filled, Track, header
+from stereospot.media.probe import probe
+from stereospot.media.source import FileSource
 from stereospot.options import Container
 from tests.media import films, sources
 
@@ -112,6 +114,31 @@ def test_subtitles_that_never_last_are_left_out_alone(container: Container, tmp_
         said = [bytes(packet)[2:] for packet in film.demux(film.streams.subtitles[0]) if packet.size > 2]
         assert said == [b"Here", b"Still"]
         assert [chapter["metadata"]["title"] for chapter in film.chapters()] == ["All"]
+
+
+@pytest.mark.parametrize("container", films.CONTAINERS)
+def test_tracks_keep_titles_and_languages(container: Container, tmp_path: Path) -> None:
+    """Of an mp4, whose titles libavformat reads as `name`, in languages that the Macintosh had no number for."""
+    path, out = tmp_path / "source.mp4", tmp_path / "film"
+    told = [("Version", "zho"), ("Director", "deu"), ("Narrator", "swe"), ("Signs", "nld")]
+    with av.open(str(sources.path_of("h264_mp4")), "r") as source, av.open(str(path), "w") as output:
+        streams = source.streams.get(video=0, audio=(0, 1), subtitles=0)
+        targets = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in streams}
+        for target, (title, language) in zip(targets.values(), told, strict=True):
+            target.metadata.update(title=title, language=language)
+        for packet in source.demux(streams):
+            if packet.size:
+                packet.stream = targets[packet.stream_index]
+                output.mux(packet)
+    opened = FileSource(path)
+    info = probe(opened)
+    opened.close()
+    assert [(track.title, track.language) for track in (*info.audio, *info.subtitles)] == told[1:]
+    films.job(path, container).assemble(out)
+    with av.open(str(out), "r") as film:
+        found = [stream.metadata for stream in film.streams]
+    key = "title" if container == "mkv" else "name"
+    assert [(tags.get(key), tags.get("language")) for tags in found[:4]] == told
 
 
 def test_a_header_has_every_track_or_is_none() -> None:

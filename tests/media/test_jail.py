@@ -242,9 +242,7 @@ def test_a_task_starts_in_milliseconds(server: Forkserver) -> None:
     assert min(times) < 0.1, times
 
 
-def test_nothing_of_the_surroundings_is_inside(
-    server: Forkserver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_of_the_surroundings_is_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("STEREOSPOT_NATS_TOKEN", "secret")
     canary = tmp_path / "canary"
@@ -301,7 +299,7 @@ def expected_refusals() -> set[str]:
     return wanted
 
 
-def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_parent_is_killed() -> None:
     script = textwrap.dedent("""
         import sys
         from stereospot.jail import Forkserver, Jail
@@ -323,6 +321,47 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
         parent.wait(10)
     # The grandchild is outside PDEATHSIG: the server kills every group before it goes.
     wait_until(lambda: not any(alive(pid) for pid in pids), what="every process is gone")
+
+
+@pytest.mark.parametrize("said", [b"", b"x"])
+def test_a_server_whose_parent_ended_meanwhile_ends_without_a_word(said: bytes) -> None:
+    """Before it could say that it is there, or before that was read; `said` is unread, too."""
+    script = textwrap.dedent("""
+        import sys
+        from stereospot.jail import server
+        server.main([], "off", int(sys.argv[1]))
+    """)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with ours:
+            theirs.sendall(said)  # makes its end a reset
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()], capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_server_that_still_starts_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endless.py").write_text("import signal; signal.pause()")
+    monkeypatch.syspath_prepend(tmp_path)
+    fresh = Forkserver("off", ("endless",))
+    refused: list[StereoSpotError] = []
+
+    def start() -> None:
+        try:
+            fresh.start()
+        except StereoSpotError as failure:
+            refused.append(failure)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    wait_until(lambda: fresh.pid is not None, what="there is a process")
+    begun = time.monotonic()
+    fresh.close()
+    thread.join()
+    assert time.monotonic() - begun < 30  # a start may take 60
+    assert [failure.code for failure in refused] == ["INTERNAL"]
 
 
 def test_a_killed_server_is_replaced(server: Forkserver, noise: FileSource) -> None:

@@ -113,7 +113,7 @@ def _quarter(picture: NDArray[Any], part: float) -> NDArray[Any]:
     return picture[int(part * 2 * high) :, int(part * 2 * wide) :][:high, :wide]
 
 
-def test_sheets_and_cues_agree(tmp_path: Path) -> None:
+def test_sheets_and_cues_agree() -> None:
     pixels = [np.full((4, 6, 3), number, np.uint8) for number in range(27)]
     tiles = [storyboard.Tile(float(number), number + 1.0, item) for number, item in enumerate(pixels)]
     first, second_ = list(storyboard.sheets(tiles))

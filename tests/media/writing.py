@@ -72,6 +72,7 @@ class Audio:
     title: str | None = None
     hertz: float = 440.0
     start_seconds: float = 0.0
+    options: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass
@@ -138,7 +139,7 @@ def write(film: Film, path: Path) -> None:
             video.metadata["language"] = film.language
         tracks: list[Any] = []
         for spec in film.audio:
-            track: Any = output.add_stream(spec.codec, rate=spec.rate)
+            track: Any = output.add_stream(spec.codec, rate=spec.rate, options=spec.options)
             track.bit_rate = 128_000
             track.metadata["language"] = spec.language
             if spec.title is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -42,6 +43,9 @@ _JAILED = frozenset({"planner", "analyse", "converter", "audio", "assembler"})
 
 STOP_SECONDS = 8.0
 """How long services get to finish or hand over; with the broker's end that stays under ten seconds."""
+
+MAX_FILES = 65_536
+"""So many files and connections at once, where the host lets us; shells give 1,024, for the sake of select()."""
 
 
 @asynccontextmanager
@@ -112,6 +116,7 @@ async def run(
 
     ready: called once everything listens; it may take as long as it likes.
     """
+    _raise_files()
     stop = until or asyncio.Event()
     reason = "finished"
     loop = asyncio.get_running_loop()
@@ -150,6 +155,17 @@ async def run(
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _raise_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    while soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
+        except (OSError, ValueError):  # macOS has a bound of its own below an infinite one
+            wanted //= 2
 
 
 async def _stragglers() -> list[str]:

@@ -6,11 +6,12 @@ run side by side. `schema_version` is raised only when the meaning of a field ch
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from stereospot import errors
+from stereospot import errors, subjects
+from stereospot import spans as packing
 from stereospot.media.model import SourceInfo
 from stereospot.options import Asked, Options
 
@@ -24,6 +25,28 @@ class Message(BaseModel):
 
     def body(self) -> bytes:
         return self.model_dump_json().encode()
+
+
+def _packed(text: str) -> str:
+    if not packing.unpack(text):
+        raise ValueError("no spans")
+    return text
+
+
+def _pool(text: str) -> str:
+    if not subjects.is_token(text):
+        raise ValueError("not a pool's label")
+    return text
+
+
+Spans = Annotated[str, AfterValidator(_packed)]
+"""Windows that each segment of a plan part needs, packed (`spans`); not empty."""
+
+Pool = Annotated[str, AfterValidator(_pool)]
+"""The label of some converters, as it stands in the subjects of their work."""
+
+Title = Annotated[str, StringConstraints(strip_whitespace=True)]
+"""What a film is called, in its list and as its link: blanks alone would show neither."""
 
 
 class Failure(Message):
@@ -95,7 +118,7 @@ class SubmitWork(Message):
     path: str | None = None
     depth_key: str | None = Field(default=None, description="depth for the engine `user`: a storage key …")
     depth_path: str | None = Field(default=None, description="… or a path under a configured root")
-    title: str = ""
+    title: Title = ""
     options: Asked = Options()
     priority: int = Field(default=4, ge=0, le=9, description="9 first")
     pool: str | None = Field(default=None, description="label of the converters to use; default: by backend and engine")
@@ -160,10 +183,12 @@ class PartDone(Message):
     job_id: str
     generation: int
     attempt: int = 1
-    pool: str
-    first: int
+    pool: Pool
+    first: int = Field(ge=0)
     count: int
-    spans: str = Field(default="", description="windows that each segment needs, packed; empty: no curve")
+    spans: Literal[""] | Spans = Field(
+        default="", description="windows that each segment needs, packed; empty: no curve"
+    )
     silent: bool = Field(default=False, description="the source is known to have no sound")
 
 
@@ -173,11 +198,11 @@ class TotalDone(Message):
     job_id: str
     generation: int
     attempt: int = 1
-    pool: str
+    pool: Pool
     total: int
-    parts: tuple[int, ...]
+    parts: tuple[Annotated[int, Field(ge=0)], ...]
     audio: bool = Field(description="whether sound has to be ready before the film is assembled or played")
-    spans: dict[int, str] = Field(default={}, description="`PartDone.spans` of every part")
+    spans: dict[Annotated[int, Field(ge=0)], Spans] = Field(default={}, description="`PartDone.spans` of every part")
 
 
 class AudioDone(Message):
@@ -246,6 +271,7 @@ class DeadLetter(Message):
     kind: str
     subject: str
     original: str = Field(description="the original body, as text")
+    cut: bool = Field(default=False, description="`original` is its beginning only: it was too long for a letter")
     headers: dict[str, str] = {}
     failure: Failure
     attempts: int

@@ -20,11 +20,13 @@ from services.context import Context
 from services.gateway import (
     api,
     assets,
+    connections,
     direct,
     events,
     handoff,
     health,
     letters,
+    methods,
     outputs,
     pages,
     pictures,
@@ -102,26 +104,32 @@ def create_app(context: Context) -> Litestar:
         route_handlers=[
             Router(
                 "/api/v1",
-                route_handlers=[
-                    *tus.HANDLERS,
-                    *direct.HANDLERS,
-                    *outputs.HANDLERS,
-                    *segments.HANDLERS,
-                    *letters.HANDLERS,
-                    *api.HANDLERS,
-                ],
+                route_handlers=methods.told(
+                    [
+                        *tus.HANDLERS,
+                        *direct.HANDLERS,
+                        *outputs.HANDLERS,
+                        *segments.HANDLERS,
+                        *letters.HANDLERS,
+                        *api.HANDLERS,
+                    ]
+                ),
             ),
-            *events.HANDLERS,
-            *roots.HANDLERS,
-            *letters.ROOTS,
-            *playback.HANDLERS,
-            *tracks.HANDLERS,
-            *stored.HANDLERS,
-            *handoff.HANDLERS,
-            *pictures.HANDLERS,
-            *pages.HANDLERS,
-            *assets.HANDLERS,
-            *health.HANDLERS,
+            *methods.told(
+                [
+                    *events.HANDLERS,
+                    *roots.HANDLERS,
+                    *letters.ROOTS,
+                    *playback.HANDLERS,
+                    *tracks.HANDLERS,
+                    *stored.HANDLERS,
+                    *handoff.HANDLERS,
+                    *pictures.HANDLERS,
+                    *pages.HANDLERS,
+                    *assets.HANDLERS,
+                    *health.HANDLERS,
+                ]
+            ),
         ],
         dependencies={
             "gateway": Provide(lambda: gateway, sync_to_thread=False),
@@ -168,6 +176,7 @@ async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket |
     app = create_app(context)
     config = uvicorn.Config(
         app,
+        http=connections.Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -180,7 +189,7 @@ async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket |
         ssl_keyfile=settings.tls_key,
     )
     server = _Server(config)
-    sock = bound or listen(settings.host, settings.port)
+    sock = connections.Bounded(bound or listen(settings.host, settings.port), connections.most())
     gateway: Gateway = app.state.gateway
 
     async def end() -> None:

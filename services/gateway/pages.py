@@ -99,6 +99,7 @@ async def home(gateway: Given) -> Response[str]:
         failed=[resources.resource(gateway, row) for row in failed.rows if row.job.updated_at > lately],
         stays=_stays(gateway),
         total=sum(counts.values()),
+        phases=resources.phases_of("active"),
     )
 
 
@@ -133,7 +134,8 @@ async def jobs(
     filters = (*FILTERS, (SAMPLES, "Samples")) if numbers[SAMPLES] or kind == "samples" else FILTERS
     return page(
         gateway, "jobs.html", here="jobs", jobs=items, next=found.next_cursor, numbers=numbers, filters=filters,
-        status=status or "all", kind=kind, q=q, removed=bool(removed), sample_days=settings.keep_fragments_days,
+        status=status or "all", phases=phases, kind=kind, q=q, removed=bool(removed),
+        sample_days=settings.keep_fragments_days,
     )  # fmt: skip
 
 

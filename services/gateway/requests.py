@@ -14,7 +14,7 @@ from services.gateway.state import Gateway
 from services.intake import Arrived
 from stereospot import errors, keys, records, subjects
 from stereospot.jobs import Job, Phase
-from stereospot.messages import SourceRef, SubmitWork
+from stereospot.messages import SourceRef, SubmitWork, Title
 from stereospot.options import Asked, Layout, Options, known
 from stereospot.settings import Settings
 
@@ -43,8 +43,8 @@ class NewJob(_Request):
     sha256: str | None = Field(
         default=None, pattern="^[0-9a-fA-F]{64}$", description="of the upload, compared with what is stored"
     )
-    title: str = Field(default="", max_length=500)
-    filename: str = Field(default="", max_length=200, description="what an uploaded file is called, for display")
+    title: Title = Field(default="", max_length=500)
+    filename: Title = Field(default="", max_length=200, description="what an uploaded file is called, for display")
     options: Asked = Options()
     priority: int = Field(default=4, ge=0, le=9, description="9 first")
     pool: str | None = Field(
@@ -56,7 +56,7 @@ class NewJob(_Request):
 class JobChanges(_Request):
     """What may change without a new conversion."""
 
-    title: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    title: Annotated[Title, Field(min_length=1, max_length=500)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
     source_file_size_bytes: int | None = Field(default=None, description="accepted from older clients, ignored")
 
@@ -106,7 +106,7 @@ async def source_of(gateway: Gateway, wanted: NewJob) -> tuple[SourceRef, str]:
             priority=wanted.priority,
         )  # fmt: skip
         source = await submit.source_of(gateway.context, work)
-    title = PurePath(source.name).stem if arrived is not None else ""
+    title = PurePath(source.name).stem.strip() if arrived is not None else ""
     if wanted.filename and source.key is not None:
         source = source.model_copy(update={"name": wanted.filename})
     return source, title
@@ -165,7 +165,7 @@ async def create_from_upload(
         stored.source(),
         options,
         job_id=stored.upload_id,
-        title=title or PurePath(stored.name).stem,
+        title=title.strip() or PurePath(stored.name).stem.strip(),
         priority=priority,
     )
 

@@ -28,7 +28,7 @@ from litestar import MediaType, Request, Response, delete, get, patch, route
 from litestar.params import FromPath
 
 from services import contents, inputs
-from services.gateway import uploads
+from services.gateway import methods, uploads
 from services.gateway.idempotency import once
 from services.gateway.problems import problem
 from services.gateway.resources import timestamp
@@ -337,9 +337,10 @@ async def _terminate(gateway: Gateway, upload_id: str) -> Response[Any]:
 
 
 @route(["/uploads", "/uploads/{upload_id:str}"], http_method=["OPTIONS"], status_code=204)
-async def offers(gateway: Given) -> Response[None]:
+async def offers(request: Request[Any, Any, Any], gateway: Given) -> Response[None]:
     """What of tus this server speaks."""
     headers = _headers() | {
+        "Allow": methods.allowed(request),
         "Tus-Version": VERSION,
         "Tus-Extension": EXTENSIONS,
         "Tus-Max-Size": str(gateway.context.settings.max_upload_bytes),
@@ -348,5 +349,5 @@ async def offers(gateway: Given) -> Response[None]:
     return Response(None, status_code=204, headers=headers)
 
 
-# First what answers OPTIONS: a path without it gets an answer of the framework, which stays.
+# First what answers OPTIONS: Litestar makes an answer of its own for a path that begins without it.
 HANDLERS = (offers, get_upload, append, terminate)

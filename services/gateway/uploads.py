@@ -260,4 +260,4 @@ async def _skip(events: AsyncIterator[MultipartSegment | bytes | None]) -> None:
 def display_name(text: str) -> str:
     """What a browser says the file is called, as display text: no folders, no control characters, at most 200."""
     name = text.replace("\\", "/").rpartition("/")[2]
-    return "".join(letter for letter in name if letter.isprintable())[:200] or "film"
+    return "".join(letter for letter in name if letter.isprintable())[:200].strip() or "film"

@@ -70,6 +70,16 @@ class Page:
         return [f"{item['level']} {item['message']}" for item in found if "GL Driver Message" not in item["message"]]
 
 
+async def only(page: Page, *texts: str, some: bool = True) -> None:
+    """Since it was last asked the browser complained of what holds all these texts, and of nothing else.
+
+    some: it did complain; else it may have had no reason to.
+    """
+    found = await page.complaints()
+    assert found or not some
+    assert [line for line in found if not all(text in line for text in texts)] == []
+
+
 @pytest.fixture
 def server() -> Generator[Nats]:
     with nats_server() as running:

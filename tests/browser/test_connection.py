@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium import webdriver
 
-from stereospot import jobs, keys, records
-from stereospot.jobs import Phase
-from stereospot.messages import Film
 from tests.browser.conftest import Page
 from tests.browser.test_native import CURTAIN, without_media_source
 from tests.browser.watching import PLAYER, VIDEO
 from tests.support import Nats
-from tests.system.gateway import FILM, Served, served
+from tests.system.gateway import Served, served
 from tests.system.showing import Showing, film
 
 pytestmark = pytest.mark.browser
@@ -152,17 +148,9 @@ async def test_the_browser_s_own_player_goes_on_where_it_was(street: Street) -> 
 async def test_a_finished_film_goes_on_where_it_broke_off(street: Street) -> None:
     page = street.page
     async with street.open() as first:
-        await Showing(first.context, "J1", lengths=(4,)).begin()
-        body = film(4)
-        values: dict[str, Any] = FILM | {"size_bytes": len(body), "duration_seconds": 4.0}
-        made = Film(key=keys.film("J1", 1, "mp4"), **values)
-        await first.context.store.put(made.key, body)
-
-        def finish(job: jobs.Job) -> jobs.Job:
-            job = jobs.advance(job, Phase.ASSEMBLING, at=3.0)
-            return jobs.advance(job, Phase.COMPLETED, at=3.0, film=made)
-
-        await records.change_job(first.context.bus, "J1", finish)
+        showing = Showing(first.context, "J1", lengths=(4,))
+        await showing.begin()
+        await showing.finish(film(4))
         await page.open("/watch/J1")
         await page.wait(f"{VIDEO}.readyState >= 2")
     # As if nothing of it were loaded: the browser gives up at once, which it else does after half a minute.

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from services import operations
-from stereospot import jobs, keys, records
+from stereospot import jobs, records
 from stereospot.jobs import Phase
-from stereospot.messages import Failure, Film
-from tests.browser.conftest import Page
+from stereospot.messages import Failure
+from tests.browser.conftest import Page, only
 from tests.browser.test_native import CURTAIN
 from tests.browser.watching import PLAYER, VIDEO
-from tests.system.gateway import FILM, Served, move
+from tests.system.gateway import Served, move
 from tests.system.showing import Showing, film
 
 pytestmark = pytest.mark.browser
@@ -28,11 +26,7 @@ async def test_where_the_sound_broke_off_the_file_goes_on(page: Page, gateway: S
     await showing.sing(2)
     await page.open("/watch/J1")
     await page.wait(f"{PLAYER}.hls && {VIDEO}.readyState >= 2 && {PLAYER}.edge > 1.9")
-    data = film(4)
-    values: dict[str, Any] = FILM | {"size_bytes": len(data), "duration_seconds": 4.0}
-    made = Film(key=keys.film("J1", 1, "mp4"), **values)
-    await gateway.context.store.put(made.key, data)
-    await move(gateway, "J1", Phase.ASSEMBLING, Phase.COMPLETED, film=made)
+    await showing.finish(film(4))
     await page.wait(f"Boolean({PLAYER}.dataset.film)")
     assert not await page.run(f"return {PLAYER}.whole")
     await page.run(PLAY)
@@ -69,7 +63,7 @@ async def test_what_is_waited_for_in_vain_is_waited_for_no_more(page: Page, gate
     await move(gateway, "J1", Phase.CANCELLED)
     await page.wait(f"!{CURTAIN}.hidden && {CURTAIN}.textContent.includes('not converted, and the job is cancelled')")
     await page.wait(f"!{PLAYER}.aim")
-    assert all("409" in line for line in await page.complaints())
+    await only(page, "409")
 
 
 async def test_what_is_waited_for_and_gone_is_told_of(page: Page, gateway: Served) -> None:

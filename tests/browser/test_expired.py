@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 
-from stereospot import jobs, keys, records
-from stereospot.jobs import Phase
-from stereospot.messages import Film
-from tests.browser.conftest import Page
+from stereospot import jobs, records
+from tests.browser.conftest import Page, only
 from tests.browser.watching import PLAYER, VIDEO, Bilingual, shown
-from tests.system.gateway import FILM, Served
+from tests.system.gateway import Served
 from tests.system.showing import Showing, film
 
 pytestmark = pytest.mark.browser
 
 CURTAIN = "document.querySelector('[data-curtain]')"
 ADDRESS = f"({PLAYER}.address ?? '')"
-
-
-async def finish(gateway: Served, container: str, data: bytes) -> None:
-    values: dict[str, Any] = FILM | {"container": container, "size_bytes": len(data), "duration_seconds": 4.0}
-    made = Film(key=keys.film("J1", 1, container), **values)
-    await gateway.context.store.put(made.key, data)
-
-    def done(job: jobs.Job) -> jobs.Job:
-        job = jobs.advance(job, Phase.ASSEMBLING, at=3.0)
-        return jobs.advance(job, Phase.COMPLETED, at=3.0, film=made)
-
-    await records.change_job(gateway.context.bus, "J1", done)
 
 
 async def withdraw(gateway: Served) -> None:
@@ -40,10 +25,10 @@ async def withdraw(gateway: Served) -> None:
 
 
 async def test_the_file_goes_on_at_the_same_place(page: Page, gateway: Served) -> None:
-    await shown(page, gateway)
+    showing = await shown(page, gateway)
     await page.run(f"{PLAYER}.begin(); {VIDEO}.currentTime = 2.5")
     await page.wait(f"!{VIDEO}.seeking")
-    await finish(gateway, "mp4", film(4))
+    await showing.finish(film(4))
     await page.wait(f"{PLAYER}.dataset.film")
     assert await page.run(f"return {ADDRESS}.endsWith('master.m3u8')"), "it plays on as it did"
     await withdraw(gateway)
@@ -62,7 +47,7 @@ async def test_who_chose_a_sound_keeps_the_stream_until_it_is_gone(page: Page, g
     await page.wait(f"{VIDEO}.readyState >= 2 && document.querySelectorAll('[aria-label=Sound] option').length === 2")
     await page.run(f"{PLAYER}.begin(); {VIDEO}.currentTime = 2.5")
     await page.wait(f"!{VIDEO}.seeking")
-    await finish(gateway, container, film(4))
+    await showing.finish(film(4), container)
     await page.wait(f"{PLAYER}.dataset.film")
     await withdraw(gateway)
     await page.wait(f"!{PLAYER}.dataset.hls")
@@ -74,7 +59,7 @@ async def test_who_chose_a_sound_keeps_the_stream_until_it_is_gone(page: Page, g
         assert await page.run(f"return {PLAYER}.now") == pytest.approx(2.5, abs=0.1)
     else:
         await page.wait(f"!{CURTAIN}.hidden && {CURTAIN}.textContent.includes('not kept any more')")
-    assert all("410" in line for line in await page.complaints())
+    await only(page, "410")
 
 
 @pytest.mark.parametrize("path", ["/jobs/J1", "/watch/J1"])
@@ -82,7 +67,7 @@ async def test_a_film_that_no_browser_plays_is_offered(page: Page, gateway: Serv
     showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
     await showing.begin()
     await showing.convert(0, 1, 2)
-    await finish(gateway, "mkv", b"no browser plays this")
+    await showing.finish(b"no browser plays this", "mkv")
     await withdraw(gateway)
     await page.open(path)
     await page.wait(f"{VIDEO}.error && {PLAYER}.segments")

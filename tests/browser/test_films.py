@@ -362,3 +362,19 @@ async def test_a_page_asks_for_what_it_shows(page: Page, gateway: Served) -> Non
     shown = "[...document.querySelectorAll('ss-jobs .card')].map((card) => card.dataset.job)"
     assert len(there) == 2
     assert there >= set(await page.run(f"return {shown}"))
+
+
+@pytest.mark.parametrize(("status", "shown"), [("processing", "J1"), ("converting", "J1"), ("queued", "")])
+async def test_a_list_shows_what_its_address_asks_for(page: Page, gateway: Served, status: str, shown: str) -> None:
+    """Also where no filter of the page has this name."""
+    for job_id in ("J1", "J2", "J3"):
+        await Showing(gateway.context, job_id).begin()
+    assert (await gateway.client.post("/api/v1/jobs/J3/cancel")).status_code == 200
+    listed = "[...document.querySelectorAll('ss-jobs .card')].map((card) => card.dataset.job).sort().join()"
+    before = "J1,J2" if shown else ""
+    await page.open(f"/jobs?status={status}")
+    await page.run("return document.querySelector('ss-jobs').refresh()")
+    assert await page.run(f"return {listed}") == before
+    assert (await gateway.client.post("/api/v1/jobs/J2/cancel")).status_code == 200
+    await page.wait(f"({COUNTS}).cancelled === '2'")
+    await page.wait(f"{listed} === {shown!r}")

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from stereospot import jobs, keys, records
-from stereospot.jobs import Phase
-from stereospot.messages import Film
-from tests.browser.conftest import Page
+from tests.browser.conftest import Page, only
 from tests.browser.watching import PLAYER, VIDEO, press
-from tests.system.gateway import FILM, Served
+from tests.system.gateway import Served
 from tests.system.showing import Showing
 
 pytestmark = pytest.mark.browser
@@ -92,7 +88,7 @@ async def test_a_list_that_is_not_there_yet_is_asked_for_again(telephone: Page, 
     await telephone.wait(f"{CURTAIN}.checkVisibility() && {CURTAIN}.textContent === 'The picture is not there yet.'")
     await showing.convert(1, 2)
     await telephone.wait(f"{VIDEO}.readyState >= 2 && !{CURTAIN}.checkVisibility()")
-    assert all("404" in line for line in await telephone.complaints())
+    await only(telephone, "404")
 
 
 async def test_a_list_that_the_browser_cannot_read_is_told_of(telephone: Page, gateway: Served) -> None:
@@ -113,14 +109,6 @@ async def test_a_film_that_the_browser_cannot_play_is_told_of(page: Page, gatewa
     showing = Showing(gateway.context, "J1", lengths=(1, 1, 2))
     await showing.begin()
     await showing.convert(0, 1, 2)
-    values: dict[str, Any] = FILM | {"size_bytes": 9}
-    made = Film(key=keys.film("J1", 1, "mp4"), **values)
-    await gateway.context.store.put(made.key, b"no film!!")
-
-    def finish(job: jobs.Job) -> jobs.Job:
-        job = jobs.advance(job, Phase.ASSEMBLING, at=3.0)
-        return jobs.advance(job, Phase.COMPLETED, at=3.0, film=made)
-
-    await records.change_job(gateway.context.bus, "J1", finish)
+    await showing.finish(b"no film!!")
     await page.open("/watch/J1")
     await page.wait(CANNOT)

@@ -29,6 +29,9 @@ PAGES = (
     "/launch", "/launch/J1", "/workers", "/dead-letters", "/jobs/not-there",
 )  # fmt: skip
 
+RELEASE = "The.Lord.of.the.Rings.The.Fellowship.of.the.Ring.2001.EXTENDED.1080p.BluRay.x264-GROUP"
+"""A title as files bring it: one word, far longer than a telephone's line."""
+
 AXE = """
 const done = arguments[arguments.length - 1];
 const look = () => axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
@@ -207,6 +210,9 @@ async def test_the_keyboard_alone_is_enough(page: Page, gateway: Served) -> None
 async def test_every_page_fits_its_window_with_all_its_details_open(page: Page, gateway: Served) -> None:
     """No page is wider than a telephone's, and no field of a form lies on its neighbour at any width."""
     await furnish(gateway)
+    for job_id in ("J1", "BAD", "S1"):
+        changed = await gateway.client.patch(f"/api/v1/jobs/{job_id}", json={"title": RELEASE})
+        assert changed.status_code == 200
     metrics = "Emulation.setDeviceMetricsOverride"
     look = """
         for (const item of document.querySelectorAll("details")) item.open = true;

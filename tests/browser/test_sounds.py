@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
-from stereospot import jobs, keys, records, subjects
-from stereospot.jobs import Phase
+from stereospot import keys, subjects
 from stereospot.media.model import Plan
-from stereospot.messages import AudioWork, Film
+from stereospot.messages import AudioWork
 from tests.browser.conftest import Page
 from tests.browser.watching import PLAYER, VIDEO, Bilingual
-from tests.system.gateway import FILM, Served
+from tests.system.gateway import Served
 from tests.system.showing import VTT, Showing, film
 
 pytestmark = pytest.mark.browser
@@ -24,16 +22,7 @@ async def finished(gateway: Served, *, sung: int = 3, subtitles: bool = False) -
     await showing.begin()
     await showing.sing(sung)
     await showing.convert(0, 1, 2)
-    data = film(4)
-    values: dict[str, Any] = FILM | {"size_bytes": len(data), "duration_seconds": 4.0}
-    made = Film(key=keys.film("J1", 1, "mp4"), **values)
-    await gateway.context.store.put(made.key, data)
-
-    def finish(job: jobs.Job) -> jobs.Job:
-        job = jobs.advance(job, Phase.ASSEMBLING, at=3.0)
-        return jobs.advance(job, Phase.COMPLETED, at=3.0, film=made)
-
-    await records.change_job(gateway.context.bus, "J1", finish)
+    await showing.finish(film(4))
     return showing
 
 

@@ -30,7 +30,7 @@ from stereospot.media.model import (
     SubtitleTrack,
     VideoTrack,
 )
-from stereospot.messages import SegmentEvent, SourceRef
+from stereospot.messages import Film, SegmentEvent, SourceRef
 from stereospot.options import Codec, Layout
 
 WIDTH, HEIGHT, RATE = 128, 72, 24
@@ -162,6 +162,25 @@ class Showing:
             await store.put(keys.segment(self.job_id, self.generation, index), fragment.media)
             state = state.with_done(index, fragment.init_sha256)
         await self.write(state)
+
+    async def finish(self, data: bytes, container: str = "mp4") -> Film:
+        """The job is completed, and this is its film."""
+        seconds = sum(self.lengths)
+        made = Film.model_validate(
+            {
+                "key": keys.film(self.job_id, self.generation, container), "sha256": "0" * 64, "size_bytes": len(data),
+                "frames": seconds * RATE, "duration_seconds": float(seconds), "container": container,
+                "file_name": f"Holiday.3D.HSBS.LR.{container}",
+            }
+        )  # fmt: skip
+        await self.context.store.put(made.key, data)
+
+        def done(job: Job) -> Job:
+            job = jobs.advance(job, Phase.ASSEMBLING, at=3.0)
+            return jobs.advance(job, Phase.COMPLETED, at=3.0, film=made)
+
+        await records.change_job(self.context.bus, self.job_id, done)
+        return made
 
     async def tell(self, index: int, state: Any, *, worker_id: str = "w1", at: float = 3.0, **values: Any) -> None:
         """Say of a segment what its worker would say."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from services import workers
+from services import daemon, workers
 from stereospot.settings import Settings
 from tests.support import wait_until
 
@@ -104,6 +105,20 @@ def test_it_ends_within_seconds_of_sigterm_with_a_reason(tmp_path: Path) -> None
         last = json.loads(said.strip().splitlines()[-1])
         assert (last["action"], last["reason"]) == ("stop", "SIGTERM")
         wait_until(lambda: not any(map(alive, children)), what="the broker's end")
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="no way to ask for another process's limits")
+def test_it_may_open_as_many_files_as_the_host_lets_it(tmp_path: Path) -> None:
+    """Shells give 1,024, which clients of the gateway can use up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
+        with started(tmp_path) as process:
+            first_line(process)
+            wanted = daemon.MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, daemon.MAX_FILES)
+            assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (wanted, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_nothing_is_left_of_it_after_kill_9(tmp_path: Path) -> None:

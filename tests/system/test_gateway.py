@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import httpx
@@ -153,3 +154,18 @@ async def test_numbers(gateway: Served) -> None:
     assert body.keys() >= {"dlq_depth", "processing_rate_per_minute"}
     queue = (await gateway.client.get("/queue")).json()
     assert queue.keys() == {"stream_length", "consumer_groups", "pending_messages"}
+
+
+async def test_options_names_what_the_refusal_of_another_method_names(gateway: Served) -> None:
+    described = (await gateway.client.get("/api/v1/openapi.json")).json()["paths"]
+    assert len(described) > 30
+    for path in [*described, "/", "/jobs", "/jobs/x", "/try/x", "/static/app.js"]:
+        asked = re.sub("{[^}]*}", "0", path)
+        told = await gateway.client.request("OPTIONS", asked)
+        refused = await gateway.client.request("TRACE", asked)
+        assert (told.status_code, refused.status_code) == (204, 405), path
+        named = set(told.headers["allow"].split(", "))
+        assert named == set(refused.headers["allow"].split(", ")), path
+        assert named >= {"OPTIONS", *(method.upper() for method in described.get(path, {}) if method != "head")}, path
+    assert (await gateway.client.request("OPTIONS", "/api/v1/jobs")).headers["allow"] == "GET, OPTIONS, POST"
+    assert (await gateway.client.request("OPTIONS", "/nowhere")).status_code == 404

@@ -65,10 +65,9 @@ async def test_events_of_all_jobs_survive_a_broker_restart(gateway: Served) -> N
         gateway.server.restart()
         job_id = (await upload(gateway))["job_id"]
         async with asyncio.timeout(20):
-            async for item in stream:
-                if item["event"] == "job":
-                    assert json.loads(item["data"])["job_id"] == job_id
-                    break
+            while (item := await anext(stream))["event"] != "job":
+                pass
+        assert json.loads(item["data"])["job_id"] == job_id
 
 
 async def test_pages_go_on_beside_a_record_that_cannot_be_read(gateway: Served) -> None:

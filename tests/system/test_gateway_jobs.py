@@ -229,3 +229,21 @@ async def test_a_worker_says_which_film_and_which_segment_it_is_at(gateway: Serv
     await eventually(lambda: at_work(("J1", 1, "Holiday"), ("gone", 7, "")), what="what it said since")
     (worker,) = (await gateway.client.get("/api/v1/workers")).json()["workers"]
     assert worker["at_work"][0]["page"] == "/jobs/J1"
+
+
+async def test_a_title_of_blanks_is_none(gateway: Served) -> None:
+    """It is the film's link in every list."""
+    stored = (await gateway.client.put("/api/v1/uploads?name=Holiday.mp4", content=CLIP)).json()
+    made = await gateway.client.post("/api/v1/jobs", json={"upload": stored["upload"], "title": " \t\u3000"})
+    assert (made.status_code, made.json()["title"]) == (201, "Holiday")
+    path = f"/api/v1/jobs/{made.json()['job_id']}"
+    for where in (path, path.removeprefix("/api/v1")):
+        refused = await gateway.client.patch(where, json={"title": "  "})
+        assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_REQUEST")
+    changed = await gateway.client.patch(path, json={"title": "  Our holiday \n"})
+    assert (changed.status_code, changed.json()["title"]) == (200, "Our holiday")
+    form = {"title": (None, "  "), "file": ("Skiing.mp4", CLIP, "video/mp4")}
+    sent = await gateway.client.post("/upload", files=form)
+    assert (await gateway.client.get(f"/api/v1/jobs/{sent.json()['job_id']}")).json()["title"] == "Skiing"
+    nameless = (await upload(gateway, name="   .mp4"))["job_id"]
+    assert (await gateway.client.get(f"/api/v1/jobs/{nameless}")).json()["title"].strip()

@@ -14,11 +14,8 @@ import pytest
 
 from services import operations
 from services.gateway.tokens import Tokens
-from stereospot import jobs, keys, records
 from stereospot.completion import Completion
-from stereospot.jobs import Phase
 from stereospot.media.model import Segment
-from stereospot.messages import Film
 from tests.support import eventually
 from tests.system.gateway import Served, master_of
 from tests.system.showing import FRAME, RATE, Showing
@@ -270,16 +267,7 @@ async def test_a_job_whose_sound_never_came_still_plays(gateway: Served) -> None
     job = (await gateway.client.get("/api/v1/jobs/J1")).json()
     base = job["playback"]["poster"].removesuffix("/poster.jpg")
     assert await run_of(gateway, f"{base}/from/0/video.m3u8") == ([], False)
-    film = Film(
-        key=keys.film("J1", 1, "mp4"), sha256="0" * 64, size_bytes=1, frames=48, duration_seconds=2.0,
-        container="mp4", file_name="f.mp4",
-    )  # fmt: skip
-
-    def finish(job: jobs.Job) -> jobs.Job:
-        job = jobs.advance(job, Phase.ASSEMBLING, at=3.0)
-        return jobs.advance(job, Phase.COMPLETED, at=3.0, film=film)
-
-    await records.change_job(gateway.context.bus, "J1", finish)
+    await showing.finish(b"film")
     await until_run(gateway, f"{base}/from/0/video.m3u8", [0, 1], True)
     assert "AUDIO" not in (await gateway.client.get(f"{base}/master.m3u8")).text
 
@@ -328,19 +316,9 @@ async def test_ranges(gateway: Served) -> None:
 
 
 async def test_a_player_that_goes_away_leaves_nothing_open(gateway: Served) -> None:
-    key = keys.film("J1", 1, "mp4")
-    await gateway.context.store.put(key, bytes(32 << 20))
     showing = Showing(gateway.context, "J1", lengths=(1,))
     await showing.begin()
-    film = Film(
-        key=key, sha256="0" * 64, size_bytes=32 << 20, frames=24, duration_seconds=1.0, container="mp4",
-        file_name="f.mp4",
-    )  # fmt: skip
-
-    def finish(job: jobs.Job) -> jobs.Job:
-        return job.model_copy(update={"film": film})
-
-    await records.change_job(gateway.context.bus, "J1", finish)
+    film = await showing.finish(bytes(32 << 20))
     job = (await gateway.client.get("/api/v1/jobs/J1")).json()
     path = job["playback"]["film"]
 
@@ -351,7 +329,7 @@ async def test_a_player_that_goes_away_leaves_nothing_open(gateway: Served) -> N
 
     for _ in range(20):
         await look()
-    film_path = str(gateway.context.store.local_path(key))
+    film_path = str(gateway.context.store.local_path(film.key))
 
     def is_open() -> bool:
         targets: list[str] = []

@@ -2,7 +2,7 @@
 import { FINISHED, fragment, insist, update } from "./cards.js";
 import { announce, ask, post, subscribe } from "./stream.js";
 
-const SHOWS = {
+const COUNTED = {
   all: () => true,
   active: (phase) => !FINISHED.has(phase),
   completed: (phase) => phase === "completed",
@@ -15,7 +15,7 @@ class Jobs extends HTMLElement {
   connectedCallback() {
     this.list = this.querySelector("[data-list]");
     this.making = new Map(); // cards on their way, and what was said of them meanwhile
-    this.shows = SHOWS[this.dataset.shows] ?? SHOWS.all;
+    this.phases = new Set(this.dataset.phases.split(" "));
     this.kind = KINDS[this.dataset.kind] ? this.dataset.kind : "films";
     // Where the page has them: what is over leaves this list for one of these.
     this.over = Object.fromEntries([...document.querySelectorAll("[data-holds]")].map((list) => [list.dataset.holds, list]));
@@ -31,7 +31,7 @@ class Jobs extends HTMLElement {
 
   /** The list that a job belongs to; undefined if none of this page shows it. */
   place(job) {
-    if (this.shows(job.phase) && KINDS[this.kind](job)) return this.list;
+    if (this.phases.has(job.phase) && KINDS[this.kind](job)) return this.list;
     return job.phase === "completed" && job.is_sample ? undefined : this.over[job.phase];
   }
 
@@ -55,7 +55,7 @@ class Jobs extends HTMLElement {
     };
     // What was searched for, and the page of the list, are in the address.
     const place = [...new URLSearchParams(location.search)].filter(([name]) => name === "q" || name === "cursor");
-    const found = await listed(SHOWS[this.dataset.shows] ? this.dataset.shows : "all", this.list, place);
+    const found = await listed(this.dataset.shows, this.list, place);
     if (!found) return;
     const present = new Set(found.jobs.map((job) => job.job_id));
     for (const job of found.jobs.reverse()) if (this.card(job.job_id) || !found.next) this.change(job);
@@ -124,7 +124,7 @@ class Jobs extends HTMLElement {
 
   count(phases) {
     for (const place of document.querySelectorAll("[data-count]")) {
-      const shows = SHOWS[place.dataset.count];
+      const shows = COUNTED[place.dataset.count];
       place.textContent = Object.entries(phases).reduce((sum, [phase, count]) => sum + (phase !== "deleted" && shows(phase) ? count : 0), 0);
     }
   }

@@ -88,9 +88,9 @@ _ENTRIES = (
     # ---- options ----------------------------------------------------------------------------------------
     Entry(
         "INVALID_SETTINGS", "misconfigured", 500, "A setting cannot be used.",
-        "Mend the environment variable or the file that is named; docs/settings.toml lists every setting with its default.",
+        "Mend the environment variable or the file that is named; docs/settings.toml in StereoSpot's sources lists all with their defaults.",
     ),
-    Entry("INVALID_OPTIONS", "permanent", 422, "The options do not fit together.", "See the detail; `stereospot convert --help` lists every option."),
+    Entry("INVALID_OPTIONS", "permanent", 422, "The options do not fit together.", "See the detail; `stereospot COMMAND --help` lists a command's options, /api/v1/openapi.json a job's."),
     Entry(
         "DEPTH_MISSING", "permanent", 422, "The engine `user` needs depth, and none was given.",
         "Give a film or a folder of depth pictures with --depth, or choose another engine.",
@@ -139,7 +139,7 @@ _ENTRIES = (
     Entry("BROKER_CONFLICT", "misconfigured", 503, "A stream on the NATS server differs in a way that cannot be changed in place.", "See the detail: delete or rename that stream, then run `stereospot provision`."),
     Entry("ALREADY_RUNNING", "misconfigured", 409, "Another StereoSpot already uses this data folder.", "Stop it first, or choose another folder with --data."),
     Entry("PORT_TAKEN", "misconfigured", 503, "The port is in use.", "Stop the other program, or choose another port."),
-    Entry("CERTIFICATE_UNUSABLE", "misconfigured", 503, "The certificate for https cannot be used.", "Give --tls-certificate and --tls-key two PEM files that belong together and can be read; docs/players.md shows how to make them."),
+    Entry("CERTIFICATE_UNUSABLE", "misconfigured", 503, "The certificate for https cannot be used.", "Give --tls-certificate and --tls-key two PEM files that belong together and can be read, as the program mkcert makes them."),
     Entry("KERNEL_UNSUPPORTED", "misconfigured", 503, "The sandbox cannot be set up on this system.", "Unset STEREOSPOT_SANDBOX=require, or use a newer Linux kernel."),
     Entry("FETCH_FORBIDDEN_ADDRESS", "permanent", 422, "The URL points to an address that may not be fetched.", "Use a public http(s) URL."),
     Entry("FETCH_FAILED", "transient", 502, "The URL could not be fetched.", "Check that the URL answers, then retry the job."),
@@ -147,7 +147,7 @@ _ENTRIES = (
     # ---- the HTTP surface -------------------------------------------------------------------------------
     Entry("NOT_FOUND", "permanent", 404, "There is no such thing.", "Check the id; deleted jobs are gone."),
     Entry("INVALID_REQUEST", "permanent", 400, "The request is not valid.", "See the detail, and the API description at /api/v1/openapi.json."),
-    Entry("CONFLICT", "permanent", 409, "This cannot be done in the present state.", "Reload and look at the present state."),
+    Entry("CONFLICT", "permanent", 409, "This cannot be done in the present state.", "See the detail; a page shows the present state when it is loaded again."),
     Entry("PRECONDITION_FAILED", "permanent", 412, "The resource has changed since it was read.", "Read it again and repeat the change."),
     Entry("FORBIDDEN_ORIGIN", "permanent", 403, "The request comes from another site.", "Open StereoSpot under its own address, or list the host in STEREOSPOT_ALLOWED_HOSTS."),
     Entry("KEY_REQUIRED", "permanent", 401, "This address needs a key.", "Open the address that `stereospot up` prints, or send Authorization: Bearer <key>."),

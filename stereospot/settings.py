@@ -29,7 +29,10 @@ CONFIG = "STEREOSPOT_CONFIG"
 def default_data_dir() -> Path:
     """`$XDG_DATA_HOME/stereospot`, usually ~/.local/share/stereospot."""
     base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "stereospot"
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "share") / "stereospot"
+    except RuntimeError as problem:
+        raise errors.error("INVALID_SETTINGS", f"STEREOSPOT_DATA_DIR is not set: {problem}") from None
 
 
 class Settings(BaseSettings):
@@ -157,7 +160,7 @@ class Settings(BaseSettings):
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
         if not path:
             return sources
-        return (*sources, InitSettingsSource(settings_cls, _read(Path(path).expanduser(), settings_cls)))
+        return (*sources, InitSettingsSource(settings_cls, _read(Path(path), settings_cls)))
 
     @field_validator("roots", mode="before")
     @classmethod
@@ -172,7 +175,7 @@ class Settings(BaseSettings):
     @field_validator("roots")
     @classmethod
     def _roots_at_home(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(path.expanduser() for path in value)
+        return tuple(map(_expanded, value))
 
     @field_validator(
         "data_dir", "nats_creds", "nats_nkey_seed", "nats_tls_ca", "tls_certificate", "tls_key", "models_dir"
@@ -180,7 +183,7 @@ class Settings(BaseSettings):
     @classmethod
     def _at_home(cls, value: Path | None) -> Path | None:
         """`~` is written by hand in files and units, where no shell reads it."""
-        return None if value is None else value.expanduser()
+        return None if value is None else _expanded(value)
 
     @property
     def worker_slots(self) -> int:
@@ -221,13 +224,21 @@ def load(**given: Any) -> Settings:
         name = str(first["loc"][0]) if first["loc"] else ""
         if name in given:
             raise errors.error("INVALID_OPTIONS", f"{name}: {first['msg']}.") from None
-        raise errors.error("INVALID_SETTINGS", f"STEREOSPOT_{name.upper()}: {first['msg']}.") from None
+        raise errors.error("INVALID_SETTINGS", f"{_place(name)}: {first['msg']}.") from None
+
+
+def _place(name: str) -> str:
+    """Where the setting was given: the variable, or the file and the name in it."""
+    variable = f"STEREOSPOT_{name.upper()}"
+    path = os.environ.get(CONFIG)
+    is_set = any(given.upper() == variable and value for given, value in os.environ.items())
+    return f"{path}: {name}" if path and not is_set else variable
 
 
 def _read(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
     """What a file says; a name that is no setting is a mistake that nobody would see otherwise."""
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(_expanded(path).read_text())
     except (OSError, ValueError) as problem:
         raise errors.error("INVALID_SETTINGS", f"{CONFIG} names {path}: {problem}.") from None
     for name in found:
@@ -236,6 +247,14 @@ def _read(path: Path, settings_cls: type[BaseSettings]) -> dict[str, Any]:
             meant = f"; did you mean {like[0]}?" if like else "."
             raise errors.error("INVALID_SETTINGS", f"{path}: {name} is no setting{meant}")
     return found
+
+
+def _expanded(path: Path) -> Path:
+    """With the home that `~` or `~user` stands for; ValueError where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path} begins with the home of nobody: give the whole path") from None
 
 
 def _listed(value: object, separator: str) -> object:

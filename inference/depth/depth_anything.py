@@ -195,7 +195,7 @@ def load(
     where = settle(torch, device, dtype, batch, threads, batched=batched)
     place = weights.locate(found, folder=Path(folder) if folder is not None else None, download=download)
     sound = weights.read(place, name=found.name, model_type="depth_anything", sha256=sha256)
-    network = _prepared(torch, build(torch, sound), where)
+    network = _prepared(torch, build(sound), where)
     width, height = size or input_size(16, 9)
     info = EngineInfo(
         name="depth-anything",
@@ -259,7 +259,7 @@ def _has_gpu() -> bool:
     return NVIDIA.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
 
 
-def build(torch: Torch, sound: weights.Weights) -> Any:
+def build(sound: weights.Weights) -> Any:
     """The real architecture with the file's tensors, in float32; raises MODEL_INVALID when the two do not fit."""
     transformers: Any = importlib.import_module("transformers")
     try:

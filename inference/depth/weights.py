@@ -105,7 +105,7 @@ def check(engine: str, model: str | None, accepted: bool) -> None:
     elif engine == "iw3":
         name = (model or "Any_V2_S").partition(":")[0]
         if name not in IW3_FREE and not accepted:
-            raise errors.error("LICENSE_NOT_ACCEPTED", f"iw3 model {name}: see docs/models.md.", model=name)
+            raise errors.error("LICENSE_NOT_ACCEPTED", f"iw3 model {name} is under a licence of its own.", model=name)
 
 
 def command(model: Model, folder: Path | None) -> str:

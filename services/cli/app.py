@@ -12,10 +12,10 @@ import json
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO, cast
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -57,7 +57,7 @@ class Common:
         """Settings of environment and file, with what this command line says on top; sets up logging."""
         given: dict[str, object] = {name: value for name, value in changes.items() if value is not None}
         if self.data is not None:
-            given["data_dir"] = self.data.expanduser().resolve()
+            given["data_dir"] = at_home(self.data).resolve()
         if self.nats is not None:
             given["nats_url"] = self.nats
         settings = load(**given)
@@ -70,6 +70,20 @@ QUIET = "critical"
 """Log level of commands that talk to a person: what goes wrong reaches them in words of its own."""
 
 
+def at_home(path: Path) -> Path:
+    """`path` with the user's home for a first part `~` that no shell has read (`--data=~/films`).
+
+    Any other name may begin with `~`: `~film.mp4` is a film, and absolute, so that nobody takes it for a home either.
+    Raises INVALID_OPTIONS where nobody knows that home.
+    """
+    if path.parts[:1] == ("~",):
+        try:
+            return path.expanduser()
+        except RuntimeError as problem:
+            raise errors.error("INVALID_OPTIONS", f"{path}: {problem}") from problem
+    return path.absolute() if str(path).startswith("~") else path
+
+
 class Failed(Exception):
     """The work ended in a failure that is already told, or whose telling is `failure`."""
 
@@ -78,22 +92,72 @@ class Failed(Exception):
         self.failure = failure
 
 
+class Unwritten(OSError):
+    """What is printed on stdout cannot be written there."""
+
+
+class _Stdout:
+    """stdout, whose failures are told from those of all other files."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._told():
+            return self._stream.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        with self._told():
+            self._stream.writelines(lines)
+
+    def flush(self) -> None:
+        with self._told():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _told() -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unwritten(error.errno, error.strerror) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
+    _open_closed()
     code = 0
     try:
-        code = _run(list(sys.argv[1:] if arguments is None else arguments))
-        print(end="", flush=True)
-    except OSError as error:
+        with contextlib.redirect_stdout(cast(TextIO, _Stdout(sys.stdout))):
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            print(end="", flush=True)
+    except Unwritten as error:
         # The reader of our output went away (`stereospot jobs list | head`): that is no failure. Any other is.
         if error.errno not in (errno.EPIPE, errno.EIO) or not _is_unread(1):
-            raise
+            reason = f"the result could not be written: {error.strerror}."
+            _say(" ".join((f"stereospot: {reason}", *getattr(error, "__notes__", ()))))
+            code = code or 1
         _drop(1)
     try:
         print(end="", file=sys.stderr, flush=True)
     except OSError:
         _drop(2)
     return code
+
+
+def _open_closed() -> None:
+    """Nowhere, in place of a stdout or stderr that was closed before the start (`2>&-`).
+
+    Else they are None, and the next file to be opened has their number.
+    """
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            _drop(descriptor)
+            os.set_inheritable(descriptor, True)  # also where it was the lowest number that was free
+            setattr(sys, name, open(descriptor, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _is_unread(descriptor: int) -> bool:
@@ -113,8 +177,11 @@ def _run(words: list[str]) -> int:
     try:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
+        advice = f"See `{' '.join(('stereospot', *(error.command_chain or ())))} --help`."
+        if as_json:
+            _say_json("INVALID_OPTIONS", str(error), advice)
         _say(f"stereospot: {error}")
-        _say("See `stereospot --help`.")
+        _say(advice)
         return 2
     except Failed as error:
         return _tell(error.failure, as_json, 1)
@@ -135,16 +202,17 @@ def _run(words: list[str]) -> int:
 
 def _tell(failure: Failure, as_json: bool, code: int) -> int:
     if as_json:
-        body = {
-            "code": failure.code,
-            "reason": f"{failure.sentence} {failure.detail}".strip(),
-            "advice": failure.advice,
-        }
-        _say(json.dumps({"error": body | {"segment": failure.segment_index, "attempts": failure.attempts}}), sys.stdout)
+        reason = f"{failure.sentence} {failure.detail}".strip()
+        _say_json(failure.code, reason, failure.advice, failure.segment_index, failure.attempts)
     where = f" (segment {failure.segment_index})" if failure.segment_index is not None else ""
     _say(f"error {failure.code}{where}: {failure.sentence} {failure.detail}".rstrip())
     _say(f"  {failure.advice}")
     return code
+
+
+def _say_json(code: str, reason: str, advice: str, segment: int | None = None, attempts: int | None = None) -> None:
+    body = {"code": code, "reason": reason, "advice": advice, "segment": segment, "attempts": attempts}
+    _say(json.dumps({"error": body}), sys.stdout)
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

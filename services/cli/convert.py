@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from services.cli import outputs
-from services.cli.app import DEFAULTS, QUIET, Common, Failed
+from services.cli.app import DEFAULTS, QUIET, Common, Failed, Unwritten, at_home
 from stereospot import errors
 from stereospot.messages import Failure
 from stereospot.options import Container, Options
@@ -78,7 +78,8 @@ async def convert(
     engine
         where depth comes from: relief, cues, flat, depth-anything, iw3, user (default: relief; user with --depth)
     model
-        model of the engine, where it has several (docs/models.md)
+        model of the engine, where it has several: small (default), base, large, v1-small, v1-base
+        and v1-large of depth-anything, iw3's own names (default: Any_V2_S)
     divergence
         strength: total parallax over the depth range in percent of the width (default: the engine's)
     convergence
@@ -122,14 +123,18 @@ async def convert(
     )  # fmt: skip
     if common.nats is not None:
         raise errors.error("INVALID_OPTIONS", "convert has a broker of its own; submit to a running one with its API.")
+    if workers is not None and workers < 1:
+        raise errors.error("INVALID_OPTIONS", "--workers: 1 or more.")
     settings = common.settings(log_level=None if common.verbose else QUIET, slots=workers)
     from services import submit
     from stereospot.media import pictures
 
-    target = (output or _beside(file, options)).expanduser().absolute()
+    file = at_home(file)
+    depth = None if depth is None else at_home(depth)
+    target = at_home(output or _beside(file, options)).absolute()
     exported = _exported(export_depth)
     written = [path for path in (target, exported) if path is not None]
-    read = [path.expanduser().absolute() for path in (file, depth) if path is not None]
+    read = [path.absolute() for path in (file, depth) if path is not None]
     await asyncio.to_thread(outputs.check, written, read)
     source = await submit.local_source(file, None)
     for path in written:
@@ -166,14 +171,11 @@ async def convert(
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     if packed is not None and packed.parent == folder.parent:
         await asyncio.to_thread(packed.unlink, missing_ok=True)
-    if common.json:
-        print(jsonlib.dumps(result))
-    else:
-        for path in (target, *result["subtitles"]):
-            print(path)
-        print(f"{result['frames']} frames in {result['seconds']:.1f} s ({result['fps']:.1f} fps), {result['engine']}")
-        for warning in result["warnings"]:
-            print(f"warning {warning['code']}: {warning['text']}")
+    try:
+        _tell(result, common.json)
+    except Unwritten as error:
+        error.add_note(f"The film is at {target}.")
+        raise
     return 0
 
 
@@ -269,6 +271,18 @@ async def _run(
     }
 
 
+def _tell(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(jsonlib.dumps(result), flush=True)
+        return
+    for path in (result["output"], *result["subtitles"]):
+        print(path)
+    print(f"{result['frames']} frames in {result['seconds']:.1f} s ({result['fps']:.1f} fps), {result['engine']}")
+    for warning in result["warnings"]:
+        print(f"warning {warning['code']}: {warning['text']}")
+    print(end="", flush=True)
+
+
 def _holds_segments(storage: Path) -> bool:
     """Whether any segment was finished."""
     return next(storage.glob("jobs/*/*/segments/*"), None) is not None
@@ -304,7 +318,7 @@ def _exported(path: Path | None) -> Path | None:
     """Where the depth goes to."""
     if path is None:
         return None
-    path = path.expanduser().absolute()
+    path = at_home(path).absolute()
     if path.suffix.lower() != ".mkv":
         raise errors.error("INVALID_OPTIONS", f"The depth is written as .mkv, not {path.suffix!r}.")
     return path

@@ -17,7 +17,7 @@ async def demo(*, seconds: float = 24.0, port: int | None = None, once: bool = F
     Parameters
     ----------
     seconds
-        length of the clip
+        length of the clip, 0.5 to 3600
     port
         port of page and API (default 8666)
     once
@@ -25,6 +25,8 @@ async def demo(*, seconds: float = 24.0, port: int | None = None, once: bool = F
     """
     from services import daemon
 
+    if not 0.5 <= seconds <= 3600:
+        raise errors.error("INVALID_OPTIONS", f"--seconds: 0.5 to 3600, not {seconds:g}.")
     settings = common.settings(port=port, log_level=None if common.verbose else QUIET)
     clip = settings.data_dir / "demo" / f"landscape-{seconds:g}s.mp4"
     if not clip.exists():

@@ -44,7 +44,7 @@ async def up(
 
     settings = common.settings(host=host, port=port, slots=slots, tls_certificate=tls_certificate, tls_key=tls_key)
     if workers < 0:
-        raise errors.error("INVALID_OPTIONS", "workers: 0 or more.")
+        raise errors.error("INVALID_OPTIONS", "--workers: 0 or more.")
     return await daemon.run(daemon.ALL, settings, ready=partial(_greet, as_json=common.json), processes=workers)
 
 
@@ -66,6 +66,8 @@ async def run(
     ----------
     service
         planner, analyse, converter, audio, collector, assembler, submit, gateway, janitor, dead-letters, delete
+    more
+        further ones, in the same process
     slots
         converter: segments at a time
     pool

@@ -26,6 +26,7 @@ import av
 from tests.broker.shipped import free_port
 from tests.faults.fleet import stretched
 from tests.media import sources as films
+from tests.support import wait_until
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
@@ -74,6 +75,10 @@ class Wire:
             where, answer = self.next()
             if where == inbox:
                 return json.loads(answer)
+
+    def value(self, bucket: str, key: str) -> bytes:
+        query = json.dumps({"last_by_subj": f"$KV.{bucket}.{key}"}).encode()
+        return base64.b64decode(self.ask(f"$JS.API.STREAM.MSG.GET.KV_{bucket}", query)["message"]["data"])
 
     def close(self) -> None:
         self._file.close()
@@ -138,8 +143,7 @@ def test_the_bytes_of_the_documented_commands_make_a_film(tmp_path: Path) -> Non
 
         # nats kv get jobs <id> --raw
         _, _, bucket, key, *_ = said["kv get"]
-        query = json.dumps({"last_by_subj": f"$KV.{bucket}.{key}"}).encode()
-        record = json.loads(base64.b64decode(wire.ask(f"$JS.API.STREAM.MSG.GET.KV_{bucket}", query)["message"]["data"]))
+        record = json.loads(wire.value(bucket, key))
         assert (record["job_id"], record["phase"]) == (job_id, "completed")
         made = tmp_path / "storage" / record["film"]["key"]
         with av.open(str(made)) as container, av.open(str(film)) as source:
@@ -151,6 +155,13 @@ def test_the_bytes_of_the_documented_commands_make_a_film(tmp_path: Path) -> Non
         assert wire.ask(pause, b'{"pause_until": "2099-01-01T00:00:00Z"}')["paused"] is True
         assert said["consumer resume"][2:4] == [stream, consumer]
         assert not wire.ask(pause, b"{}").get("paused")
+
+        # nats req '$JS.API.CONSUMER.RESET.KV_state.assembler' '{"seq":1}': the film's trigger is offered once more
+        _, subject, body = said["req"]
+        assert wire.ask(subject, body.encode())["reset_seq"] == 1, "from the first trigger"
+        info = subject.replace("RESET", "INFO")
+        wait_until(lambda: wire.ask(info)["ack_floor"]["consumer_seq"], seconds=stretched(20), what="it was taken")
+        assert json.loads(wire.value(bucket, key))["film"] == record["film"], "it was not made twice"
 
         # nats stream get EVENT 1: replay is reading the stream again
         first = wire.ask("$JS.API.STREAM.MSG.GET.EVENT", b'{"seq": 1}')["message"]
@@ -166,7 +177,11 @@ def test_every_documented_command_names_what_is_there() -> None:
         ("stream", r"^nats stream (?:info|view|get|backup|purge) ([A-Za-z_]+)"),
         ("bucket", r"^nats kv (?:get|ls|watch) ([a-z]+)"),
     ):
-        for name in re.findall(pattern, text, re.MULTILINE):
+        named = re.findall(pattern, text, re.MULTILINE)
+        assert named, kind
+        for name in named:
             assert name.removeprefix("KV_") in configured, f"{kind} {name}"
-    for stream, name in re.findall(r"^nats consumer (?:info|pause|resume) ([A-Za-z_]+) ([a-z-]+)", text, re.MULTILINE):
+    pairs = re.findall(r"^nats consumer (?:info|pause|resume) ([A-Za-z_]+) ([a-z-]+)", text, re.MULTILINE)
+    assert pairs
+    for stream, name in pairs:
         assert f"{stream}.{name}" in configured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from services.cli import clip, convert, main
+from services.cli import app, clip, convert, main
 from stereospot.options import Codec, Layout
 
 
@@ -28,6 +29,16 @@ def test_usage_errors_exit_with_2(words: list[str], capsys: pytest.CaptureFixtur
     assert "stereospot:" in capsys.readouterr().err
 
 
+def test_a_usage_error_is_json_too_and_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "x", "--json", "--layout", "sideways"]) == 2
+    said = capsys.readouterr()
+    error = json.loads(said.out)["error"]
+    assert error["code"] == "INVALID_OPTIONS"
+    assert "sideways" in error["reason"]
+    assert "`stereospot convert --help`" in error["advice"]
+    assert error["advice"] in said.err
+
+
 def test_a_missing_file_is_told_with_code_and_advice(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["convert", str(tmp_path / "no.mp4"), "--json", "--data", str(tmp_path)]) == 1
     said = capsys.readouterr()
@@ -42,11 +53,53 @@ def test_options_out_of_range_name_the_flag(capsys: pytest.CaptureFixture[str], 
     assert main(["convert", str(tmp_path / "no.mp4"), "-o", "x.avi"]) == 2
     assert ".avi" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "no.mp4"), "--workers", "0"]) == 2
-    assert "slots" in capsys.readouterr().err
+    assert "--workers" in capsys.readouterr().err
+    for seconds in ("0", "-1", "nan", "inf"):
+        assert main(["demo", "--seconds", seconds, "--data", str(tmp_path / "data")]) == 2
+        assert "--seconds" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
     assert main(["up", "--port", "99999"]) == 2
     assert "port" in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "no.mp4"), "--nats", "nats://127.0.0.1:1"]) == 2
     assert "broker of its own" in capsys.readouterr().err
+
+
+def test_a_name_that_begins_with_a_tilde_is_nobody_s_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    data = ["--data", str(tmp_path / "data")]
+    assert main(["convert", "~film.mp4", "-o", "~q.mp4", "--export-depth", "~d.mkv", *data]) == 1
+    assert "SOURCE_MISSING" in capsys.readouterr().err
+    Path("~film.mp4").write_bytes(b"x")
+    assert main(["convert", "~film.mp4", "-o", "~root/q.mp4", "--depth", "~d/*.png", *data]) == 1
+    said = capsys.readouterr().err
+    assert "SOURCE_MISSING" in said
+    assert f"{tmp_path}/~d/*.png" in said
+    assert Path("~root").is_dir()
+    assert app.at_home(Path("~/q.mp4")) == tmp_path / "home" / "q.mp4"
+    assert app.at_home(Path("d/*.png")) == Path("d/*.png")
+
+
+def test_what_exists_is_told_without_a_page_to_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("film.mp4", "q.mp4"):
+        (tmp_path / name).write_bytes(name.encode())
+    words = [str(tmp_path / "film.mp4"), "-o", str(tmp_path / "q.mp4"), "--data", str(tmp_path / "data")]
+    assert main(["convert", *words]) == 1
+    said = capsys.readouterr().err
+    assert "--overwrite" in said
+    assert "Reload" not in said
+
+
+@pytest.mark.parametrize("command", list(app.app))
+def test_help_has_a_text_for_everything_and_names_no_page_of_the_sources(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "docs/" not in said
+    assert not re.findall(r"^│ [* ] {1,3}[A-Z]+ +│$|^│ -\S+(?: [A-Z]+)? +│$", said, re.MULTILINE)
 
 
 def test_help_does_not_import_what_only_work_needs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -54,9 +55,66 @@ def test_work_that_failed_has_failed_also_where_nobody_reads_it(tmp_path: Path) 
     assert "error SOURCE_MISSING" in done.stderr
 
 
-def test_a_pipe_that_breaks_elsewhere_is_a_failure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("rows", ["1", "5000"])
+def test_a_result_that_cannot_be_written_is_told(rows: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", LIST, rows], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "the result could not be written: No space left" in done.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+def test_a_converted_film_is_named_where_the_result_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    async def run(*words: object, **_: object) -> dict[str, object]:
+        return {"output": str(words[5])}
+
+    (tmp_path / "film.mp4").write_bytes(b"x")
+    monkeypatch.setattr("services.cli.convert._run", run)
+    with monkeypatch.context() as full, FULL.open("w") as stdout:
+        full.setattr("sys.stdout", stdout)
+        full.setattr("services.cli.app._drop", lambda *_: None)  # pyright: ignore[reportUnknownLambdaType]
+        words = ["convert", str(tmp_path / "film.mp4"), "-o", str(tmp_path / "q.mp4"), "--json"]
+        assert main([*words, "--data", str(tmp_path / "data")]) == 1
+        with contextlib.suppress(OSError):
+            stdout.close()
+    assert f"The film is at {tmp_path / 'q.mp4'}." in capsys.readouterr().err
+
+
+CLOSED = """
+import os, sys
+for number in map(int, sys.argv[1:]):
+    os.close(number)
+os.execv(sys.executable, [sys.executable, "-c", "import os, sys;"
+    "from services.cli import app;"
+    "app._run = lambda _: print('out') or print('err', file=sys.stderr) or 3;"
+    "code = app.main([]);"
+    "assert all(os.path.samestat(os.fstat(int(n)), os.stat(os.devnull)) for n in sys.argv[1:]);"
+    "assert all(os.get_inheritable(int(n)) for n in sys.argv[1:]);"
+    "sys.exit(code)", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "12"])
+def test_a_stream_that_was_closed_before_the_start_is_silent(closed: str) -> None:
+    """`2>&-`: and no other file gets its number."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED, *closed], capture_output=True, text=True, timeout=60, check=False
+    )
+    said = ("" if "1" in closed else "out\n", "" if "2" in closed else "err\n")
+    assert (done.returncode, done.stdout, done.stderr) == (3, *said)
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: list[str]) -> int:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 

@@ -58,6 +58,10 @@ MISTAKES = [
     ("STEREOSPOT_CONFIG", "nowhere.toml", "nowhere.toml"),
     ("STEREOSPOT_CONFIG", "broken.toml", "line 1"),
     ("STEREOSPOT_CONFIG", "misspelt.toml", "did you mean max_attempts?"),
+    ("STEREOSPOT_CONFIG", "wrong.toml", "wrong.toml: port: "),
+    ("STEREOSPOT_CONFIG", "~no-such-user/settings.toml", "home of nobody"),
+    ("STEREOSPOT_ROOTS", "/films:~no-such-user/films", "STEREOSPOT_ROOTS"),
+    ("STEREOSPOT_TLS_KEY", "~no-such-user/key.pem", "STEREOSPOT_TLS_KEY"),
 ]
 
 
@@ -67,12 +71,31 @@ def test_a_setting_that_cannot_be_used_is_told_by_its_name(
 ) -> None:
     (tmp_path / "broken.toml").write_text("port == 1")
     (tmp_path / "misspelt.toml").write_text("max_atempts = 1")
+    (tmp_path / "wrong.toml").write_text('port = "many"')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(name, value)
     with pytest.raises(errors.Misconfigured) as raised:
         load()
     assert raised.value.code == "INVALID_SETTINGS"
     assert said in str(raised.value)
+
+
+def test_the_variable_is_named_where_it_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "settings.toml").write_text("port = 1")
+    monkeypatch.setenv("STEREOSPOT_CONFIG", str(tmp_path / "settings.toml"))
+    monkeypatch.setenv("STEREOSPOT_PORT", "many")
+    with pytest.raises(errors.Misconfigured, match="STEREOSPOT_PORT: "):
+        load()
+
+
+def test_a_data_folder_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(errors.Misconfigured, match="STEREOSPOT_DATA_DIR"):
+        load()
 
 
 ON_GPU: list[tuple[dict[str, Any], bool, str | None, bool]] = [

@@ -171,7 +171,7 @@ async def requests() -> list[list[object]]:
                 await asker.open(CONNECTIONS)
                 await asker.ask(1.0)
             processes = ours, theirs
-            before = [cpu_seconds(process) for process in processes]
+            before = [measure.cpu_seconds(process.pid) for process in processes]
             for _ in range(SLICES):
                 pair: list[float] = []
                 for asker, all_of_it in zip(both, times, strict=True):
@@ -179,7 +179,7 @@ async def requests() -> list[list[object]]:
                     pair.append(len(found) / SLICE_SECONDS)
                     all_of_it += found
                 rates.append((pair[0], pair[1]))
-            spent = [cpu_seconds(process) - at for process, at in zip(processes, before, strict=True)]
+            spent = [measure.cpu_seconds(process.pid) - at for process, at in zip(processes, before, strict=True)]
             for asker in both:
                 asker.close()
     ratios = [first / second for first, second in rates]
@@ -192,12 +192,6 @@ async def requests() -> list[list[object]]:
         ],
         ["bare uvicorn", statistics.median(rate[1] for rate in rates), ninety_nine[1], round(costs[1]), "", ""],
     ]  # fmt: skip
-
-
-def cpu_seconds(process: Process) -> float:
-    """Processor time of a process so far; unlike its rate, it does not depend on busy neighbours."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib(process: Process) -> float:

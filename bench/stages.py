@@ -8,7 +8,6 @@ the frames that share one estimate.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,7 +17,7 @@ from typing import Any
 import av
 import numpy as np
 
-from bench import clips
+from bench import clips, measure
 from inference import cadence, depth, geometry, layouts, prepare, temporal, upsample
 from inference.contract import Planes
 from stereospot.media.cmaf import FragmentEncoder
@@ -131,20 +130,14 @@ def _jailed_decode(path: Path) -> tuple[SourceInfo, float, float, list[Planes]]:
             if number >= FIRST and len(kept) < HELD:
                 kept.append(tuple(plane.copy() for plane in frame.planes))
             frame.release()
-        before, started, count = _cpu_of(pid), time.thread_time(), 0
+        before, started, count = measure.cpu_seconds(pid), time.thread_time(), 0
         for frame in decoder.frames(None, None):
             frame.release()
             count += 1
         parent = time.thread_time() - started
-        child = _cpu_of(pid) - before
+        child = measure.cpu_seconds(pid) - before
     source.close()
     return info, child / count * 1e3, parent / count * 1e3, kept
-
-
-def _cpu_of(pid: int) -> float:
-    """User and system seconds of a process with all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _encode(info: SourceInfo, outputs: list[Planes]) -> float:

@@ -24,7 +24,8 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,80 +63,92 @@ def main() -> None:
             print(_device(arguments, checkout, models, folder, film, warm, device), flush=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """iw3 on one device, the films of both sides, and the rows of the two tables so far."""
+
+    theirs: Iw3
+    film: Path
+    warm: Path
+    target: Path
+    pairs: int
+    frames: int
+    rows: list[list[object]] = field(default_factory=list[list[object]])
+    stages: list[list[object]] = field(default_factory=list[list[object]])
+
+
 def _device(
     arguments: argparse.Namespace, checkout: Path, models: Path, folder: Path, film: Path, warm: Path, device: str
 ) -> str:
     """Both tables of one device."""
     theirs = Iw3(arguments.python, checkout, models / "small", device, arguments.define_nms)
-    frames = _count(film)
-    target = folder / "out.mp4"
+    match = Match(theirs, film, warm, folder / "out.mp4", arguments.pairs, _count(film))
     batch = BATCH if device == "cpu" else GPU_BATCH
     common: dict[str, Any] = {"folder": models, "device": device, "size": SIZE, "download": False}
     common["flights"] = 1 if device == "cpu" else GPU_FLIGHTS
     kinds: list[dict[str, Any]] = [{"dtype": "float32"}, {"dtype": "bfloat16"}]
     kinds += [{"dtype": "int8"}] if device == "cpu" else []
     kinds += [{"dtype": kinds[-1]["dtype"], "every": 4}]
-    rows: list[list[object]] = []
-    stages: list[list[object]] = []
     try:
-        settings = [
-            (n, batch) for n in ([0, os.cpu_count() or 2] if arguments.workers is None else [arguments.workers])
-        ]
-
-        def best(network: bool) -> tuple[int, int]:
-            """iw3's better number of workers, found on the warm-up film."""
-            timed = {
-                pair: theirs.convert(warm, target, network=network, workers=pair[0], batch=pair[1]) for pair in settings
-            }
-            return min(timed, key=lambda pair: timed[pair])
-
-        def against(ours: dict[str, Ours], network: bool, workers: tuple[int, int], errors: dict[str, str]) -> None:
-            """Rounds of iw3 and then each of ours: every round's ratio is taken within that round."""
-            for engine in ours.values():
-                engine.convert(warm, target)
-            taken: list[float] = []
-            spent: dict[str, list[float]] = {name: [] for name in ours}
-            for _ in range(arguments.pairs):
-                taken.append(theirs.convert(film, target, network=network, workers=workers[0], batch=workers[1]))
-                for name, engine in ours.items():
-                    spent[name].append(engine.convert(film, target))
-            for name, engine in ours.items():
-                pairs = measure.Pairs(taken, spent[name])
-                fps = [frames / statistics.median(seconds) for seconds in (pairs.b, pairs.a)]
-                cores = [1000 * cpu / frames for cpu in (engine.cpu, theirs.cpu)]
-                beside = f"{fps[1]:.2f} (workers {workers[0]})"
-                ratio = cores[1] / cores[0]
-                rows.append([name, fps[0], beside, pairs.describe(), *cores, ratio, errors.get(name, "")])
-                stages.append([name, *(f"{1000 * engine.stages.get(s, 0) / frames:.1f}" for s in STAGES)])
-                engine.close()
-
+        workers = [0, os.cpu_count() or 2] if arguments.workers is None else [arguments.workers]
+        settings = [(number, batch) for number in workers]
         wanted = [k for k in kinds if not arguments.only or label(k) in arguments.only]
         if wanted:
             differences = depth_errors(film, models, wanted)
-            against(
+            _against(
+                match,
                 {label(kind): Ours("depth-anything", **common, **kind) for kind in wanted},
                 True,
-                best(True),
+                _best(match, settings, True),
                 {name: f"{value:.2f} %" for name, value in differences.items()},
             )
         if device == "cpu" and (not arguments.only or "relief" in arguments.only):
-            shipped, better = (0, batch), best(False)
-            against({"relief, iw3 NULL as shipped": Ours("relief")}, False, shipped, {})
+            shipped, better = (0, batch), _best(match, settings, False)
+            _against(match, {"relief, iw3 NULL as shipped": Ours("relief")}, False, shipped, {})
             if better != shipped:
-                against({"relief, iw3 NULL best": Ours("relief")}, False, better, {})
+                _against(match, {"relief, iw3 NULL best": Ours("relief")}, False, better, {})
     finally:
         theirs.close()
     head = [
         "ours", "ours fps", "iw3 fps", "iw3 time / ours", "ours core-ms a frame", "iw3 core-ms", "iw3 / ours",
         "depth against float32 on every frame",
     ]  # fmt: skip
-    title = f"{device}: {frames} frames of {film.name}, half-SBS, x264 veryfast"
-    found = measure.table(title, head, rows)
-    return (
-        found
-        + "\n"
-        + measure.table("Stages, ms a frame (CPU of a thread; depth and encode: wall)", ["ours", *STAGES], stages)
-    )
+    title = f"{device}: {match.frames} frames of {film.name}, half-SBS, x264 veryfast"
+    spent = "Stages, ms a frame (CPU of a thread; depth and encode: wall)"
+    return measure.table(title, head, match.rows) + "\n" + measure.table(spent, ["ours", *STAGES], match.stages)
+
+
+def _best(match: Match, settings: Sequence[tuple[int, int]], network: bool) -> tuple[int, int]:
+    """The pair of workers and batch with which iw3 is quicker, found on the warm-up film."""
+    timed = {
+        pair: match.theirs.convert(match.warm, match.target, network=network, workers=pair[0], batch=pair[1])
+        for pair in settings
+    }
+    return min(timed, key=lambda pair: timed[pair])
+
+
+def _against(
+    match: Match, ours: dict[str, Ours], network: bool, workers: tuple[int, int], errors: dict[str, str]
+) -> None:
+    """Rounds of iw3 and then each of ours: every round's ratio is taken within that round."""
+    theirs, frames = match.theirs, match.frames
+    for engine in ours.values():
+        engine.convert(match.warm, match.target)
+    taken: list[float] = []
+    spent: dict[str, list[float]] = {name: [] for name in ours}
+    for _ in range(match.pairs):
+        taken.append(theirs.convert(match.film, match.target, network=network, workers=workers[0], batch=workers[1]))
+        for name, engine in ours.items():
+            spent[name].append(engine.convert(match.film, match.target))
+    for name, engine in ours.items():
+        pairs = measure.Pairs(taken, spent[name])
+        fps = [frames / statistics.median(seconds) for seconds in (pairs.b, pairs.a)]
+        cores = [1000 * cpu / frames for cpu in (engine.cpu, theirs.cpu)]
+        beside = f"{fps[1]:.2f} (workers {workers[0]})"
+        ratio = cores[1] / cores[0]
+        match.rows.append([name, fps[0], beside, pairs.describe(), *cores, ratio, errors.get(name, "")])
+        match.stages.append([name, *(f"{1000 * engine.stages.get(s, 0) / frames:.1f}" for s in STAGES)])
+        engine.close()
 
 
 def _count(path: Path) -> int:

@@ -17,11 +17,10 @@ _KEY = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)
 _EXTENSION = re.compile(r"^[a-z0-9]{1,8}\Z")
 _FILM = re.compile(r"^final(?:-(?:[0-9]+-)?[0-9a-f]{16})?\.(mp4|mov|mkv)\Z")
 _SEGMENT = re.compile(r"^(\d{5,9})\.m4s\Z")
-_CHUNK = re.compile(r"^chunk_(\d{5,9})\.mp4\Z")
 
 
 TOPS = ("input", "uploads", "jobs", "stream_input", "stream_output")
-"""What every key of ours begins with."""
+"""What every key of ours begins with; the last two are for live sessions, which store nothing yet."""
 
 
 def is_key(text: str) -> bool:
@@ -167,14 +166,6 @@ def storyboard_sheet(job_id: str, generation: int, number: int) -> str:
     return f"jobs/{job_id}/{generation}/storyboard/{number}.jpg"
 
 
-def live_chunk(session_id: str, index: int) -> str:
-    return f"stream_input/{session_id}/chunk_{index:05d}.mp4"
-
-
-def live_segment(session_id: str, index: int, extension: str = "mp4") -> str:
-    return f"stream_output/{session_id}/seg_{index:05d}.{extension}"
-
-
 @dataclass(frozen=True, slots=True)
 class SourceKey:
     job_id: str
@@ -193,12 +184,6 @@ class AudioKey:
     job_id: str
     generation: int
     track: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkKey:
-    session_id: str
     index: int
 
 
@@ -247,11 +232,3 @@ def parse_film(key: str) -> tuple[str, int, str] | None:
     if found is None or not parts[2].isascii() or not parts[2].isdigit():
         return None
     return parts[1], int(parts[2]), found[1]
-
-
-def parse_live_chunk(key: str) -> ChunkKey | None:
-    parts = _parts(key)
-    if len(parts) != 3 or parts[0] != "stream_input" or not is_token(parts[1]):
-        return None
-    found = _CHUNK.match(parts[2])
-    return None if found is None else ChunkKey(parts[1], int(found[1]))

@@ -23,7 +23,6 @@ ADVISORY = "ADVISORY"
 
 JOBS = "jobs"
 STATE = "state"
-SESSIONS = "sessions"
 WORKERS = "workers"
 KEYS = "keys"
 IDEMPOTENCY = "idempotency"
@@ -34,7 +33,6 @@ LANES: tuple[Lane, Lane] = ("now", "normal")
 """In the order in which they are probed: what a viewer waits for comes first."""
 
 WorkKind = Literal["submit", "ingest", "plan", "analyse", "audio", "delete"]
-WORK_KINDS: tuple[WorkKind, ...] = ("submit", "ingest", "plan", "analyse", "audio", "delete")
 
 _TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,64}\Z")
 

@@ -135,4 +135,5 @@ class DeviceCompositor:
 
 @functools.cache
 def _shared(name: str, number: int) -> Device:
+    """The device of this name; `number` is nothing but a key of the cache, so that compositors take turns on a few."""
     return Device(importlib.import_module("torch"), name)

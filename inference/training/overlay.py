@@ -25,12 +25,9 @@ def _words(rng: np.random.Generator, count: int) -> str:
     return line.upper() if rng.random() < 0.25 else line
 
 
-def _text(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, centre: tuple[float, float], size: int, line: str, stroke: int
-) -> None:
+def _text(draw: ImageDraw.ImageDraw, centre: tuple[float, float], size: int, line: str, stroke: int) -> None:
     font = ImageFont.load_default(size=max(6, size))
-    anchor = "mm"
-    draw.text(centre, line, fill=255, font=font, anchor=anchor, stroke_width=stroke)
+    draw.text(centre, line, fill=255, font=font, anchor="mm", stroke_width=stroke)
 
 
 def _ink(rng: np.random.Generator) -> Floats:
@@ -63,22 +60,22 @@ def draw(rng: np.random.Generator, kind: str, rgb: Floats, inverse: Floats, *, f
     if kind == "subtitle":
         size, y = int(rng.integers(6, 12)), height * rng.uniform(0.8, 0.93)
         for line in range(int(rng.integers(1, 3))):
-            _text(pen, rng, (width / 2, y - line * size * 1.2), size, _words(rng, int(rng.integers(2, 8))), 0)
+            _text(pen, (width / 2, y - line * size * 1.2), size, _words(rng, int(rng.integers(2, 8))), 0)
         if rng.random() < 0.3:
             ImageDraw.Draw(box).rectangle((width * 0.1, y - size * 1.8, width * 0.9, y + size * 0.7), fill=255)
     elif kind == "title":
         size = int(rng.integers(12, 34))
         centre = (width * rng.uniform(0.35, 0.65), height * rng.uniform(0.2, 0.8))
-        _text(pen, rng, centre, size, _words(rng, int(rng.integers(1, 4))), int(rng.integers(0, 2)))
+        _text(pen, centre, size, _words(rng, int(rng.integers(1, 4))), int(rng.integers(0, 2)))
         if rng.random() < 0.4:
-            _text(pen, rng, (centre[0], centre[1] + size), size // 2, _words(rng, int(rng.integers(1, 5))), 0)
+            _text(pen, (centre[0], centre[1] + size), size // 2, _words(rng, int(rng.integers(1, 5))), 0)
     elif kind in ("logo", "badge"):
         x, y = width * rng.choice([0.1, 0.88, 0.5]), height * rng.choice([0.12, 0.88])
         r = rng.uniform(4, 12)
         if rng.random() < 0.5:
             pen.ellipse((x - r, y - r * 0.8, x + r, y + r * 0.8), fill=255)
         else:
-            _text(pen, rng, (x, y), int(r * 1.3), _words(rng, 1)[:5], 0)
+            _text(pen, (x, y), int(r * 1.3), _words(rng, 1)[:5], 0)
         opacity = rng.uniform(0.3, 0.8) if kind == "badge" else 1.0
     else:
         size = int(rng.integers(6, 26))
@@ -86,7 +83,7 @@ def draw(rng: np.random.Generator, kind: str, rgb: Floats, inverse: Floats, *, f
             x, y = width * rng.uniform(0.3, 0.7), height * rng.uniform(0.1, 0.9)
             if size < 12:
                 x, y = width / 2, height * 0.12 + line * size * 1.25
-            _text(pen, rng, (x, y), size, _words(rng, int(rng.integers(1, 6))), 0)
+            _text(pen, (x, y), size, _words(rng, int(rng.integers(1, 6))), 0)
     if rng.random() < 0.15:  # a glitch: slices of the writing are shifted
         pixels = np.asarray(mask).copy()
         for _ in range(6):

@@ -60,7 +60,7 @@ def _sky(light, texels, wx, wy, wz, texel, out):
 
 
 @_jit
-def _albedo(row, material, texels, kind, local, local_normal, footprint, uv, texel, out):
+def _albedo(material, texels, kind, local, local_normal, footprint, uv, texel, out):
     """Surface colour with the texture at the mip level of the pixel's footprint."""
     for a in range(3):
         out[a] = material[COLOUR + a]
@@ -154,7 +154,7 @@ def shade(objects, materials, texels, view, light, style, depth, index, normal, 
             slant = abs(n[0] * w[0] + n[1] * w[1] + n[2] * w[2]) * inverse
             footprint = t * 2 * tx / width / max(slant, 0.06) ** 0.6
             _albedo(
-                i, materials[i], texels, int(objects[i, KIND]), local, local_normal,
+                materials[i], texels, int(objects[i, KIND]), local, local_normal,
                 footprint, uv, texel, albedo,
             )  # fmt: skip
             if materials[i, EMISSION] > 0:

@@ -20,6 +20,7 @@ from inference.training.kernel import (
     CONE,
     ELLIPSOID,
     MATERIAL_COLUMNS,
+    OBJECT_COLUMNS,
     QUAD,
     Light,
     View,
@@ -214,7 +215,7 @@ class World:
             self.groups.append(slice(start, len(self.objects)))
 
     def object_rows(self) -> Matrix:
-        return np.array(self.objects, np.float64).reshape(-1, 19)
+        return np.array(self.objects, np.float64).reshape(-1, OBJECT_COLUMNS)
 
     def material_rows(self) -> Matrix:
         return np.array(self.materials, np.float64).reshape(-1, MATERIAL_COLUMNS)

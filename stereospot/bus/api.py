@@ -17,8 +17,6 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """Compare-and-set lost; a cluster answers with either."""
 
 DUPLICATE_IN_BATCH = 10201
-CONSUMER_MISSING = 10014
-STREAM_MISSING = 10059
 MESSAGE_MISSING = 10037
 NOT_THERE = frozenset({10037, 10043, 10057})
 """Three ways to say that a sequence holds no message."""

@@ -84,7 +84,7 @@ def test_points_that_are_passed_are_declared_and_the_other_way_round() -> None:
     assert set(POINTS) <= declared
 
 
-def test_the_nth_pass_dies(tmp_path: Path) -> None:
+def test_the_nth_pass_dies() -> None:
     code = "from stereospot.crash import point\nfor turn in range(5): point('x'); print(turn, flush=True)"
     process = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, crash.VARIABLE: "y,x:3"}, stdout=subprocess.PIPE, check=False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -18,10 +18,11 @@ FILES = sorted(provisioner.FOLDER.glob("*/*.json"))
 def test_every_stream_bucket_and_consumer_of_the_code_has_a_file() -> None:
     configuration = provisioner.load()
     streams = {getattr(subjects, name) for name in ("WORK", "CONVERT", "LIVE", "DONE", "EVENT", "DEAD", "ADVISORY")}
-    names = ("JOBS", "STATE", "SESSIONS", "WORKERS", "KEYS", "IDEMPOTENCY", "TRIES")
+    names = ("JOBS", "STATE", "WORKERS", "KEYS", "IDEMPOTENCY", "TRIES")
     buckets = {subjects.kv_stream(getattr(subjects, name)) for name in names}
-    assert set(configuration.streams) == streams | buckets
-    for kind in subjects.WORK_KINDS:
+    unused = {"KV_sessions"}  # for live sessions, which no code opens yet
+    assert set(configuration.streams) == streams | buckets | unused
+    for kind in get_args(subjects.WorkKind):
         assert configuration.consumers["WORK", f"work-{kind}"]["filter_subject"] == f"stereospot.work.{kind}.>"
     for lane in subjects.LANES:
         consumer = configuration.consumers["CONVERT", subjects.convert_consumer("cpu", lane)]

@@ -124,17 +124,21 @@ async def test_r10_duplicates_and_dead_workers_take_no_slot_away(monkeypatch: py
 
 
 async def test_r11_work_longer_than_its_lease_is_done_once(tmp_path: Path) -> None:
+    """The race itself; the heartbeat's own tests, with a shorter lease and with one that the worker knows nothing of,
+    are in `tests/broker/test_actor_fetching.py` and `test_actor.py`.
+    """
     async with rig(tmp_path) as context:
-        await shorten(context.bus, 0.9)
+        lease_seconds = 0.9
+        await shorten(context.bus, lease_seconds)
         begun: list[int] = []
 
         async def handle(delivery: Delivery) -> Outcome:
             begun.append(delivery.attempt)
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(2.5 * lease_seconds)
             return Ack()
 
         def worker(name: str) -> Actor:
-            return Actor(context.bus, subjects.WORK, "work-plan", handle, name=name, slots=2, ack_wait=0.9)
+            return Actor(context.bus, subjects.WORK, "work-plan", handle, name=name, slots=2, ack_wait=lease_seconds)
 
         await context.bus.publish(subjects.work("plan", "J1"), PlanWork(job_id="J1", generation=1))
         async with acting(worker("a")), acting(worker("b")):

@@ -133,7 +133,7 @@ async def test_a_copy_in_parts(store: ObjectStore) -> None:
     assert await store.get("jobs/j1/final.mp4") == data
 
 
-async def test_unfinished_uploads_are_swept(s3_server: Seaweed, store: ObjectStore) -> None:
+async def test_unfinished_uploads_are_swept(store: ObjectStore) -> None:
     assert isinstance(store, S3Store)
     # The upload of a writer that was killed: begun with the same client, never completed.
     client = await store._connected()  # pyright: ignore[reportPrivateUsage]

@@ -96,7 +96,7 @@ async def test_a_job_goes_from_submission_to_film_and_to_deletion(
     assert violations(node) == []
 
 
-async def test_a_worker_that_leaves_excuses_what_it_had(node: list[Node], tmp_path: Path) -> None:
+async def test_a_worker_that_leaves_excuses_what_it_had(node: list[Node]) -> None:
     """The rights for `tries` are there: what a service gives back untried is noted under its own stream only."""
     async with AsyncExitStack() as stack:
         for role, stream in (("converter", "CONVERT"), ("planner", "WORK"), ("assembler", "KV_state")):

@@ -30,7 +30,6 @@ def test_parsers_never_raise_and_refuse_what_they_do_not_build(text: str) -> Non
         keys.parse_segment,
         keys.parse_audio_segment,
         keys.parse_film,
-        keys.parse_live_chunk,
     ):
         assert parse(text) is None
     assert subjects.parse_done(text) is None
@@ -69,12 +68,10 @@ def test_segment_keys_round_trip(job: str, generation: int, index: int) -> None:
     assert keys.parse_audio_segment(key) is None
 
 
-def test_source_and_chunk_keys() -> None:
+def test_source_keys() -> None:
     assert keys.source("J", ".MP4") == "input/J/source.mp4"
     assert keys.source("J", "../../x") == "input/J/source.bin"
     assert keys.parse_source("input/J/source.mp4") == keys.SourceKey("J", "mp4")
-    assert keys.parse_live_chunk(keys.live_chunk("S", 7)) == keys.ChunkKey("S", 7)
-    assert keys.live_segment("S", 7) == "stream_output/S/seg_00007.mp4"
 
 
 def test_s3_events_encode_their_keys() -> None:

@@ -39,7 +39,8 @@ def test_depth_follows_a_moving_thing() -> None:
         carried = float(np.abs(depth - truth).mean())
         held = float(np.abs(frames[0][1] - truth).mean())
         assert carried < 0.12
-        assert carried < 0.6 * held or held < 0.15
+        if index > 1:  # after one frame even depth that was held is not far off
+            assert carried < 0.6 * held
 
 
 def test_motion_is_found_over_a_wide_range() -> None:

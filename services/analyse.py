@@ -69,7 +69,7 @@ class Analyse:
         try:
             work = delivery.parse(AnalyseWork)
         except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
         found = await records.get_job(self._bus, work.job_id)
         head = await self._plans.head(work.job_id, work.generation)
         if found is None or head is None or not is_wanted(found[0], work.generation, COMPUTING, work.attempt):

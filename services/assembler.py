@@ -88,7 +88,7 @@ class Assembler:
         try:
             trigger = delivery.parse(Trigger)
         except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
         job = await self._begin(trigger)
         if job is None:
             return Ack("stale")
@@ -251,7 +251,7 @@ class Assembler:
         return await records.change_job(self._bus, job.job_id, complete)
 
     async def _after(self, job: Job) -> None:
-        """What readers who know only the job's id expect, word of it, and the end of older generations."""
+        """What readers who know only the job's id expect, word of it, and the end of what is older or beside it."""
         try:
             await alias.write_alias(self._context, job)
         except errors.StereoSpotError as error:
@@ -270,6 +270,23 @@ class Assembler:
             for key in (subjects.state_key(job.job_id, generation), subjects.trigger_key(job.job_id, generation)):
                 if await state.get(key) is not None:
                     await state.purge(key)
+        await self._clear_beside(job)
+
+    async def _clear_beside(self, job: Job) -> None:
+        """Remove what a delivery stored that died before it was recorded; one that still writes removes its own.
+
+        Listed first: while the record still is of this attempt, no film that was there is of a later one.
+        """
+        prefix = keys.generation_prefix(job.job_id, job.generation)
+        films = [item.key async for item in self._store.list(f"{prefix}final")]
+        for key in films:
+            if job.film is None or key == job.film.key or keys.parse_film(key) is None:
+                continue
+            found = await records.get_job(self._bus, job.job_id)
+            now = None if found is None else found[0]
+            if now is None or (now.generation, now.attempt, now.film) != (job.generation, job.attempt, job.film):
+                return  # renewed, repaired or deleted since: what lies there may be that one's
+            await self._store.delete(key)
 
     async def _init(self, job: Job) -> bytes:
         """The header that all fragments share."""

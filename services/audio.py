@@ -73,7 +73,7 @@ class Audio:
         try:
             work = delivery.parse(AudioWork)
         except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
         found = await records.get_job(self._bus, work.job_id)
         if found is None or not is_wanted(found[0], work.generation, PLAYED):
             return Ack("stale")

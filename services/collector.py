@@ -34,6 +34,18 @@ _log = log.get("collector")
 crash.declare("collector.fetched", "collector.stored", "collector.acked")
 
 
+TRIES = 4
+"""A message whose change cannot be made, by itself, is buried then."""
+
+GIVEN_BACK_SECONDS = 10.0
+"""The longest rest of what could not be stored, from `pause_seconds` on twice as long each time: what is tried in vain
+takes its turn from the others."""
+
+
+class Impossible(Exception):
+    """A change that cannot be made, whatever the broker does; its cause says why."""
+
+
 @dataclass(slots=True)
 class Group:
     """What one batch says of one generation."""
@@ -46,7 +58,13 @@ class Group:
     received: list[Received] = field(default_factory=list[Received])
 
     def apply(self, state: Completion) -> Completion:
-        """The set after this batch; returns `state` itself when the batch holds nothing new."""
+        """The set after this batch; returns `state` itself when the batch holds nothing new. Raises Impossible."""
+        try:
+            return self._applied(state)
+        except Exception as error:
+            raise Impossible from error
+
+    def _applied(self, state: Completion) -> Completion:
         for part in self.parts:
             state = state.with_part(part.first, part.count, part.attempt, part.pool, part.spans, silent=part.silent)
         if self.total is not None:
@@ -73,6 +91,8 @@ def add(groups: dict[tuple[str, int], Group], received: Received) -> bool:
     try:
         if isinstance(found.what, int):
             init = json.loads(delivery.data).get("init_sha256")
+            if init is not None and not subjects.is_token(init):
+                return False
             group.members[init] = group.members.get(init, 0) | 1 << found.what
         elif found.what == "part":
             group.parts.append(PartDone.model_validate_json(delivery.data))
@@ -84,16 +104,11 @@ def add(groups: dict[tuple[str, int], Group], received: Received) -> bool:
             group.windows.append(WindowDone.model_validate_json(delivery.data).window)
         elif found.what == "audio":
             group.audio.append(AudioDone.model_validate_json(delivery.data))
-    except (ValidationError, ValueError, AttributeError, TypeError):
+    except (ValidationError, ValueError, AttributeError, TypeError, RecursionError):
         return False
     group.received.append(received)
     groups[found.job_id, found.generation] = group
     return True
-
-
-GIVEN_BACK_SECONDS = 10.0
-"""The longest rest of what could not be stored, from `pause_seconds` on twice as long each time: what is tried in vain
-takes its turn from the others."""
 
 
 class Collector:
@@ -106,6 +121,8 @@ class Collector:
         self._batch = batch
         self._wait_seconds = wait_seconds
         self._pause_seconds = pause_seconds
+        self._refusals: dict[int, int] = {}
+        """How often the change of a message, by its sequence, could not be made."""
         self.view = View()
         self.states = States(context.bus, self._changed)
         self.dispatcher = Dispatcher(context.bus, self.view, self.states)
@@ -155,11 +172,17 @@ class Collector:
 
     async def _bury(self, received: Received) -> None:
         """What is no completion will never be one: a dead letter, and out of the queue."""
+        _log.error("not a completion", action="reject", subject=received.delivery.subject)
+        await self._reject(received, Failure.of(errors.error("INVALID_REQUEST", "This is not a completion.")))
+
+    async def _reject(self, received: Received, failure: Failure) -> None:
         delivery = received.delivery
-        _log.error("not a completion", action="reject", subject=delivery.subject)
-        failure = Failure.of(errors.error("INVALID_REQUEST", "This is not a completion."))
         letter = dead_letter(delivery, failure, worker_id="collector", at=time.time())
-        await self._bus.publish(subjects.dead(letter.kind, letter.dead_id), letter, msg_id=f"dead.{letter.dead_id}")
+        subject = subjects.dead(letter.kind, letter.dead_id)
+        try:
+            await self._bus.publish(subject, letter, msg_id=f"dead.{letter.dead_id}")
+        except errors.Permanent as error:  # one message, whatever is in it, ends no collector
+            _log.error("no letter", action="reject", subject=delivery.subject, code=error.code, detail=error.detail)
         await received.terminate(f"{failure.code} {failure.detail}")
 
     async def _apply(self, job_id: str, generation: int, group: Group) -> None:
@@ -168,16 +191,48 @@ class Collector:
                 await self.states.change(
                     job_id, generation, group.apply, create=lambda: self._is_current(job_id, generation)
                 )
-        except errors.StereoSpotError as error:
-            if not isinstance(error, errors.Transient) and error.code != "RECORD_UNREADABLE":
+        except Impossible as error:
+            await self._refused(job_id, generation, group, error.__cause__ or error)
+            return
+        except errors.Permanent as error:  # the set would be too long for the broker
+            await self._refused(job_id, generation, group, error)
+            return
+        except errors.Misconfigured as error:
+            if error.code != "RECORD_UNREADABLE":
                 raise
-            _log.warning("not stored", action="retry", job_id=job_id, code=error.code, detail=error.detail)
-            tries = max(item.delivery.attempt for item in group.received)
-            await _give_back(group.received, min(GIVEN_BACK_SECONDS, self._pause_seconds * 2 ** min(tries - 1, 8)))
+            await self._return(group.received, job_id, error)
+            return
+        except Exception as error:  # the broker's, whatever it is: that passes, and a good completion is kept
+            await self._return(group.received, job_id, error)
             return
         crash.point("collector.stored")
         for received in group.received:
+            self._refusals.pop(received.delivery.stream_sequence, None)
             await received.ack()
+
+    async def _return(self, messages: list[Received], job_id: str, error: BaseException) -> None:
+        _log.warning("not stored", action="retry", job_id=job_id, reason=repr(error))
+        tries = max(item.delivery.attempt for item in messages)
+        await _give_back(messages, min(GIVEN_BACK_SECONDS, self._pause_seconds * 2 ** min(tries - 1, 8)))
+
+    async def _refused(self, job_id: str, generation: int, group: Group, error: BaseException) -> None:
+        """A change that cannot be made: its messages are tried one by one, and what fails alone is buried in the end,
+        so that it costs neither the others nor the collector."""
+        if len(group.received) == 1:
+            (received,) = group.received
+            sequence = received.delivery.stream_sequence
+            # Counted here: a delivery may have been given back for what is not its doing.
+            count = self._refusals[sequence] = self._refusals.get(sequence, 0) + 1
+            if count < TRIES:
+                await self._return([received], job_id, error)
+            else:
+                await self._reject(received, Failure.of(error, attempts=count))
+                del self._refusals[sequence]
+            return
+        for received in group.received:
+            single: dict[tuple[str, int], Group] = {}
+            add(single, received)
+            await self._apply(job_id, generation, single[job_id, generation])
 
     async def _is_current(self, job_id: str, generation: int) -> bool:
         """Whether a completion set may be begun: the job exists and this is its generation."""

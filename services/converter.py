@@ -112,7 +112,7 @@ class Converter:
         try:
             task = delivery.parse(SegmentTask)
         except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
         name = f"{task.job_id}.{task.generation}.{task.index}"
         try:
             outcome = await self._handle(delivery, task, name)

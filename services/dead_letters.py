@@ -15,9 +15,9 @@ from typing import Any
 from services import operations
 from services.context import Context
 from stereospot import crash, errors, log, records, subjects
+from stereospot import letters as written
 from stereospot.bus import Bus, Conflict, Delivery, Stored
 from stereospot.jobs import Phase
-from stereospot.letters import dead_letter
 from stereospot.messages import DeadLetter, Failure
 from stereospot.outcome import Ack, Outcome
 from stereospot.tries import Tries
@@ -47,8 +47,12 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
     if found is None or found.is_marker:
         return Ack("gone")
     deliveries = int(advisory.get("deliveries", 0))
+    source = Delivery(
+        subject=found.subject, data=found.data, attempt=deliveries, stream=stream, stream_sequence=sequence,
+        headers=found.headers,
+    )  # fmt: skip
     # A letter that is there already is its handler's, or of one of us who died before the rest was done.
-    letter = await find(bus, f"{stream}-{sequence}")
+    letter = await written.find(bus, source)
     if letter is None:
         is_spent = str(advisory.get("type", "")).endswith("max_deliver")
         if is_spent and await _offer_again(context, found, stream, deliveries):
@@ -56,11 +60,7 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
         reason = advisory.get("reason") or "no worker that took it came back"
         problem = errors.error("ATTEMPTS_EXHAUSTED", f"{deliveries} deliveries: {reason}.")
         failure = Failure.of(problem, attempts=deliveries, segment_index=_segment_index(found.subject))
-        source = Delivery(
-            subject=found.subject, data=found.data, attempt=deliveries, stream=stream, stream_sequence=sequence,
-            headers=found.headers,
-        )  # fmt: skip
-        letter = dead_letter(source, failure, worker_id=str(advisory.get("consumer", "")), at=time.time())
+        letter = written.dead_letter(source, failure, worker_id=str(advisory.get("consumer", "")), at=time.time())
         await bus.publish(subjects.dead(letter.kind, letter.dead_id), letter, msg_id=f"dead.{letter.dead_id}")
     crash.point("dead_letters.buried")
     await _fail_job(bus, letter)
@@ -94,6 +94,8 @@ async def _offer_again(context: Context, found: Stored, stream: str, deliveries:
 async def _fail_job(bus: Bus, letter: DeadLetter) -> None:
     """The job fails, where losing this message means that it cannot be finished."""
     if letter.kind not in ("convert", "work-plan", "work-analyse", "trigger") or letter.job_id is None:
+        return
+    if letter.cut:  # no message of ours is so long
         return
     body = json.loads(letter.original)
     generation, attempt = body.get("generation"), body.get("attempt")
@@ -150,7 +152,7 @@ async def find(bus: Bus, dead_id: str) -> DeadLetter | None:
 async def retry(bus: Bus, dead_id: str) -> DeadLetter:
     """Try the work once more: the job's missing parts where a job failed of it, else the message itself.
 
-    Raises NOT_FOUND for no such letter, and CONFLICT where its job is gone.
+    Raises NOT_FOUND for no such letter, and CONFLICT where its job is gone or the message is not there as a whole.
     """
     found = await _stored(bus, dead_id)
     if found is None:
@@ -161,6 +163,8 @@ async def retry(bus: Bus, dead_id: str) -> DeadLetter:
         raise errors.error("CONFLICT", "The job of this letter was deleted.")
     if job is not None and job[0].phase in (Phase.FAILED, Phase.CANCELLED):
         await operations.retry(bus, job[0].job_id)
+    elif letter.cut:
+        raise errors.error("CONFLICT", "The message was too long to be kept as a whole: it can only be dropped.")
     elif not letter.subject.startswith("$"):
         await bus.publish(letter.subject, letter.original.encode(), msg_id=f"again.{dead_id}.{found.sequence}")
     await bus.remove(subjects.DEAD, found.sequence)

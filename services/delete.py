@@ -35,7 +35,7 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
     try:
         job_id = delivery.parse(DeleteWork).job_id
     except ValidationError as error:
-        return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+        return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
     if not subjects.is_token(job_id):
         return Reject(Failure.of(errors.error("INVALID_REQUEST", "That is not a job id.")))
     found = await records.get_job(context.bus, job_id)

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services import dead_letters
-from stereospot import records, subjects
-from stereospot.bus import Bus, Refused
+from stereospot import letters, records, subjects
+from stereospot.bus import Bus, Delivery, Refused
 
 QUEUES = (subjects.WORK, subjects.CONVERT, subjects.DONE)
 
@@ -90,7 +89,8 @@ async def lay(bus: Bus, ghost: Ghost) -> str:
 
 
 async def _is_wanted(bus: Bus, ghost: Ghost) -> bool:
-    if await dead_letters.find(bus, f"{ghost.stream}-{ghost.sequence}") is not None:
+    told = Delivery(ghost.subject, ghost.data, stream=ghost.stream, stream_sequence=ghost.sequence)
+    if await letters.find(bus, told) is not None:
         return False  # its letter is what is left of it
     tokens = ghost.subject.split(".")
     if ghost.stream != subjects.WORK or tokens[2] not in ("submit", "ingest"):

@@ -14,14 +14,16 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services import alias, inputs, intake, operations
+from pydantic import ValidationError
+
+from services import alias, inputs, intake, ledger, operations
 from services.context import Context
-from services.ledger import Ledger, Queued
+from services.ledger import Calendar, Ledger
 from stereospot import completion, errors, jobs, keys, log, records, subjects
 from stereospot.bus import Conflict
 from stereospot.completion import Completion
@@ -37,6 +39,10 @@ STALE_SECONDS = 24 * 3600.0
 """Temporary files and orphaned objects of this age belong to nobody who lives."""
 
 LOST = "`stereospot doctor --repair` rebuilds their records."
+
+TROUBLES = 8
+"""Jobs of one round that may fail, each for a reason of its own; after that it is the storage that is away, say. They
+come last at the next one."""
 
 WATCHED_SECONDS = 24 * 3600.0
 """So long fragments outlive the withdrawal of their stream: twice the longest film that is accepted."""
@@ -78,6 +84,8 @@ class Janitor:
         self._settled = settled_seconds
         self._stale = stale_seconds
         self._ledger = Ledger(context.bus)
+        self._failed: set[str] = set()
+        """Jobs and folders that could not be seen to: they come last, behind those that can."""
 
     async def run(self) -> None:
         """Sweep until cancelled; what fails is tried again at the next sweep."""
@@ -91,6 +99,8 @@ class Janitor:
                     await self.sweep_storage()
             except (errors.StereoSpotError, OSError) as error:
                 _log.warning("sweep cut short", action="retry", reason=str(error))
+            except Exception:  # of one odd message, say: a daemon with all its services does not end for that
+                _log.exception("sweep failed", action="retry")
             await asyncio.sleep(self._every)
 
     async def sweep(self) -> Findings:
@@ -99,35 +109,16 @@ class Janitor:
         now = time.time()
         await self._ledger.read()
         before = now - self._settled
-        suspects = list(self._ledger.suspects(await self._queued(), before)) if self._ledger.open else []
-        for job_id in suspects:
-            with _readable(job_id):
-                await self._mend(findings, job_id, before)
+        queued = await ledger.queued(self._bus) if self._ledger.open else None
+        suspects = [] if queued is None else list(self._ledger.suspects(queued, before))
+        await self._each(self._last(suspects), lambda job_id: self._mend(findings, job_id, before))
         await self._retire(findings, now)  # before what may need room
-        for job_id, at in [(name, at) for name, at in self._ledger.finished.items() if at <= before]:
-            if at > now - STALE_SECONDS and not await self._has_alias(findings, job_id):
-                continue  # once more at the next sweep
-            self._ledger.finished.pop(job_id, None)
+        settled = [job_id for job_id, at in self._ledger.finished.items() if at <= before]
+        await self._each(self._last(settled), lambda job_id: self._finish(findings, job_id, now - STALE_SECONDS))
         self._ledger.forget_finished()
         return findings
 
     # ---- records and queues -----------------------------------------------------------------------------
-    async def _queued(self) -> Queued:
-        """What the work queues hold, in four requests: a queue keeps what is not acknowledged."""
-        prefix = subjects.PREFIX
-        work = [subject.split(".") for subject in await self._subjects(subjects.WORK, f"{prefix}.work.>")]
-        done = [subject.split(".") for subject in await self._subjects(subjects.DONE, f"{prefix}.done.>")]
-        sent = [subject.split(".")[4:] for subject in await self._subjects(subjects.CONVERT, f"{prefix}.convert.>")]
-        info = await self._bus.consumer_info(subjects.kv_stream(subjects.STATE), "assembler")
-        return Queued(
-            planned=frozenset(parts[3] for parts in work if parts[2] == "plan"),
-            deleted=frozenset(parts[3] for parts in work if parts[2] == "delete"),
-            reported=frozenset(parts[2] for parts in done),
-            sent=_bitmaps(sent),
-            done=_bitmaps(parts[2:] for parts in done),
-            assembled=int(info["ack_floor"]["stream_seq"]),
-        )
-
     async def _mend(self, findings: Findings, job_id: str, before: float) -> None:
         """Look at one job again, from its record on, and mend what is wrong."""
         found = await records.get_job(self._bus, job_id)
@@ -143,11 +134,7 @@ class Janitor:
             findings.add("delete", job_id)
 
     async def _is_queued(self, kind: subjects.WorkKind, job_id: str) -> bool:
-        return bool(await self._subjects(subjects.WORK, subjects.work(kind, job_id)))
-
-    async def _subjects(self, stream: str, pattern: str) -> dict[str, int]:
-        info = await self._bus.stream_info(stream, subjects_filter=pattern)
-        return info["state"].get("subjects") or {}
+        return bool(await ledger.subjects_in(self._bus, subjects.WORK, subjects.work(kind, job_id)))
 
     async def _unchanged(self, job: Job, revision: int) -> bool:
         found = await records.get_job(self._bus, job.job_id)
@@ -167,7 +154,7 @@ class Janitor:
         entry = await bucket.get(key)
         state = completion.decode(entry.value) if entry else None
         if entry is None or state is None or state.total is None or state.attempt != job.attempt:
-            done = await self._subjects(subjects.DONE, f"{subjects.PREFIX}.done.{job.job_id}.>")
+            done = await ledger.subjects_in(self._bus, subjects.DONE, f"{subjects.PREFIX}.done.{job.job_id}.>")
             if not planning and not done and await self._unchanged(job, revision):
                 await operations.publish_plan(self._bus, job, again=True)
                 findings.add("total", job.job_id)
@@ -175,10 +162,10 @@ class Janitor:
         if state.is_complete:
             await self._mend_trigger(findings, job, revision, state)
             return
-        sent = completion.bitmap_of(await self._convert_indices(job))
-        done = await self._subjects(subjects.DONE, f"{subjects.PREFIX}.done.{job.job_id}.{job.generation}.>")
-        lost = list(completion.bits(state.sent & ~state.done & ~sent))
-        lost = [index for index in lost if subjects.done_segment(job.job_id, job.generation, index) not in done]
+        place = (job.job_id, job.generation)
+        sent = (await ledger.sent(self._bus, subjects.convert_filter(job_id=job.job_id))).get(place, 0)
+        done = (await ledger.reported(self._bus, f"{subjects.PREFIX}.done.{job.job_id}.>"))[1].get(place, 0)
+        lost = list(completion.bits(state.sent & ~state.done & ~sent & ~done))
         after = await bucket.get(key)
         if not lost or after is None or after.revision != entry.revision or not await self._unchanged(job, revision):
             return
@@ -189,16 +176,12 @@ class Janitor:
             return
         findings.add("segments", f"{job.job_id}.{job.generation}: {lost[:20]}")
 
-    async def _convert_indices(self, job: Job) -> list[int]:
-        pattern = subjects.convert_filter(job_id=job.job_id).replace(".>", f".{job.generation}.>")
-        return [int(subject.rsplit(".", 1)[-1]) for subject in await self._subjects(subjects.CONVERT, pattern)]
-
     async def _mend_trigger(self, findings: Findings, job: Job, revision: int, state: Completion) -> None:
         bucket = self._bus.bucket(subjects.STATE)
         key = subjects.trigger_key(job.job_id, job.generation)
         entry = await bucket.get(key)
         body = Trigger(job_id=job.job_id, generation=job.generation, total=state.total or 0, attempt=state.attempt)
-        if entry is not None and Trigger.model_validate_json(entry.value).attempt == state.attempt:
+        if entry is not None and _attempt_of(entry.value) == state.attempt:
             info = await self._bus.consumer_info(subjects.kv_stream(subjects.STATE), "assembler")
             if entry.revision > int(info["ack_floor"]["stream_seq"]) or not await self._unchanged(job, revision):
                 return  # still waiting for its assembler, or in its hands
@@ -213,17 +196,11 @@ class Janitor:
         findings.add(kind, f"{job.job_id}.{job.generation}")
 
     # ---- storage ----------------------------------------------------------------------------------------
-    async def _has_alias(self, findings: Findings, job_id: str) -> bool:
-        """Whether a finished job has its alias now, or needs none."""
-        try:
-            with _readable(job_id):
-                await self._mend_alias(findings, job_id)
-        except errors.StereoSpotError as error:
-            if error.code not in jobs.PASSING:
-                raise
-            _log.warning("no alias yet", action="retry", job_id=job_id, code=error.code, detail=error.detail)
-            return False
-        return True
+    async def _finish(self, findings: Findings, job_id: str, before: float) -> None:
+        """See that a finished job has its alias, unless it needs none; what fails is seen to at the next sweep."""
+        if self._ledger.finished[job_id] > before:
+            await self._mend_alias(findings, job_id)
+        self._ledger.finished.pop(job_id, None)
 
     async def _mend_alias(self, findings: Findings, job_id: str) -> None:
         """Once a film, soon after its end: the alias that readers expect who know only the job's id."""
@@ -241,17 +218,35 @@ class Janitor:
 
     async def _retire(self, findings: Findings, now: float) -> None:
         """Samples and streams whose time is over; what cannot be done now comes again, and stops nothing else."""
-        try:
-            before = now - self._context.settings.keep_fragments_days * 86400
-            for job_id in self._ledger.aged(before):
-                with _readable(job_id):
-                    await self._expire(findings, job_id, before, now)
-            before = now - WATCHED_SECONDS
-            for job_id in self._ledger.withdrawn(before):
-                with _readable(job_id):
-                    await self._clear(findings, job_id, before)
-        except (errors.StereoSpotError, OSError) as error:
-            _log.warning("what is old is kept for now", action="retry", reason=str(error))
+        before = now - self._context.settings.keep_fragments_days * 86400
+        await self._due(self._ledger.aging, before, lambda job_id: self._expire(findings, job_id, before, now))
+        watched = now - WATCHED_SECONDS
+        await self._due(self._ledger.withdrawn, watched, lambda job_id: self._clear(findings, job_id, watched))
+
+    async def _due(self, calendar: Calendar, before: float, see_to: Callable[[str], Awaitable[None]]) -> None:
+        """See to what is due; what fails comes again behind all that is due now."""
+        for job_id in await self._each((job_id for _, job_id in calendar.due(before)), see_to):
+            calendar.add(before, job_id)
+
+    async def _each(self, names: Iterable[str], see_to: Callable[[str], Awaitable[None]]) -> list[str]:
+        """See to each, a job or a folder of one; returns those that failed, of which TROUBLES end this round."""
+        failed: list[str] = []
+        for name in names:
+            try:
+                with _readable(name):
+                    await see_to(name)
+                self._failed.discard(name)
+            except Exception as error:  # whatever it is, it is this one's
+                _log.warning("kept for now", action="retry", what=name, reason=repr(error))
+                failed.append(name)
+                if len(failed) >= TROUBLES:
+                    break
+        self._failed.update(failed)
+        return failed
+
+    def _last(self, names: Iterable[str]) -> list[str]:
+        """In their order, but for those that failed when they were last seen to."""
+        return sorted(names, key=self._failed.__contains__)
 
     async def _expire(self, findings: Findings, job_id: str, before: float, now: float) -> None:
         """Withdraw the stream of a film that was finished long ago: it plays from its file then. Samples go whole."""
@@ -320,17 +315,19 @@ class Janitor:
                 if job_id not in known and modified < before:
                     orphans.add(prefix)
         lost: set[str] = set()
-        for prefix in sorted(orphans):
+
+        async def remove(prefix: str) -> None:
             job_id = prefix.split("/")[1]
             used = prefix.startswith("input/") and await inputs.is_used(self._bus, self._store, job_id)
-            with _readable(job_id):
-                if used or await records.get_job(self._bus, job_id) is not None:
-                    continue
-                if await inputs.is_lost(self._bus, self._store, job_id):
-                    lost.add(job_id)  # its record can be rebuilt from what lies here
-                    continue
-                await self._store.delete_prefix(prefix)
-                findings.add("orphan", prefix)
+            if used or await records.get_job(self._bus, job_id) is not None:
+                return
+            if await inputs.is_lost(self._bus, self._store, job_id):
+                lost.add(job_id)  # its record can be rebuilt from what lies here
+                return
+            await self._store.delete_prefix(prefix)
+            findings.add("orphan", prefix)
+
+        await self._each(self._last(sorted(orphans)), remove)
         if lost:
             _log.error("jobs without a record", action="keep", count=len(lost), job_ids=sorted(lost)[:20], advice=LOST)
         return findings
@@ -351,25 +348,23 @@ class Janitor:
             yield present
 
 
+def _attempt_of(trigger: bytes) -> int | None:
+    """The attempt that a trigger is of; None for what is none."""
+    try:
+        return Trigger.model_validate_json(trigger).attempt
+    except ValidationError:
+        return None
+
+
 @contextlib.contextmanager
-def _readable(job_id: str) -> Generator[None]:
+def _readable(what: str) -> Generator[None]:
     """Look at one job; one whose record is of a newer version is left to a janitor of that."""
     try:
         yield
     except errors.Misconfigured as error:
         if error.code != "RECORD_UNREADABLE":
             raise
-        _log.warning("unreadable record", action="refuse", job_id=job_id, reason=error.detail)
-
-
-def _bitmaps(places: Iterable[Sequence[str]]) -> dict[tuple[str, int], int]:
-    """Segments by (job, generation) from [job, generation, index] tokens; what is no segment is left out."""
-    found: dict[tuple[str, int], int] = {}
-    for parts in places:
-        if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
-            place = (parts[0], int(parts[1]))
-            found[place] = found.get(place, 0) | 1 << int(parts[2])
-    return found
+        _log.warning("unreadable record", action="refuse", what=what, reason=error.detail)
 
 
 def _remove_old(folder: Path, older_than_seconds: float) -> int:

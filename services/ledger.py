@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -66,9 +66,9 @@ class Ledger:
         self.open: dict[str, Open] = {}
         self.finished: dict[str, float] = {}
         """Completed jobs whose alias was not looked at yet, with the time of their end."""
-        self._aging: list[tuple[float, str]] = []
+        self.aging = Calendar()
         """Samples and films with a stream, by the time when they came to rest."""
-        self._withdrawn: list[tuple[float, str]] = []
+        self.withdrawn = Calendar()
         """Films whose stream is withdrawn and not cleared away, by the time of that."""
         self._states: dict[tuple[str, int], Completion] = {}
         self._triggers: dict[tuple[str, int], tuple[int, int]] = {}
@@ -101,7 +101,7 @@ class Ledger:
 
     def _begin_anew(self, bucket: str) -> None:
         self._seen[bucket] = 0
-        of_jobs = (self.known, self.open, self.finished, self._aging, self._withdrawn)
+        of_jobs = (self.known, self.open, self.finished, self.aging, self.withdrawn)
         for known in of_jobs if bucket == subjects.JOBS else (self._states, self._triggers):
             known.clear()
 
@@ -121,9 +121,9 @@ class Ledger:
             self.finished[job_id] = job.updated_at
         film = job.film if job.phase is Phase.COMPLETED else None
         if sample or (film is not None and film.stream_withdrawn_at is None):
-            heapq.heappush(self._aging, (job.updated_at, job_id))
+            self.aging.add(job.updated_at, job_id)
         elif film is not None and film.stream_withdrawn_at is not None and not film.stream_cleared:
-            heapq.heappush(self._withdrawn, (film.stream_withdrawn_at, job_id))
+            self.withdrawn.add(film.stream_withdrawn_at, job_id)
 
     def _on_state(self, key: str, message: Stored) -> None:
         parsed = subjects.parse_state_key(key)
@@ -139,14 +139,6 @@ class Ledger:
             self._states[place] = completion.decode(message.data)
 
     # ---- what a sweep asks ------------------------------------------------------------------------------
-    def aged(self, before: float) -> Iterator[str]:
-        """Samples, and films with a stream, that came to rest `before`, the oldest first; each once."""
-        return _due(self._aging, before)
-
-    def withdrawn(self, before: float) -> Iterator[str]:
-        """Films whose stream was withdrawn `before` and is not cleared away; each once."""
-        return _due(self._withdrawn, before)
-
     def forget_finished(self) -> None:
         """Drop the sets of jobs that are at rest."""
         for known in (self._states, self._triggers):
@@ -176,10 +168,68 @@ class Ledger:
         return bool(state.sent & ~state.done & ~queued.sent.get(place, 0) & ~queued.done.get(place, 0))
 
 
-def _due(heap: list[tuple[float, str]], before: float) -> Iterator[str]:
-    """What is due, some at a time; the one in which its reader was broken off comes again."""
-    for _ in range(min(len(heap), AT_A_TIME)):
-        if heap[0][0] > before:
-            return
-        yield heap[0][1]
-        heapq.heappop(heap)
+class Calendar:
+    """Jobs by the time from which on something may be done about them; whoever takes one out adds it if it is not."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, str]] = []
+
+    def add(self, at: float, job_id: str) -> None:
+        heapq.heappush(self._heap, (at, job_id))
+
+    def due(self, before: float) -> Iterator[tuple[float, str]]:
+        """Take out what is due, oldest first, AT_A_TIME at most."""
+        for _ in range(AT_A_TIME):
+            if not self._heap or self._heap[0][0] > before:
+                return
+            yield heapq.heappop(self._heap)
+
+    def clear(self) -> None:
+        self._heap.clear()
+
+
+# ---- what the queues hold --------------------------------------------------------------------------------
+async def queued(bus: Bus) -> Queued:
+    """What the work queues hold, in four requests: a queue keeps what is not acknowledged."""
+    work = [subject.split(".") for subject in await subjects_in(bus, subjects.WORK, f"{subjects.PREFIX}.work.>")]
+    jobs_reported, done = await reported(bus, f"{subjects.PREFIX}.done.>")
+    info = await bus.consumer_info(subjects.kv_stream(subjects.STATE), "assembler")
+    return Queued(
+        planned=frozenset(parts[3] for parts in work if parts[2] == "plan" and len(parts) > 3),
+        deleted=frozenset(parts[3] for parts in work if parts[2] == "delete" and len(parts) > 3),
+        reported=jobs_reported,
+        sent=await sent(bus, f"{subjects.PREFIX}.convert.>"),
+        done=done,
+        assembled=int(info["ack_floor"]["stream_seq"]),
+    )
+
+
+async def subjects_in(bus: Bus, stream: str, pattern: str) -> dict[str, int]:
+    """The subjects of a stream that match a pattern, with the number of their messages. Anyone may publish, so a
+    subject may have any shape that the stream takes."""
+    info = await bus.stream_info(stream, subjects_filter=pattern)
+    return info["state"].get("subjects") or {}
+
+
+async def sent(bus: Bus, pattern: str) -> dict[tuple[str, int], int]:
+    """Segments that wait for a worker or are in its hands: a bitmap by (job, generation)."""
+    return _bitmaps(subject.split(".")[4:] for subject in await subjects_in(bus, subjects.CONVERT, pattern))
+
+
+async def reported(bus: Bus, pattern: str) -> tuple[frozenset[str], dict[tuple[str, int], int]]:
+    """Jobs of which something is told that is not counted yet, and their segments: a bitmap by (job, generation)."""
+    places = [subject.split(".")[2:] for subject in await subjects_in(bus, subjects.DONE, pattern)]
+    return frozenset(parts[0] for parts in places), _bitmaps(places)
+
+
+def _bitmaps(places: Iterable[Sequence[str]]) -> dict[tuple[str, int], int]:
+    """Segments by (job, generation) from [job, generation, index] tokens; what is no segment is left out."""
+    found: dict[tuple[str, int], int] = {}
+    for parts in places:
+        if len(parts) != 3:
+            continue
+        told = subjects.parse_done(".".join((subjects.PREFIX, "done", *parts)))
+        if told is not None and isinstance(told.what, int) and told.what < completion.MAX_SEGMENTS:
+            place = (told.job_id, told.generation)
+            found[place] = found.get(place, 0) | 1 << told.what
+    return found

@@ -228,15 +228,23 @@ async def delete(bus: Bus, job_id: str, expected_revision: int | None = None) ->
 
 
 # ---- what services decide --------------------------------------------------------------------------------
+def _is_same(known: Failure | None, failure: Failure) -> bool:
+    """Whether a failure is the known one, told by another delivery of the same message."""
+    return known is not None and known.model_copy(update={"attempts": failure.attempts}) == failure
+
+
 async def fail(bus: Bus, job_id: str, generation: int, failure: Failure, *, attempt: int | None = None) -> bool:
-    """The job failed, if this is still the generation (and attempt) that it works on; whether that was so."""
+    """The job failed, if this is still the generation (and attempt) that it works on; whether that was so.
+
+    Repeated, since whoever wrote the record may have died before it said so, it says so again.
+    """
     failed = False
 
     def change(job: Job) -> Job | None:
         nonlocal failed
         stale = job.generation != generation or (attempt is not None and job.attempt != attempt)
         after = None if stale else jobs.fail(job, failure, at=time.time())
-        failed = after is not None or (not stale and job.failure == failure)
+        failed = after is not None or (not stale and _is_same(job.failure, failure))
         return after
 
     if await records.get_job(bus, job_id) is None:

@@ -29,7 +29,12 @@ POOLS = ("cpu", "gpu", "remote", "stub")
 """The pools that jobs are sent to by their engine and backend; any other is a label."""
 
 WAIT_SECONDS = 24 * 3600.0
-"""How long work waits for a full disk or a storage that is away before that counts as a failed attempt."""
+"""How long work waits for a full disk or a storage that is away before that counts as a failed attempt: from its first
+failure in one process on, in its slot or at rest."""
+
+REST_SECONDS = 30.0
+"""How long a message rests first whose storage has been away for a minute, or whose one object cannot be read; twice as
+long each time, up to five minutes (`patience`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +61,14 @@ def _actor(
     ack_wait: float = 20.0,
     on_reject: OnReject | None = None,
     says_waits: bool = False,
+    rests: bool = True,
     max_attempts: int | None = -1,
 ) -> Actor:
     return Actor(
         context.bus, stream, consumer, handler, name=name, slots=slots, ack_wait=ack_wait, on_reject=on_reject,
         on_wait=functools.partial(waits.say, context) if says_waits else None,
         max_attempts=context.settings.max_attempts if max_attempts == -1 else max_attempts,
-        patience_seconds=WAIT_SECONDS,
+        patience_seconds=WAIT_SECONDS, rest_seconds=REST_SECONDS if rests else None,
     )  # fmt: skip
 
 
@@ -176,7 +182,8 @@ def _converter(context: Context, _: object) -> Part:
     actor = _actor(
         context, subjects.CONVERT, lanes, converter.handle, "converter", slots=slots,
         ack_wait=settings.ack_wait_seconds, on_reject=converter.reject,
-        says_waits=context.alone,  # else it leaves the work to others after a while, and says that
+        # Else it leaves the work to others after a while, and says that.
+        says_waits=context.alone, rests=context.alone,
     )  # fmt: skip
     # As many again as there are slots: a worker that cannot store must not take the whole queue.
     converter.ahead.on_change = lambda ahead: actor.resize(slots + min(ahead, slots))

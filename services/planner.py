@@ -71,7 +71,7 @@ class Planner:
         try:
             work = delivery.parse(PlanWork)
         except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", str(error))))
+            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
         job = await self._begin(work)
         if job is None:
             return Ack("stale")

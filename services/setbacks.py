@@ -136,7 +136,7 @@ class Setbacks:
     async def cut_off(self, delivery: Delivery, task: SegmentTask, name: str, error: errors.StereoSpotError) -> Outcome:
         """Give a segment back whose storage is away for this worker; raises `error` until it has been for long."""
         if self._context.alone or not self._is_cut_off(name, error):
-            raise error  # the actor waits and asks again, without using up a try
+            raise error  # the actor waits, in the slot or at rest, and asks again: no try, until it has for a day
         failure = Failure.of(error, segment_index=task.index)
         await self._explain(task, failure)
         rests = min(1 + delivery.excused, CUT_OFF_RESTS)

@@ -20,6 +20,7 @@ from stereospot.bus import Bus, Delivery, Puller, PullError
 from stereospot.bus.pull import HAND_OVER_SECONDS, Received
 from stereospot.messages import Failure
 from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
+from stereospot.patience import Resting, Wait
 from stereospot.subjects import dead
 from stereospot.tries import Tries
 
@@ -50,8 +51,9 @@ class Actor:
 
     All times in seconds. `max_attempts` None: never dead-letter for failing often. `patience_seconds` bounds how long a
     message waits here for a broker or a storage before that counts as a failed try; `on_wait` is told once of each that
-    waits for a storage, and what it raises is only logged. At `stop` running handlers
-    get `grace_seconds` to finish, then are cancelled and their messages handed over at once.
+    waits for a storage, and what it raises is only logged. With `rest_seconds` such a message is then given back for so
+    long, and for longer while the storage is still away (`patience`): it may be one object alone that cannot be read.
+    At `stop` running handlers get `grace_seconds`, then are cancelled and their messages handed over at once.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Actor:
         backoff_seconds: float = 1.0,
         backoff_cap_seconds: float = 60.0,
         patience_seconds: float = 600.0,
+        rest_seconds: float | None = None,
         idle_seconds: float = 5.0,
     ) -> None:
         self.name = name
@@ -85,12 +88,14 @@ class Actor:
         self._backoff = backoff_seconds
         self._backoff_cap = backoff_cap_seconds
         self._patience = patience_seconds
+        self._rest_after = rest_seconds
         self._idle = idle_seconds
         self._wake = asyncio.Event()
         lanes = [consumer] if isinstance(consumer, str) else list(consumer)
         self._lanes = [Puller(bus, stream, lane, wake=self._wake) for lane in lanes]
         self._running: dict[asyncio.Task[None], Received] = {}
         self._tries = Tries(bus)
+        self._resting = Resting(patience_seconds)
         self._stopping = False
         self._log = log.get(name)
 
@@ -219,7 +224,11 @@ class Actor:
         started = time.monotonic()
         try:
             received.delivery = await self._tries.counted(received.delivery)
-            outcome = self._judge(received.delivery, await self._handle(received.delivery))
+            delivery = received.delivery
+            outcome = self._judge(delivery, await self._handle(delivery))
+            if isinstance(outcome, Return) and not await self._excuse(delivery) and delivery in self._resting:
+                self._rest_after = None  # it would count as a try: from now on all wait in their slots
+                outcome = self._judge(delivery, await self._handle(delivery))
             crash.point("actor.handled")
             await self._persist(received, outcome)
         except asyncio.CancelledError:
@@ -235,43 +244,45 @@ class Actor:
     async def _handle(self, delivery: Delivery) -> Outcome:
         """Run the handler; while its surroundings are away, wait here and run it again. Raises CancelledError, and
         Transient where a message is out of tries and the broker away."""
+        if not delivery.is_first and (buried := await self._buried(delivery)) is not None:
+            return buried
         if self._max_attempts is not None and delivery.attempt > self._max_attempts:
-            return await self._spent(delivery)
-        started = time.monotonic()
-        deadline = started + self._patience
-        tries = 0
-        told = False
+            lost = errors.error("WORKER_LOST", "No worker that took it came back.")
+            return Retry(failure=Failure.of(lost))  # `_judge` makes it the end
+        wait = self._resting.take(delivery)
+        tries, told = 0, False
         while True:
+            started = time.monotonic()
             try:
                 return await self._handler(delivery)
             except errors.StereoSpotError as problem:
-                if problem.code not in PATIENT or time.monotonic() > deadline:
+                now = time.monotonic()
+                wait = wait or Wait(now, now, str(problem))
+                if problem.code not in PATIENT or now > wait.began + self._patience:
                     return _outcome_of(problem, delivery)
+                wait.fails(str(problem), ran_seconds=now - started, now=now, long_seconds=TELL_SECONDS)
                 cause = problem
             except Exception as problem:
                 self._log.exception("handler failed", action="retry", subject=delivery.subject)
                 return _outcome_of(problem, delivery)
-            tries += 1
-            delay = self._delay(tries)
-            self._log.warning(
-                "waiting", action="retry", subject=delivery.subject, reason=str(cause), delay_seconds=round(delay, 3)
-            )
-            if not told and cause.code != "BROKER_UNAVAILABLE" and time.monotonic() >= started + TELL_SECONDS:
-                told = await self._tell(delivery, cause)
+            delay = self._delay(tries := tries + 1)
+            said = {"subject": delivery.subject, "reason": str(cause), "delay_seconds": round(delay, 3)}
+            self._log.warning("waiting", action="retry", **said)
+            is_long = cause.code != "BROKER_UNAVAILABLE" and wait.is_long(now, TELL_SECONDS)
+            told = told or (is_long and await self._tell(delivery, cause))
+            if is_long and told and cause.code == "STORAGE_UNAVAILABLE" and self._rest_after is not None:
+                self._resting.add(delivery, wait, now)
+                return Return(wait.rest(self._rest_after), reason=str(cause), failure=Failure.of(cause))
             await asyncio.sleep(delay)
 
-    async def _spent(self, delivery: Delivery) -> Outcome:
-        """The end of a message that is out of tries: as its letter has it, where whoever wrote that died before it was
-        heard; else every worker that tried it is gone."""
+    async def _buried(self, delivery: Delivery) -> Reject | None:
+        """The end of a message that has its letter: whoever wrote that died before it was heard everywhere."""
         try:
             letter = await letters.find(self.bus, delivery)
         except errors.Misconfigured as problem:  # rights of an older version
             self._log.warning("not read", action="retry", code=problem.code, detail=problem.detail)
-            letter = None
-        if letter is not None:
-            return Reject(letter.failure)
-        lost = Failure.of(errors.error("WORKER_LOST", "No worker that took it came back."))
-        return Retry(failure=lost)  # `_judge` makes it the end
+            return None
+        return None if letter is None else Reject(letter.failure)
 
     async def _tell(self, delivery: Delivery, cause: errors.StereoSpotError) -> bool:
         """Have said what a message waits for; whether that was said."""
@@ -307,17 +318,15 @@ class Actor:
             case Retry(delay_seconds=delay):
                 await received.nak(self._delay(delivery.attempt) if delay is None else delay)
             case Return(delay_seconds=delay):
-                await self._excuse(delivery)
                 # In step with the renewal of waiting requests it would come back to the same worker for ever.
                 await received.nak(delay * random.uniform(0.7, 1.3))
             case Reject(failure=failure):
                 await self._bury(delivery, failure)
                 await received.terminate(f"{failure.code} {failure.detail}")
 
-    async def _excuse(self, delivery: Delivery) -> None:
-        """Note that this was no try, and keep the message until the broker has taken that; raises Transient in the end.
-
-        Given back without the note it would count: a broker without room would use up tries that nobody has had.
+    async def _excuse(self, delivery: Delivery) -> bool:
+        """Note that this was no try, and keep the message until the broker has taken that: without the note it would
+        count. Raises Transient in the end; False where rights of an older version forbid it.
         """
         deadline = time.monotonic() + self._patience
         waits = 0
@@ -337,7 +346,7 @@ class Actor:
         await self.bus.publish(dead(letter.kind, letter.dead_id), letter, msg_id=f"dead.{letter.dead_id}")
         crash.point("actor.dead_lettered")
         if self._on_reject is not None:
-            await self._on_reject(delivery, failure)
+            await self._on_reject(delivery, letter.failure)
 
     def _record(self, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
         said = {"subject": delivery.subject, "attempt": delivery.attempt, "seconds": round(seconds, 3)}

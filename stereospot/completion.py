@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
 from stereospot import errors
 from stereospot import spans as packing
-from stereospot.messages import Message
+from stereospot.messages import Message, Pool, Spans
 
 
 def _integer(value: object) -> int:
@@ -64,7 +64,7 @@ class Completion(Message):
     job_id: str
     generation: int
     attempt: int = 1
-    pool: str = "cpu"
+    pool: Pool = "cpu"
     total: int | None = Field(default=None, description="known once the whole plan is")
     planned: int = Field(default=0, description="segments 0 … planned-1 may be dispatched")
     parts: tuple[int, ...] = Field(default=(), description="first index of each plan part, ascending")
@@ -76,7 +76,7 @@ class Completion(Message):
     audio_ready: int = Field(default=0, description="sound of segments 0 … audio_ready-1 is stored")
     sound: Bitmap = Field(default=0, description="segments from `audio_ready` on whose sound is stored, too")
     resends: int = Field(default=0, description="how often a sent segment was offered again; it salts message ids")
-    spans: dict[int, str] = Field(
+    spans: dict[int, Spans] = Field(
         default={}, description="by a part's first index: windows that its segments need; empty: the engine needs none"
     )
     windows: Bitmap = Field(default=0, description="stored windows of the curve, counted from the plan's first")
@@ -160,7 +160,10 @@ class Completion(Message):
 
     # ---- changes: each returns self when there is nothing to change -------------------------------------
     def with_done(self, index: int, init: str | None) -> Completion:
-        """Add a stored segment. One with another init than the job's is not counted and is offered again."""
+        """Add a stored segment. One with another init than the job's is not counted and is offered again.
+
+        The collector takes many in one step; this is the reference that `with_done_set` is tested against.
+        """
         if not 0 <= index < MAX_SEGMENTS or (self.total is not None and index >= self.total):
             return self
         if self.init is not None and init is not None and init != self.init:

@@ -37,8 +37,8 @@ class Tries:
         excused = min(_number(entry), delivery.attempt - 1)
         return dataclasses.replace(delivery, attempt=delivery.attempt - excused, excused=excused)
 
-    async def excuse(self, delivery: Delivery) -> None:
-        """This delivery was no try. Best effort against a broker that forbids it; raises Transient when it is away."""
+    async def excuse(self, delivery: Delivery) -> bool:
+        """This delivery was no try; False where the broker forbids to note that. Raises Transient when it is away."""
         key = subjects.tries_key(delivery.stream, delivery.stream_sequence)
         try:
             for _ in range(_TURNS):
@@ -51,9 +51,10 @@ class Tries:
                         await self._bucket.update(key, value, entry.revision)
                 except Conflict:
                     continue
-                return
+                return True
         except errors.Misconfigured as problem:
             _log.warning("not excused", action="retry", code=problem.code, detail=problem.detail)
+        return False
 
     async def excused(self, stream: str, sequence: int) -> int:
         """How many deliveries of a message were no tries."""

@@ -161,6 +161,115 @@ async def test_surroundings_that_are_away_use_up_no_attempt(bus: Bus) -> None:
     assert await letters(bus) == []
 
 
+async def test_one_object_that_cannot_be_read_takes_no_slot_from_others(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told once it has waited for long, given back, and from then on whenever it comes; never a try."""
+    monkeypatch.setattr("stereospot.actor.TELL_SECONDS", 0.1)
+    seen: list[tuple[str, int]] = []
+    told: list[str] = []
+    healthy = False
+
+    async def handle(delivery: Delivery) -> Outcome:
+        job_id = delivery.parse(PlanWork).job_id
+        seen.append((job_id, delivery.attempt))
+        if job_id == "a" and not healthy:
+            raise errors.error("STORAGE_UNAVAILABLE", "Input/output error.")
+        return Ack()
+
+    async def on_wait(delivery: Delivery, failure: Failure) -> None:
+        told.append(failure.code)
+
+    waiting = plan_actor(
+        bus, handle, slots=1, max_attempts=2, backoff_seconds=0.01, backoff_cap_seconds=0.02, rest_seconds=0.05,
+        on_wait=on_wait,
+    )  # fmt: skip
+    async with running(waiting):
+        await submit(bus, "a", "b")
+        await eventually(lambda: ("b", 1) in seen, what="the other one")
+        first = seen.index(("b", 1))
+        await eventually(lambda: len(told) >= 4, what="it comes again, and again")
+        assert len(seen) - first < 8, "it is given back at once when it comes again"
+        healthy = True
+        await eventually(empty(bus))
+    assert {attempt for _, attempt in seen} == {1}
+    assert set(told) == {"STORAGE_UNAVAILABLE"}
+    assert await letters(bus) == []
+
+
+@pytest.mark.parametrize("handed_over", [False, True], ids=["at the end of long work", "given back before"])
+async def test_a_moment_without_storage_is_waited_for_in_the_slot(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch, handed_over: bool
+) -> None:
+    monkeypatch.setattr("stereospot.actor.TELL_SECONDS", 30.0 if handed_over else 0.1)
+    seen: list[int] = []
+    told: list[str] = []
+
+    async def handle(delivery: Delivery) -> Outcome:
+        seen.append(delivery.excused)
+        if handed_over and len(seen) == 1:
+            return Return(0.01, reason="this worker stops")
+        if not handed_over:
+            await asyncio.sleep(0.2)  # at work, for longer than a message waits untold
+        if len(seen) == 1 + handed_over:
+            raise errors.error("STORAGE_UNAVAILABLE")
+        return Ack()
+
+    async def on_wait(delivery: Delivery, failure: Failure) -> None:
+        told.append(failure.code)
+
+    async with running(plan_actor(bus, handle, backoff_seconds=0.01, rest_seconds=0.05, on_wait=on_wait)):
+        await submit(bus, "a")
+        await eventually(empty(bus))
+    assert seen == ([0, 1, 1] if handed_over else [0, 0])
+    assert told == []
+
+
+async def test_where_a_rest_would_count_as_a_try_work_waits_in_its_slot(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rights of an older version know no bucket for the note."""
+    monkeypatch.setattr("stereospot.actor.TELL_SECONDS", 0.0)
+    seen: list[int] = []
+
+    async def forbidden(*_: Any) -> bool:
+        return False
+
+    async def handle(delivery: Delivery) -> Outcome:
+        seen.append(delivery.attempt)
+        if len(seen) < 8:
+            raise errors.error("STORAGE_UNAVAILABLE")
+        return Ack()
+
+    monkeypatch.setattr(Tries, "excuse", forbidden)
+    waiting = plan_actor(bus, handle, max_attempts=2, backoff_seconds=0.01, backoff_cap_seconds=0.02, rest_seconds=0.05)
+    async with running(waiting):
+        await submit(bus, "a")
+        await eventually(empty(bus))
+    assert seen == [1] * 8
+    assert await letters(bus) == []
+
+
+async def test_a_storage_that_stays_away_for_longer_than_the_patience_counts_as_a_try(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stereospot.actor.TELL_SECONDS", 0.0)
+    seen: list[tuple[int, int]] = []
+
+    async def handle(delivery: Delivery) -> Outcome:
+        seen.append((delivery.attempt, delivery.excused))
+        raise errors.error("STORAGE_UNAVAILABLE", "Input/output error.")
+
+    waiting = plan_actor(bus, handle, max_attempts=2, backoff_seconds=0.01, patience_seconds=0.3, rest_seconds=0.05)
+    async with running(waiting):
+        await submit(bus, "a")
+        await eventually(empty(bus))
+    assert {attempt for attempt, _ in seen} == {1, 2}
+    assert max(excused for _, excused in seen) >= 2
+    (letter,) = await letters(bus)
+    assert letter.failure.details["cause"]["code"] == "STORAGE_UNAVAILABLE"
+
+
 async def test_work_whose_record_is_of_a_newer_version_is_given_back(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stereospot.actor.UNREADABLE_SECONDS", 0.05)
     seen: list[int] = []
@@ -276,15 +385,16 @@ async def test_what_killed_every_worker_is_buried_by_the_next_one(bus: Bus) -> N
 
 
 async def test_beats_are_as_often_as_a_server_needs_that_waits_less_than_the_worker_was_told(bus: Bus) -> None:
-    await shorten(bus, subjects.WORK, PLAN, ack_wait=2_500_000_000)
+    lease_seconds = 3.0
+    await shorten(bus, subjects.WORK, PLAN, ack_wait=int(lease_seconds * 1e9))
     seen: list[int] = []
 
     async def handle(delivery: Delivery) -> Outcome:
         seen.append(delivery.attempt)
-        await asyncio.sleep(4)  # at work, for longer than the server waits
+        await asyncio.sleep(2 * lease_seconds)  # at work, for longer than the server waits
         return Ack()
 
-    async with running(plan_actor(bus, handle, ack_wait=60.0)):
+    async with running(plan_actor(bus, handle, ack_wait=60.0), plan_actor(bus, handle, ack_wait=60.0)):
         await submit(bus, "a")
         await eventually(empty(bus))
     assert seen == [1]
@@ -308,6 +418,28 @@ async def test_who_died_between_letter_and_word_of_it_leaves_the_true_reason(bus
     assert [failure.details["cause"]["code"] for failure in heard] == ["OUT_OF_MEMORY"] * 2
     (letter,) = await letters(bus)
     assert letter.failure == heard[0] == heard[1]
+
+
+async def test_who_died_after_a_rejection_whose_work_is_history_now_is_heard_all_the_same(bus: Bus) -> None:
+    """A job that has failed wants its message no more; what goes with the failure is still to be said."""
+    await shorten(bus, subjects.WORK, PLAN, ack_wait=300_000_000)
+    handled: list[int] = []
+    heard: list[Failure] = []
+
+    async def handle(delivery: Delivery) -> Outcome:
+        handled.append(delivery.attempt)
+        return Reject(Failure.of(errors.error("CORRUPT_INPUT"))) if len(handled) == 1 else Ack("stale")
+
+    async def on_reject(delivery: Delivery, failure: Failure) -> None:
+        heard.append(failure)
+        if len(heard) == 1:
+            raise errors.error("BROKER_UNAVAILABLE")  # as a kill would have it: not settled
+
+    async with running(plan_actor(bus, handle, on_reject=on_reject)):
+        await submit(bus, "a")
+        await eventually(empty(bus))
+    assert handled == [1]
+    assert [failure.code for failure in heard] == ["CORRUPT_INPUT"] * 2
 
 
 async def test_a_letter_of_a_stream_that_was_made_anew_is_another_message_s(bus: Bus) -> None:

@@ -139,6 +139,49 @@ async def test_one_that_wakes_up_late_cannot_touch_the_recorded_film(tmp_path: P
         assert scratch(context) == []
 
 
+async def test_a_film_that_was_stored_and_not_recorded_goes_when_the_next_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with converted(tmp_path) as (context, made):
+
+        async def killed(*_: Any) -> Any:
+            raise asyncio.CancelledError
+
+        with monkeypatch.context() as broken:
+            broken.setattr(reports, "collect", killed)
+            with pytest.raises(asyncio.CancelledError):
+                await made.handle(trigger())
+        assert await stored(context) == [keys.film("J1", 1, "mp4")]
+        assert await made.handle(trigger(delivered=2)) == Ack()
+        film = (await current(context)).film
+        assert film is not None
+        assert sorted(await stored(context)) == sorted([film.key, keys.film_alias("J1")])
+        assert await context.store.head(film.key) is not None
+
+
+async def test_one_that_clears_up_late_leaves_the_film_of_a_repair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the job as completed; before it comes to an end the film was lost and made again."""
+    async with converted(tmp_path) as (context, made):
+        assert await made.handle(trigger()) == Ack()
+        film = (await current(context)).film
+        assert film is not None
+        again = film.model_copy(update={"key": keys.film_again("J1", 1, 2, "ab" * 32, "mp4")})
+        announce = operations.announce
+
+        async def repaired(*given: Any, **values: Any) -> None:
+            await announce(*given, **values)
+            await context.store.put(again.key, b"film")
+            await records.change_job(
+                context.bus, "J1", lambda job: job.model_copy(update={"attempt": 2, "film": again})
+            )
+
+        monkeypatch.setattr(operations, "announce", repaired)
+        assert await made.handle(trigger(delivered=2)) == Ack("completed already")
+        assert await context.store.head(again.key) is not None
+
+
 async def test_one_that_was_cancelled_and_slept_removes_nothing_that_the_retry_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

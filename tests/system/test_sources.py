@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services import daemon, sources
+from services import daemon, parts, sources
 from stereospot import actor, errors
 from stereospot.jobs import Phase
 from stereospot.media.source import FileSource
@@ -69,6 +69,7 @@ async def test_a_share_that_is_away_for_long_is_said_on_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setattr(actor, "TELL_SECONDS", seconds)
+    monkeypatch.setattr(parts, "REST_SECONDS", 0.1)
     async with planning(tmp_path, "h264_mp4") as (context, _, _job):
         path = films.path("h264_mp4").resolve()
         with monkeypatch.context() as broken:
@@ -84,7 +85,7 @@ async def test_a_share_that_is_away_for_long_is_said_on_the_job(
                 async def is_planned() -> bool:
                     return (await current(context)).phase is Phase.CONVERTING
 
-                await eventually(is_planned, what="the plan, once the share is back")
+                await eventually(is_planned, seconds=40, what="the plan, once the share is back")
         assert (await current(context)).warnings == (), "it waits no more"
 
 

@@ -63,30 +63,30 @@ def paint(rgb: NDArray[np.uint8], canvas: NDArray[np.uint8]) -> None:
 @compiled(VOID(view(U8, 3), view(F32, 2), F32, array(F32, 2)))
 def _fade(lanes, trust, kept, relief):
     rows, columns = trust.shape
-    half_height, half_width, _ = lanes.shape
+    quarter_height, quarter_width, _ = lanes.shape
+    height, width = 4 * quarter_height, 4 * quarter_width
     code, half, one, zero = np.float32(1 / 255), np.float32(0.5), np.float32(1), np.float32(0)
     whole = kept >= one
     for b in range(rows):
         for a in range(columns):
             whole = whole and trust[b, a] >= one
-    for y in range(half_height):
-        for x in range(half_width):
-            relief[2 * y, 2 * x] = np.float32(lanes[y, x, 0]) * code
-            relief[2 * y, 2 * x + 1] = np.float32(lanes[y, x, 1]) * code
-            relief[2 * y + 1, 2 * x] = np.float32(lanes[y, x, 2]) * code
-            relief[2 * y + 1, 2 * x + 1] = np.float32(lanes[y, x, 3]) * code
+    for y in range(height):
+        line = lanes[y >> 2]
+        at = 4 * (y & 3)
+        for x in range(quarter_width):
+            for c in range(4):
+                relief[y, 4 * x + c] = np.float32(line[x, at + c]) * code
     if whole:
         return
-    width = 2 * half_width
     left, right, part = np.empty(width, np.int64), np.empty(width, np.int64), np.empty(width, np.float32)
-    down, across = np.float32(rows / (2 * half_height)), np.float32(columns / width)
+    down, across = np.float32(rows / height), np.float32(columns / width)
     for x in range(width):
         at = max((np.float32(x) + half) * across - half, zero)
         left[x] = np.int64(at)
         right[x] = min(left[x] + 1, columns - 1)
         part[x] = at - np.float32(left[x])
     line = np.empty(columns, np.float32)
-    for y in range(2 * half_height):
+    for y in range(height):
         at = max((np.float32(y) + half) * down - half, zero)
         b = np.int64(at)
         low = min(b + 1, rows - 1)
@@ -98,11 +98,11 @@ def _fade(lanes, trust, kept, relief):
 
 
 def finish(lanes: NDArray[np.uint8], trust: NDArray[np.float32], kept: float = 1.0) -> NDArray[np.float32]:
-    """Relief [h, w] float32 of what the graph gives: the bytes of each 2 x 2 pixels in a row, faded to flat by trust.
+    """Relief [h, w] float32 of what the graph gives: the bytes of each 4 x 4 pixels in a row, faded to flat by trust.
 
-    lanes: [h / 2, w / 2, 4 or more] uint8; trust: [rows, columns] float32, linear between its blocks' centres; kept:
+    lanes: [h / 4, w / 4, 16] uint8; trust: [rows, columns] float32, linear between its blocks' centres; kept:
     share of it all. No trust is the middle of the range.
     """
-    out = np.empty((2 * lanes.shape[0], 2 * lanes.shape[1]), np.float32)
+    out = np.empty((4 * lanes.shape[0], 4 * lanes.shape[1]), np.float32)
     _fade(lanes, trust, np.float32(kept), out)
     return out

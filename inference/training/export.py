@@ -6,7 +6,7 @@ pictures, with 8-bit integers: the model file. Both are compared. Beside it a
 .json card is written, which `inference/depth/relief.py` checks the file against.
 
 The graph takes one frame as `inference/depth/canvas.py` paints it, and gives what that
-finishes: relief of each 2 x 2 pixels in bytes, and `trust`, the share of the
+finishes: relief of each 4 x 4 pixels in bytes, and `trust`, the share of the
 network's own relief that is to be kept.
 """
 
@@ -59,7 +59,7 @@ class Shipped(nn.Module):
         self.network = network
 
     def forward(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
-        """`canvas` [1, 57, 97, 20] to lanes [1, 56, 96, 16] in 0..1, of which 4 count, and trust [1, 14, 24]."""
+        """`canvas` [1, 57, 97, 20] to lanes [1, 28, 48, 16] in 0..1 and trust [1, 14, 24]."""
         lanes, log_spread, card = self.network.beyond(self.network.stem(canvas.permute(0, 3, 1, 2)))
         trust = ((UNSURE - torch.exp(log_spread)) * (1 / (UNSURE - SURE))).clamp(0, 1)
         trust = trust * ((CARD_SURE - card) * (1 / (CARD_SURE - CARD_FROM))).clamp(0, 1)[:, None, None]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from inference.training.network import CHANNELS, Bottleneck, Join, ReliefNet, double
+from inference.training.network import CHANNELS, Bottleneck, Join, ReliefNet, TokenBlock, double
 
 
 class _MixedFirst(nn.Module):
@@ -65,6 +65,67 @@ def first_weights(blocks: NDArray) -> NDArray:
     return wide[..., :3, :3] / _PER_CODE.numpy()
 
 
+class _Four(nn.Conv2d):
+    """The last convolution for inference: 2 x 2 places of 2 x 2 pixels in one step, whose lanes are 4 x 4 pixels.
+
+    By themselves, the four channels of a place would use four of sixteen lanes. The windows of 3 x 3 of 2 x 2 places
+    lie in one of 4 x 4; the rest of its weights is zero.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        """conv: 3 x 3, to the 2 x 2 pixels of a place."""
+        super().__init__(conv.in_channels, 16, 4, 2, 1)
+        assert conv.bias is not None
+        assert self.bias is not None
+        wide = torch.zeros(2, 2, 2, 2, conv.in_channels, 4, 4)  # place's row, pixel's row, place's column, pixel's
+        for y in range(2):
+            for x in range(2):
+                wide[y, :, x, :, :, y : y + 3, x : x + 3] = conv.weight.data.unflatten(0, (2, 2))
+        self.weight.data = wide.flatten(0, 3)
+        self.bias.data = conv.bias.data.reshape(1, 2, 1, 2).expand(2, 2, 2, 2).flatten().clone()
+
+
+def last_weights(blocks: NDArray) -> NDArray:
+    """Weights of a `_Four` back to those of the convolution that it was made of."""
+    wide = blocks.reshape(2, 2, 2, 2, blocks.shape[1], 4, 4)
+    return wide[0, :, 0, :, :, :3, :3].reshape(4, blocks.shape[1], 3, 3)
+
+
+class _Everywhere(nn.Conv2d):
+    """A linear layer on [1, rows, columns, channels] as a 1 x 1 convolution: onnxruntime's are faster in 8 bits."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, 1)
+        assert self.bias is not None
+        self.weight.data = linear.weight.data[:, :, None, None].clone()
+        self.bias.data = linear.bias.data.clone()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class _TokenBlock(nn.Module):
+    """A `TokenBlock` for inference, of one picture [1, rows, columns, width]; its heads are told apart in one step."""
+
+    def __init__(self, block: TokenBlock) -> None:
+        super().__init__()
+        first, relu, last = block.perceptron
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        self.heads = block.heads
+        self.norm_attention, self.norm_perceptron = block.norm_attention, block.norm_perceptron
+        self.query_key_value, self.project = _Everywhere(block.query_key_value), _Everywhere(block.project)
+        self.perceptron = nn.Sequential(_Everywhere(first), relu, _Everywhere(last))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        shape, of_head = tokens.shape, tokens.shape[-1] // self.heads
+        parts = self.query_key_value(self.norm_attention(tokens)).reshape(-1, 3 * self.heads, of_head)
+        query, key, value = parts.transpose(0, 1).split(self.heads)
+        scores = query * of_head**-0.5 @ key.transpose(-1, -2)
+        tokens = tokens + self.project((scores.softmax(-1) @ value).transpose(0, 1).reshape(shape))
+        return tokens + self.perceptron(self.norm_perceptron(tokens))
+
+
 _LANES = 16
 """Channels that onnxruntime's 8-bit kernels work on at once: a rest, or fewer, take several times as long."""
 
@@ -94,7 +155,7 @@ def _whole_lanes(block: Bottleneck) -> None:
 def folded(network: ReliefNet) -> ReliefNet:
     """A copy for inference, which computes the same faster: batch norm goes into the convolutions.
 
-    Its `stem` takes `inference.depth.canvas` as floats, its `relief` gives lanes of which the first four count.
+    Its `stem` takes `inference.depth.canvas` as floats, its `relief` gives lanes [16, h / 4, w / 4] of 4 x 4 pixels.
     """
     out = copy.deepcopy(network).eval()
     for _, module in list(out.named_modules()):
@@ -106,7 +167,8 @@ def folded(network: ReliefNet) -> ReliefNet:
     for up, skipped in ((out.up2, CHANNELS[2]), (out.up1, CHANNELS[1]), (out.up0, CHANNELS[0])):
         assert isinstance(up[0], Join)
         up[0] = _MixedFirst(up[0], skipped)
-    out.relief = _padded(out.relief, out.relief.in_channels, _LANES)
+    out.relief = nn.Sequential(OrderedDict(four=_Four(out.relief)))
+    out.tokens = nn.Sequential(*(_TokenBlock(block) for block in out.tokens))
     for module in out.modules():
         if isinstance(module, Bottleneck):
             _whole_lanes(module)

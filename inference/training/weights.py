@@ -109,6 +109,12 @@ def load_onnx(network: ReliefNet, path: Path) -> set[str]:
         if f"{up}.low.weight" in named:
             named[f"{up}.0.weight"] = np.concatenate([named[f"{up}.low.weight"], named[f"{up}.skip.weight"]], 1)
             named[f"{up}.0.bias"] = named[f"{up}.skip.bias"]
+    for name, value in named.items():  # linear layers
+        if name.startswith("tokens.") and value.ndim == 4:
+            named[name] = value[:, :, 0, 0]
+    if "relief.four.weight" in named:
+        named["relief.weight"] = fold.last_weights(named["relief.four.weight"])
+        named["relief.bias"] = named["relief.four.bias"].reshape(2, 2, 2, 2)[0, :, 0].flatten()
     if "stem.bytes.weight" in named:
         named["stem.0.weight"] = fold.first_weights(named["stem.bytes.weight"])
         named["stem.0.bias"] = named["stem.bytes.bias"] + named["stem.0.weight"][:, 3:].sum((1, 2, 3))

@@ -20,6 +20,7 @@ _CODES: tuple[tuple[str, str], ...] = (
     (r"was ignored", "PICTURE_TAG_IGNORED"),
     (r"no frame rate", "RATE_ASSUMED"),
     (r"has no index", "INDEX_LEFT_OUT"),
+    (r"asks players to crop", "EDGES_KEPT"),
 )
 """The first that is found in the sentence decides; a test holds every sentence of the media layer against this."""
 

@@ -226,10 +226,10 @@ class Actor:
             received.delivery = await self._tries.counted(received.delivery)
             delivery = received.delivery
             outcome = self._judge(delivery, await self._handle(delivery))
+            crash.point("actor.handled")
             if isinstance(outcome, Return) and not await self._excuse(delivery) and delivery in self._resting:
                 self._rest_after = None  # it would count as a try: from now on all wait in their slots
                 outcome = self._judge(delivery, await self._handle(delivery))
-            crash.point("actor.handled")
             await self._persist(received, outcome)
         except asyncio.CancelledError:
             await self._hand_over([received])

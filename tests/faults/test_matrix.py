@@ -46,7 +46,7 @@ async def supervised(made: Fleet, *names: str, program: tuple[str, ...] = (), **
 # ---- F2 --------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 @pytest.mark.timeout(1700)
-@pytest.mark.parametrize(("workers", "jobs"), [(2, 10), (8, 200)])
+@pytest.mark.parametrize(("workers", "jobs"), [(2, 25), (8, 200)])
 async def test_f2_random_kills(tmp_path: Path, tell: Tell, workers: int, jobs: int) -> None:
     """A process of the fleet, any but the broker, is killed every two seconds until all jobs are done.
 

@@ -15,8 +15,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from inference import curves
 from inference.curves import Window
 from services import operations, plans, sources
@@ -66,10 +64,7 @@ class Analyse:
 
     async def handle(self, delivery: Delivery) -> Outcome:
         """Take and store one window's samples, or find that they are stored or not wanted."""
-        try:
-            work = delivery.parse(AnalyseWork)
-        except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
+        work = delivery.parse(AnalyseWork)
         found = await records.get_job(self._bus, work.job_id)
         head = await self._plans.head(work.job_id, work.generation)
         if found is None or head is None or not is_wanted(found[0], work.generation, COMPUTING, work.attempt):
@@ -132,7 +127,7 @@ class Analyse:
         """A window that cannot be taken fails its job: no segment that looks at it can be converted."""
         try:
             work = delivery.parse(AnalyseWork)
-        except ValidationError:
+        except errors.Permanent:
             return
         await operations.fail(self._bus, work.job_id, work.generation, failure, attempt=work.attempt)
 

@@ -24,8 +24,6 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import IO
 
-from pydantic import ValidationError
-
 from inference.comfort import Comfort
 from inference.depth import export
 from services import alias, lost, notices, operations, plans, reports, sources, space
@@ -38,7 +36,7 @@ from stereospot.media import assemble as joining
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, PlanTotal
 from stereospot.messages import Failure, Film, Trigger
-from stereospot.outcome import Ack, Outcome, Reject, Retry
+from stereospot.outcome import Ack, Outcome, Retry
 from stereospot.storage.base import ObjectStore
 from stereospot.storage.files import translated
 
@@ -85,10 +83,7 @@ class Assembler:
         """Make, store and record the film of a complete generation."""
         if delivery.is_marker:
             return Ack("marker")
-        try:
-            trigger = delivery.parse(Trigger)
-        except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
+        trigger = delivery.parse(Trigger)
         job = await self._begin(trigger)
         if job is None:
             return Ack("stale")
@@ -118,7 +113,7 @@ class Assembler:
         """No film: the job fails with the reason; a retry makes what the storage has lost, and assembles again."""
         try:
             trigger = delivery.parse(Trigger)
-        except ValidationError:
+        except errors.Permanent:
             return
         try:
             # Before the job fails: whoever retries it a moment later finds the set as it is stored.

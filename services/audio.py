@@ -16,8 +16,6 @@ import threading
 from collections.abc import Generator, Sequence
 from typing import Self
 
-from pydantic import ValidationError
-
 from services import plans, sources
 from services.context import Context
 from services.soundtrack import Soundtrack
@@ -31,7 +29,7 @@ from stereospot.media.limits import Limits
 from stereospot.media.model import ClockReset, Plan, PlanPart
 from stereospot.media.source import Source
 from stereospot.messages import AudioWork, Failure
-from stereospot.outcome import Ack, Outcome, Reject, Retry
+from stereospot.outcome import Ack, Outcome, Retry
 
 _log = log.get("audio")
 
@@ -70,10 +68,7 @@ class Audio:
 
     async def handle(self, delivery: Delivery) -> Outcome:
         """Cut all sound of one generation; begins anew when repeated, and keeps what is stored."""
-        try:
-            work = delivery.parse(AudioWork)
-        except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
+        work = delivery.parse(AudioWork)
         found = await records.get_job(self._bus, work.job_id)
         if found is None or not is_wanted(found[0], work.generation, PLAYED):
             return Ack("stale")
@@ -99,7 +94,7 @@ class Audio:
         """Say on the job that its stream has no sound, or not all of it; the film has it."""
         try:
             work = delivery.parse(AudioWork)
-        except ValidationError:
+        except errors.Permanent:
             return
         text = f"The stream lacks sound that the film will have: {failure.sentence} {failure.detail}".strip()
 

@@ -16,8 +16,6 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-from pydantic import ValidationError
-
 from inference import backends
 from inference.contract import Converted
 from services import encoding, engines, operations, overtaken, plans, setbacks, sources
@@ -34,7 +32,7 @@ from stereospot.bus import Delivery
 from stereospot.jobs import Job
 from stereospot.media.model import Plan, Segment
 from stereospot.messages import Failure, SegmentDone, SegmentEvent, SegmentTask
-from stereospot.outcome import Ack, Outcome, Reject, Retry, Return
+from stereospot.outcome import Ack, Outcome, Retry, Return
 
 _log = log.get("converter")
 
@@ -109,10 +107,7 @@ class Converter:
     # ---- the handler ------------------------------------------------------------------------------------
     async def handle(self, delivery: Delivery) -> Outcome:
         """Convert the segment that a task names, or find that it is done or not wanted."""
-        try:
-            task = delivery.parse(SegmentTask)
-        except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
+        task = delivery.parse(SegmentTask)
         name = f"{task.job_id}.{task.generation}.{task.index}"
         try:
             outcome = await self._handle(delivery, task, name)
@@ -154,7 +149,7 @@ class Converter:
         """A segment that cannot be converted fails its job, with the segment's number and the reason."""
         try:
             task = delivery.parse(SegmentTask)
-        except ValidationError:
+        except errors.Permanent:
             return
         if await self._results.look_again(task):
             return  # another worker could, and its job goes well

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import time
 
-from pydantic import ValidationError
-
 from services import inputs, operations
 from services.context import Context
 from stereospot import crash, errors, keys, log, records, subjects
@@ -32,10 +30,7 @@ SETTLE_SECONDS = 15.0
 
 async def handle(context: Context, delivery: Delivery) -> Outcome:
     """Sweep once, and again later; then forget the job."""
-    try:
-        job_id = delivery.parse(DeleteWork).job_id
-    except ValidationError as error:
-        return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
+    job_id = delivery.parse(DeleteWork).job_id
     if not subjects.is_token(job_id):
         return Reject(Failure.of(errors.error("INVALID_REQUEST", "That is not a job id.")))
     found = await records.get_job(context.bus, job_id)

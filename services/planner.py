@@ -19,8 +19,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import TypeVar, cast
 
-from pydantic import ValidationError
-
 from inference import curves, geometry, letterbox
 from services import engines, given, notices, operations, plans, sources, space
 from services.context import Context
@@ -68,10 +66,7 @@ class Planner:
 
     async def handle(self, delivery: Delivery) -> Outcome:
         """Plan one generation, or say again what is planned already."""
-        try:
-            work = delivery.parse(PlanWork)
-        except ValidationError as error:
-            return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
+        work = delivery.parse(PlanWork)
         job = await self._begin(work)
         if job is None:
             return Ack("stale")
@@ -110,7 +105,7 @@ class Planner:
         """The job fails with the reason that its plan could not be made."""
         try:
             work = delivery.parse(PlanWork)
-        except ValidationError:
+        except errors.Permanent:
             return
         await operations.fail(self._bus, work.job_id, work.generation, failure, attempt=work.attempt)
 

@@ -13,8 +13,6 @@ import secrets
 import time
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from services import inputs, operations, sources
 from services.context import Context
 from stereospot import errors, keys, log, records, subjects
@@ -172,10 +170,7 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
     if delivery.subject.startswith(subjects.work("ingest", "x").removesuffix("x")):
         return await refuse_ingest(context, delivery)
     job_id = delivery.subject.rsplit(".", 1)[-1]
-    try:
-        work = SubmitWork.model_validate_json(delivery.data)
-    except ValidationError as error:
-        return Reject(Failure.of(errors.error("INVALID_REQUEST", errors.first_of(error, "body"))))
+    work = delivery.parse(SubmitWork)
     source = await source_of(context, work)
     await create(
         context, source, work.options, job_id=job_id, title=work.title, priority=work.priority, pool=work.pool,

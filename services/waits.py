@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from services import operations
 from services.context import Context
 from services.watch import is_wanted
+from stereospot import errors
 from stereospot.bus import Delivery
 from stereospot.jobs import ACTIVE, Job
 from stereospot.messages import Failure, Message
@@ -26,7 +25,7 @@ async def say(context: Context, delivery: Delivery, failure: Failure) -> None:
     """Leave the reason on the job that a message works for, if it is still wanted; raises Transient."""
     try:
         work = delivery.parse(_Work)
-    except ValidationError:
+    except errors.Permanent:
         return
 
     def wanted(job: Job) -> bool:

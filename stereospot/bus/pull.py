@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from pydantic import ValidationError
 
 from stereospot import errors
 from stereospot.bus import api
@@ -69,8 +70,11 @@ class Delivery:
         return api.is_marker(self.headers)
 
     def parse(self, model: type[M]) -> M:
-        """The body as `model`; raises pydantic's ValidationError."""
-        return model.model_validate_json(self.data)
+        """The body as `model`; raises INVALID_REQUEST with the first thing that is wrong."""
+        try:
+            return model.model_validate_json(self.data)
+        except ValidationError as problem:
+            raise errors.error("INVALID_REQUEST", errors.first_of(problem, "body")) from problem
 
 
 @dataclass(slots=True, eq=False)

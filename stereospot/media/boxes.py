@@ -16,7 +16,8 @@ NOT_SYNC = 0x01010000
 """Sample flags of a frame that needs others (sample_depends_on = 1, sample_is_non_sync_sample)."""
 
 _VISUAL = {b"avc1", b"avc3", b"hvc1", b"hev1", b"av01", b"vp09", b"vp08", b"mp4v", b"jpeg", b"apch", b"apcn"}
-_VISUAL_HEADER = 78
+VISUAL_HEADER = 78
+"""Bytes that a visual sample entry has before its boxes."""
 _AUDIO_HEADER = 28
 
 
@@ -61,7 +62,7 @@ def children(data: bytes | memoryview, parent: Box) -> Iterator[Box]:
     """The boxes inside `parent`, past the fixed fields that some parents have before them."""
     skip = {b"stsd": 8, b"dref": 8, b"meta": 4}.get(parent.kind, 0)
     if parent.kind in _VISUAL:
-        skip = _VISUAL_HEADER
+        skip = VISUAL_HEADER
     return walk(data, parent.body + skip, parent.end)
 
 
@@ -251,7 +252,7 @@ def codec_string(init: bytes, track: int = 0) -> str:
         raise ValueError("no sample entry")
     entry = found[1]
     kind = entry.kind.decode("latin-1")
-    header = _VISUAL_HEADER if entry.kind in _VISUAL else _AUDIO_HEADER
+    header = VISUAL_HEADER if entry.kind in _VISUAL else _AUDIO_HEADER
     for item in walk(init, entry.body + header, entry.end):
         body = init[item.body : item.end]
         if item.kind == b"avcC":
@@ -280,7 +281,7 @@ def _av1(init: bytes, entry: Box, config: bytes) -> str:
     profile, level, tier = config[1] >> 5, config[1] & 31, "H" if config[2] & 0x80 else "M"
     depth = (12 if config[2] & 0x20 else 10) if config[2] & 0x40 else 8
     text = f"{profile}.{level:02d}{tier}.{depth:02d}"
-    colour = next((c for c in walk(init, entry.body + _VISUAL_HEADER, entry.end) if c.kind == b"colr"), None)
+    colour = next((c for c in walk(init, entry.body + VISUAL_HEADER, entry.end) if c.kind == b"colr"), None)
     if colour is not None and init[colour.body : colour.body + 4] == b"nclx":
         primaries, transfer, matrix = struct.unpack_from(">HHH", init, colour.body + 4)
         full = init[colour.body + 10] >> 7

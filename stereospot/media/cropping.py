@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from stereospot.media import ebml, sniff
+from stereospot.media import boxes, ebml, sniff
 from stereospot.media.sniff import Read
 
 _WIDTH, _HEIGHT = 0xB0, 0xBA
@@ -18,8 +18,6 @@ _VIDEO_BYTES = 4096
 """Of a Matroska's description of pictures, in which these lie."""
 _SIZE_AT = 24
 """Where a visual sample entry has its width and height."""
-_VISUAL_ENTRY_BYTES = 78
-"""What a visual sample entry has before its boxes."""
 _BLOCK = 16
 """By how much a file's width and height may exceed those of the pictures decoded of it."""
 
@@ -38,7 +36,7 @@ def _mp4(read: Read, size: int, picture: tuple[int, int]) -> bool:
         shape = read(entry.body + _SIZE_AT, 4)
         if len(shape) < 4 or not _fits(*struct.unpack(">HH", shape), picture):
             continue
-        for box in sniff.boxes(read, entry.body + _VISUAL_ENTRY_BYTES, min(entry.end, size), limit=100):
+        for box in sniff.boxes(read, entry.body + boxes.VISUAL_HEADER, min(entry.end, size), limit=100):
             asked = read(box.body, 16) if box.kind == b"clap" else b""
             if len(asked) == 16:
                 across, parts_across, down, parts_down = struct.unpack(">4I", asked)

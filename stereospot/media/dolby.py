@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stereospot.media import sniff
+from stereospot.media import boxes, sniff
 from stereospot.media.sniff import Read
 
 _RECORDS = (b"dvcC", b"dvvC", b"dvwC")
 _RECORD_BYTES = 24
-_VISUAL_ENTRY_BYTES = 78
-"""What a visual sample entry has before its boxes."""
 _TRACK_ENTRY, _MAPPING, _MAPPING_TYPE, _MAPPING_DATA = 0xAE, 0x41E4, 0x41E7, 0x41ED
 
 
@@ -36,7 +34,7 @@ def _is_alone(record: bytes) -> bool:
 
 def _mp4(read: Read, size: int) -> Iterator[bytes]:
     for entry in sniff.sample_entries(read, size):
-        for box in sniff.boxes(read, entry.body + _VISUAL_ENTRY_BYTES, entry.end, limit=100):
+        for box in sniff.boxes(read, entry.body + boxes.VISUAL_HEADER, entry.end, limit=100):
             if box.kind in _RECORDS:
                 yield read(box.body, min(_RECORD_BYTES, box.end - box.body))
 

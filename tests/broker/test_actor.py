@@ -90,6 +90,21 @@ async def test_permanent_failures_are_buried_at_once(bus: Bus, how: str) -> None
     assert letter.failure.segment_index == (None if how == "raised" else 7)
 
 
+async def test_a_body_of_another_shape_is_buried_with_what_is_wrong(bus: Bus) -> None:
+    async def handle(delivery: Delivery) -> Outcome:
+        delivery.parse(PlanWork)
+        return Ack()
+
+    async with running(plan_actor(bus, handle)):
+        for body in (b"{}", b"no JSON"):
+            await bus.nc.publish(subjects.work("plan", "a"), body)
+        await eventually(empty(bus))
+    found = {letter.original: letter.failure for letter in await letters(bus)}
+    assert {failure.code for failure in found.values()} == {"INVALID_REQUEST"}
+    assert found["{}"].detail.startswith("job_id: ")
+    assert "pydantic" not in found["no JSON"].detail
+
+
 async def test_the_largest_and_ugliest_message_can_be_buried(bus: Bus) -> None:
     """A dead letter holds the original as JSON text: control characters grow sixfold, and NATS takes 1 MB."""
 

@@ -338,8 +338,9 @@ async def test_what_waited_for_a_slot_is_not_begun_by_a_worker_that_has_failed_m
 
 async def test_a_broken_message_and_a_second_look(tmp_path: Path) -> None:
     async with rig(tmp_path) as context, converter(context) as made:
-        broken = await made.handle(Delivery(subject="stereospot.convert.cpu.normal.J1.1.0", data=b"{}"))
-        assert isinstance(broken, Reject)
+        with pytest.raises(errors.Permanent, match="job_id: Field required") as broken:  # the actor rejects it for that
+            await made.handle(Delivery(subject="stereospot.convert.cpu.normal.J1.1.0", data=b"{}"))
+        assert broken.value.code == "INVALID_REQUEST"
         crashed = errors.error("DECODER_CRASHED", "signal 11")
         parsed = SegmentTask.model_validate_json(task(0).data)
         first: Outcome = await made.setbacks.failed(task(0), parsed, crashed)

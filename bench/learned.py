@@ -80,7 +80,8 @@ class Ours:
             divergence=self.divergence, output=geometry.output_size(info, self.options.layout), created_at=0.0,
             threads=max(1, (os.cpu_count() or 2) // len(self.backends)),
         )  # fmt: skip
-        cutter = planning.Cutter(info, 30.0 if len(self.backends) == 1 else 4.0)
+        seconds = 30.0 if len(self.backends) == 1 else 4.0
+        cutter = planning.Cutter(info, seconds, curves.support(self.engine, info))
         segments = [s for batch in planning.scan(opened, info, limits=limits) for s in cutter.feed(batch)]
         segments += cutter.finish()[0]
         opened.close()

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from stereospot.media.model import Model, Plan, Segment
+from stereospot.media.model import Model, Plan, Segment, SourceInfo
+from stereospot.media.surroundings import Support
 
 ENGINES = frozenset({"depth-anything", "iw3"})
 """Engines whose raw depth has a scale of its own."""
@@ -89,12 +90,29 @@ def is_analysed(plan: Plan) -> bool:
     return plan.stereo.engine in ENGINES and plan.backend == "local"
 
 
-def span(plan: Plan, segment: Segment) -> tuple[int, int]:
-    """(first, last) window that a conversion of this segment may look at, with its padding."""
+def support(engine: str, info: SourceInfo) -> Support | None:
+    """What such an engine looks at around each frame of a film, for whoever cuts it; None of one without a curve."""
+    if engine not in ENGINES:
+        return None
+    grid = Grid.of(info.video.time_base)
+    return Support(PADDING_FRAMES, grid.support + grid.cell)
+
+
+def reach(plan: Plan, segment: Segment) -> tuple[int, int]:
+    """Times of the first and the last frame that a conversion of this segment may ask the curve for."""
+    if segment.around is not None:
+        return segment.around.first, segment.around.last
+    # A plan of an older version: so many frames of a film of constant rate.
     video = plan.source.video
     padding = round(PADDING_FRAMES / (video.average_rate * video.time_base))
     end = segment.end if segment.end is not None else segment.start + segment.duration
-    found = Grid.of(video.time_base).windows(segment.start - padding, end + padding)
+    return segment.start - padding, end + padding - 1
+
+
+def span(plan: Plan, segment: Segment) -> tuple[int, int]:
+    """(first, last) window that a conversion of this segment may look at, with its padding."""
+    first, last = reach(plan, segment)
+    found = Grid.of(plan.source.video.time_base).windows(first, last + 1)
     return found[0], found[-1]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from inference import geometry, letterbox
+from inference import curves, geometry, letterbox
 from inference.backends import handover
 from inference.backends.handover import Handover
 from inference.contract import Converted, Frames
@@ -135,7 +135,7 @@ class Films:
                 head = planning.synthesised(head, reason)
                 told = {"repaired": head.decode.repaired, "reordered": head.decode.reordered}
                 batches = list(planning.decode_scan(opened, info, limits=self.limits, stop=stop, **told))
-            cutter = planning.Cutter(info, options.segment_seconds)
+            cutter = planning.Cutter(info, options.segment_seconds, curves.support(head.stereo.engine, info))
             segments = [segment for batch in batches for segment in cutter.feed(batch)]
             rest, total = cutter.finish()
             init = b""

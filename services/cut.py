@@ -18,7 +18,7 @@ from services.context import Context
 from stereospot import completion, crash, errors, spans, subjects
 from stereospot.jobs import Job
 from stereospot.media import plan as planning
-from stereospot.media.model import ClockReset, Plan, PlanTotal, Segment, SourceInfo
+from stereospot.media.model import ClockReset, Plan, PlanTotal, Segment
 from stereospot.messages import AudioWork, PartDone
 
 crash.declare(
@@ -43,7 +43,8 @@ class Cut:
 
     async def run(self, batches: AsyncIterator[planning.FrameBatch]) -> PlanTotal:
         """Store and publish everything but the announcement of the total."""
-        cutter = planning.Cutter(self.head.source, self.job.options.segment_seconds)
+        support = curves.support(self.head.stereo.engine, self.head.source)
+        cutter = planning.Cutter(self.head.source, self.job.options.segment_seconds, support)
         samples = self.job.options.samples
         pts: list[int] = []
         waiting: list[Segment] = []
@@ -61,7 +62,7 @@ class Cut:
         if self.depth is not None:
             self.depth.check(total.frames)
         if samples is not None:
-            waiting, total = sampled(self.head.source, pts, samples, total)
+            waiting, total = sampled(self.head, pts, samples, total)
             waiting = self._deep(waiting, pts)
         while waiting:
             size = self._size()
@@ -128,11 +129,10 @@ def packed(head: Plan, segments: Sequence[Segment]) -> str:
     return spans.pack(curves.span(head, item) for item in segments) if curves.is_analysed(head) else ""
 
 
-def sampled(
-    info: SourceInfo, pts: list[int], starts: tuple[float, ...], total: PlanTotal
-) -> tuple[list[Segment], PlanTotal]:
+def sampled(head: Plan, pts: list[int], starts: tuple[float, ...], total: PlanTotal) -> tuple[list[Segment], PlanTotal]:
     """Only the seconds that somebody wants to look at, as a film of their own with the source's times."""
-    segments = planning.sample_segments(info, pts, starts)
+    support = curves.support(head.stereo.engine, head.source)
+    segments = planning.sample_segments(head.source, pts, starts, support=support)
     chosen = array("q", (value for item in segments for value in pts if item.start <= value <= item.last))
     if sys.byteorder == "big":
         chosen.byteswap()

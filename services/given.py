@@ -69,7 +69,7 @@ async def look(
     step = user.step_of((info.video.width, info.video.height), (video.width, video.height))
     decode = DecodeSpec(
         stream_index=video.stream_index, thread_count=1, pixel_format="gray16le", rotation=video.rotation,
-        mirrored=video.mirrored,
+        mirrored=video.mirrored, crop=video.crop,
     )  # fmt: skip
     return GivenDepth(source=found, decode=decode), step
 

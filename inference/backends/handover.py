@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from inference import curves, geometry, report
+from inference import curves, geometry, report, shots
 from inference.backends import likeness
 from inference.contract import Converted, Flush, Frames, check_count
 from stereospot import errors
@@ -74,17 +74,22 @@ class Packed:
     expected: list[likeness.Expected] = field(repr=False)
 
 
-def padding(plan: Plan) -> int:
-    """Frames to send on each side, so that a remote has all that a frame of the segment depends on.
+def padding(plan: Plan, segment: Segment) -> tuple[int, int]:
+    """Frames to send before and behind a segment, so that a remote has all that a frame of it depends on.
 
-    For a learned engine that includes every whole cell within its curve's support.
+    For a learned engine that includes every whole cell within its curve's support, and the frames by which the first of
+    these is known to begin one, or a shot.
     """
     from inference import convert
 
     if plan.stereo.engine not in curves.ENGINES:
-        return convert.padding(plan)
+        return convert.padding(plan), convert.padding(plan)
+    if segment.around is not None:
+        return segment.around.before + shots.REACH + 1, segment.around.after + shots.REACH + 1
+    # A plan of an older version: so much of a film of constant rate.
     seconds = curves.SUPPORT_SECONDS + curves.CELL_SECONDS
-    return math.ceil(seconds * plan.source.video.average_rate) + MOST_EVERY + 1 + 2 * convert.padding(plan)
+    count = math.ceil(seconds * plan.source.video.average_rate) + MOST_EVERY + 1 + 2 * convert.padding(plan)
+    return count, count
 
 
 def pack(
@@ -92,13 +97,13 @@ def pack(
     plan: Plan,
     segment: Segment,
     *,
-    padding: int,
+    padding: tuple[int, int],
     free: bool = False,
     stop: threading.Event | None = None,
 ) -> Packed:
     """Decode a segment with its padding and encode it without loss; blocking.
 
-    free: the endpoint is not told the parallax and chooses it itself.
+    padding: frames before and behind it. free: the endpoint is not told the parallax and chooses it itself.
     Raises what the decoder raises, SEGMENT_MISMATCH when the frames are not the plan's, CANCELLED.
     """
     video = plan.source.video
@@ -123,7 +128,7 @@ def pack(
     expected: list[likeness.Expected] = []
     counts = {-1: 0, 0: 0, 1: 0}
     last = segment.start
-    for frame in decoder.frames(segment.start, segment.end, before=padding, after=padding):
+    for frame in decoder.frames(segment.start, segment.end, before=padding[0], after=padding[1]):
         try:
             _check(stop)
             encoder.write([_even(plane, spec, index) for index, plane in enumerate(frame.planes)], frame.pts)
@@ -185,12 +190,17 @@ def received(path: Path, handover: Handover, *, limits: Limits) -> tuple[SourceI
 
 def rescaled(segment: Segment, ticks: int, origin: int = 0) -> Segment:
     """The segment in a time base that is `ticks` times as fine and begins at `origin`."""
+    around = segment.around
+    if around is not None:
+        ends = {"first": (around.first - origin) * ticks, "last": (around.last - origin) * ticks}
+        around = around.model_copy(update=ends)
     return segment.model_copy(
         update={
             "start": (segment.start - origin) * ticks,
             "end": None if segment.end is None else (segment.end - origin) * ticks,
             "last": (segment.last - origin) * ticks,
             "duration": segment.duration * ticks,
+            "around": around,
         }
     )
 
@@ -203,6 +213,7 @@ def decode_spec(info: SourceInfo) -> DecodeSpec:
         pixel_format=video.pixel_format,
         rotation=video.rotation,
         mirrored=video.mirrored,
+        crop=video.crop,
         interlaced=video.interlaced,
     )
 
@@ -278,7 +289,7 @@ def converted(
     exchange: Exchange,
     *,
     folder: Path,
-    padding: int,
+    padding: tuple[int, int],
     limits: Limits,
     free: bool = False,
     stop: threading.Event | None = None,

@@ -84,10 +84,11 @@ class HttpBackend:
         plain = self.endpoint.dialect == "plain"
         if plain:
             deposit.mode(plan.stereo.layout)
+        padding = (0, 0) if plain else handover.padding(plan, segment)
         with deposit.temporary_folder(self._scratch) as folder:
             return handover.converted(
-                decoder, plan, segment, self._exchange, folder=folder, padding=0 if plain else handover.padding(plan),
-                limits=self._limits, free=plain, stop=stop, on_frame=on_frame,
+                decoder, plan, segment, self._exchange, folder=folder, padding=padding, limits=self._limits,
+                free=plain, stop=stop, on_frame=on_frame,
             )  # fmt: skip
 
     def close(self) -> None:

@@ -86,7 +86,7 @@ class SagemakerBackend:
         """Convert one segment; blocking. Raises REMOTE_FAILED, REMOTE_INVALID, what the decoder raises, CANCELLED."""
         with deposit.temporary_folder(self._scratch) as folder:
             return handover.converted(
-                decoder, plan, segment, self._exchange, folder=folder, padding=handover.padding(plan),
+                decoder, plan, segment, self._exchange, folder=folder, padding=handover.padding(plan, segment),
                 limits=self._limits, stop=stop, on_frame=on_frame,
             )  # fmt: skip
 

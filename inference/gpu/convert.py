@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference import finish, layouts, prepare, shots, upsample, window
+from inference import curves, finish, layouts, prepare, shots, upsample, window
 from inference.channel import Channel, Halt
 from inference.contract import Converted, Flush, Frames, Planes
 from inference.depth import export
@@ -70,9 +70,7 @@ def convert_learned(
     if engine.info.needs_curve:
         if sampler is None:
             raise errors.error("INTERNAL", f"The engine {engine.info.name} needs a curve.")
-        video = plan.source.video
-        ticks = round((padding(every) + 1) / (video.average_rate * video.time_base))
-        curve = sampler.curve(decoder, segment, padding=ticks, stop=stop)
+        curve = sampler.curve(decoder, *curves.reach(plan, segment), stop=stop)
     sampled = time.perf_counter() - began
     device = warp_device or (engine.info.device if engine.info.device.startswith("cuda") else None)
     work = _Conversion(decoder, plan, segment, engine, stop, padding(every), device)

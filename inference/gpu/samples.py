@@ -18,7 +18,7 @@ from inference.contract import Frames
 from inference.curves import Curve, Grid, Window
 from inference.depth import DepthEngine
 from stereospot import errors, log
-from stereospot.media.model import Plan, Segment
+from stereospot.media.model import Plan
 
 _log = log.get("inference")
 
@@ -65,12 +65,10 @@ class Sampler:
             engine.info.width, engine.info.height,
         )  # fmt: skip
 
-    def curve(self, decoder: Frames, segment: Segment, *, padding: int, stop: threading.Event | None = None) -> Curve:
-        """The curve over a segment and `padding` ticks on each side; missing windows are taken with `decoder`."""
-        end = segment.end if segment.end is not None else segment.start + segment.duration
-        wanted = self.grid.windows(segment.start - padding, end + padding)
+    def curve(self, decoder: Frames, first: int, last: int, *, stop: threading.Event | None = None) -> Curve:
+        """The curve for frames with first <= pts <= last; missing windows are taken with `decoder`."""
         found: list[Window] = []
-        for index in wanted:
+        for index in self.grid.windows(first, last + 1):
             if index not in self._windows:
                 given = self._lookup(index) if self._lookup is not None else None
                 if given is None:

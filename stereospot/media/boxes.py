@@ -138,49 +138,75 @@ def read_fragment(media: bytes | memoryview) -> list[Sample]:
     return samples
 
 
+@dataclass(frozen=True, slots=True)
+class _Defaults:
+    """What a track fragment's header says of all its samples that say nothing of it themselves."""
+
+    duration: int = 0
+    size: int = 0
+    flags: int = 0
+
+
 def _read_traf(media: bytes | memoryview, base: int, traf: Box) -> Iterator[Sample]:
-    duration = size = flags = time = 0
+    """The samples of a track's fragment; base: where the `moof` begins that it lies in."""
+    defaults, time = _Defaults(), 0
     for item in children(media, traf):
-        (word,) = struct.unpack_from(">I", media, item.body)
-        at = item.body + 4
         if item.kind == b"tfhd":
-            at += 4
-            at += 8 if word & 0x1 else 0
-            at += 4 if word & 0x2 else 0
-            for bit in (0x8, 0x10, 0x20):
-                if word & bit:
-                    (value,) = struct.unpack_from(">I", media, at)
-                    at += 4
-                    if bit == 0x8:
-                        duration = value
-                    elif bit == 0x10:
-                        size = value
-                    else:
-                        flags = value
+            defaults = _read_tfhd(media, item)
         elif item.kind == b"tfdt":
-            (time,) = struct.unpack_from(">Q" if word >> 24 else ">I", media, at)
+            time = _read_tfdt(media, item)
         elif item.kind == b"trun":
-            (count,) = struct.unpack_from(">I", media, at)
+            for sample in _read_trun(media, base, item, defaults, time):
+                yield sample
+                time = sample.time + sample.duration
+
+
+def _read_tfhd(media: bytes | memoryview, header: Box) -> _Defaults:
+    (flags,) = struct.unpack_from(">I", media, header.body)
+    at = header.body + 8  # version and flags, track
+    at += 8 if flags & 0x1 else 0  # a base that is not the `moof`
+    at += 4 if flags & 0x2 else 0  # which sample entry
+    values: list[int] = []
+    for bit in (0x8, 0x10, 0x20):
+        value = 0
+        if flags & bit:
+            (value,) = struct.unpack_from(">I", media, at)
             at += 4
-            position = base
-            if word & 0x1:
-                position += struct.unpack_from(">i", media, at)[0]
+        values.append(value)
+    return _Defaults(*values)
+
+
+def _read_tfdt(media: bytes | memoryview, item: Box) -> int:
+    """The decode time of the first sample: of 64 bits in version 1, of 32 in version 0."""
+    (version,) = struct.unpack_from(">B", media, item.body)
+    (time,) = struct.unpack_from(">Q" if version else ">I", media, item.body + 4)
+    return int(time)
+
+
+def _read_trun(media: bytes | memoryview, base: int, run: Box, defaults: _Defaults, time: int) -> Iterator[Sample]:
+    """The samples of one run, which begins at `time`."""
+    told, count = struct.unpack_from(">II", media, run.body)
+    at = run.body + 8
+    position = base
+    if told & 0x1:
+        position += struct.unpack_from(">i", media, at)[0]
+        at += 4
+    first_flags: int | None = None
+    if told & 0x4:
+        (first_flags,) = struct.unpack_from(">I", media, at)
+        at += 4
+    for index in range(count):
+        # The fields that each sample may have of its own, by their flag and in their order.
+        row = {0x100: defaults.duration, 0x200: defaults.size, 0x400: defaults.flags, 0x800: 0}
+        for bit in row:
+            if told & bit:
+                (row[bit],) = struct.unpack_from(">i" if bit == 0x800 else ">I", media, at)
                 at += 4
-            first_flags: int | None = None
-            if word & 0x4:
-                (first_flags,) = struct.unpack_from(">I", media, at)
-                at += 4
-            for index in range(count):
-                row = {0x100: duration, 0x200: size, 0x400: flags, 0x800: 0}
-                for bit in row:
-                    if word & bit:
-                        (row[bit],) = struct.unpack_from(">i" if bit == 0x800 else ">I", media, at)
-                        at += 4
-                if index == 0 and first_flags is not None:
-                    row[0x400] = first_flags
-                yield Sample(time, row[0x800], row[0x100], row[0x200], not row[0x400] & 0x10000, position)
-                time += row[0x100]
-                position += row[0x200]
+        if index == 0 and first_flags is not None:
+            row[0x400] = first_flags
+        yield Sample(time, row[0x800], row[0x100], row[0x200], not row[0x400] & 0x10000, position)
+        time += row[0x100]
+        position += row[0x200]
 
 
 # ---- sample entries --------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av.error
-import av.filter
 from av import VideoFrame
 from av.container import InputContainer
 from av.video.frame import PictureType
@@ -33,6 +32,7 @@ from av.video.stream import VideoStream
 from stereospot.jail import SourceFile
 from stereospot.jail.cell import SourceUnavailable
 from stereospot.media import opener
+from stereospot.media.deinterlacing import Deinterlacer
 from stereospot.media.times import Times
 
 BACK_SECONDS = (0, 1, 3, 9, 27, 81)
@@ -113,7 +113,7 @@ class RangeDecoder:
         self._flow: Iterator[Decoded] = iter(())
         self._pending: deque[Decoded] = deque()
         self._history: deque[Decoded] = deque(maxlen=KEPT_BEFORE)
-        self._from_beginning = False
+        self._from_beginning = False  # whether `_history` reaches back to the film's first frame
         self._next_start: int | None = None
         self._time_base = Fraction(1)
         self._interlaced: str = request["interlaced"]
@@ -148,7 +148,7 @@ class RangeDecoder:
                 break
             if start is None or item.pts >= start:
                 yield Ranged(item.pts, item.frame, 0)
-            self._history.append(item)
+            self._keep(item)
         if end is None:
             return
         self._next_start = end
@@ -167,6 +167,11 @@ class RangeDecoder:
             return False
         enough = self._from_beginning or len(self._history) >= before
         return enough and (start == self._next_start or (self._sequential and start > self._next_start))
+
+    def _keep(self, item: Decoded) -> None:
+        """Have a frame at hand for the padding of the next range; the oldest one is let go."""
+        self._from_beginning = self._from_beginning and len(self._history) < (self._history.maxlen or 0)
+        self._history.append(item)
 
     def _next(self) -> Decoded | None:
         return self._pending.popleft() if self._pending else next(self._flow, None)
@@ -199,7 +204,7 @@ class RangeDecoder:
             if item.pts >= start:
                 self._pending.appendleft(item)
                 return item.pts == start or bool(self._history)
-            self._history.append(item)
+            self._keep(item)
         # Where `start` lies behind the last frame; what broke off before that is better looked for from further back.
         return bool(self._history) and self._is_at_the_end(self._history[-1].pts)
 
@@ -352,45 +357,3 @@ def flushed(context: Any) -> Iterator[VideoFrame]:
             continue
         except av.error.EOFError:
             return
-
-
-class Deinterlacer:
-    """A bwdif graph for frames of one size and format; PTS go through unchanged.
-
-    What comes out of it for a frame depends on that frame and its two neighbours alone, but for the first of all, which
-    is made of its own fields only.
-    """
-
-    def __init__(self, frame: VideoFrame, time_base: Fraction) -> None:
-        self.last: VideoFrame | None = None
-        """The frame that was fed last."""
-        self._shape = (frame.width, frame.height, frame.format.name)
-        self._time_base = time_base
-        graph = av.filter.Graph()
-        graph.threads = 1
-        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
-        bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=all")
-        sink = graph.add("buffersink")
-        source.link_to(bwdif)
-        bwdif.link_to(sink)
-        graph.configure()
-        self._graph = graph
-
-    def fits(self, frame: VideoFrame) -> bool:
-        return self._shape == (frame.width, frame.height, frame.format.name)
-
-    def push(self, frame: VideoFrame | None) -> VideoFrame | None:
-        """Feed a frame, or None for the end; what comes out is the frame that was fed before it."""
-        if frame is not None:
-            frame.time_base = self._time_base
-        self.last = frame
-        self._graph.vpush(frame)
-        try:
-            out = self._graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return None
-        if out.pts is not None and out.time_base:
-            # The filter counts in half ticks, to have room for two fields a frame.
-            out.pts = round(out.pts * Fraction(out.time_base) / self._time_base)
-            out.time_base = self._time_base
-        return out

@@ -243,6 +243,7 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
         request["height"],
         rotation=request["rotation"],
         mirrored=request["mirrored"],
+        crop=request["crop"],
     )
     decoder = RangeDecoder(cell.source, request, Pulse(cell))
     while True:

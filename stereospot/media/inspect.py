@@ -50,9 +50,8 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
             if dolby.has_no_base_layer(source.read_exactly_at, source.size, kind):
                 raise error("DOLBY_VISION_ONLY")
             body = _describe(container, source.size, request, encrypted, cell)
-            size = (body["video"]["coded_width"], body["video"]["coded_height"])
-            if cropping.is_asked_for(source.read_exactly_at, source.size, kind, size):
-                body["warnings"].append("the file asks players to crop the edges of its pictures; they are kept")
+            if not cropping.apply(body["video"], source.read_exactly_at, source.size, kind):
+                body["warnings"].append("the file asks players to crop edges that its pictures have not; they are kept")
     except av.error.FFmpegError as failure:
         if isinstance(failure, (SourceUnavailable, MemoryError)):
             raise

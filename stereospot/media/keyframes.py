@@ -81,6 +81,7 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
         request["height"],
         rotation=request["rotation"],
         mirrored=request["mirrored"],
+        crop=request["crop"],
     )
     picture = bytearray(pixels.frame_bytes(request["pixel_format"], request["width"], request["height"]))
     with opener.opened(cell.source, request) as container:

@@ -61,7 +61,7 @@ class Colour(Model):
 
 
 class VideoTrack(Model):
-    """The video stream that is converted, as it is displayed: after rotation and mirroring."""
+    """The video stream that is converted, as it is displayed: after cropping, mirroring and rotation."""
 
     stream_index: int
     codec: str
@@ -79,6 +79,10 @@ class VideoTrack(Model):
         default=0, description="degrees clockwise to turn the decoded picture for display: 0, 90, 180, 270"
     )
     mirrored: bool = False
+    crop: tuple[int, int, int, int] = Field(
+        default=(0, 0, 0, 0),
+        description="pixels of the decoded picture that are not shown: left, top (both even), right, bottom",
+    )
     interlaced: Literal["no", "top", "bottom"] = Field(default="no", description="as far as its first frames tell")
     colour: Colour = Colour()
     language: str | None = None
@@ -141,6 +145,7 @@ class DecodeSpec(Model):
     pixel_format: PixelFormat
     rotation: int = 0
     mirrored: bool = False
+    crop: tuple[int, int, int, int] = Field(default=(0, 0, 0, 0), description="as of the VideoTrack; before all else")
     interlaced: Literal["no", "top", "bottom", "flagged"] = Field(
         default="no", description="no: no frame is deinterlaced; else each that is flagged as interlaced itself"
     )
@@ -191,6 +196,15 @@ class EncodeSpec(Model):
     )
 
 
+class Surroundings(Model):
+    """The film around a segment that has a say in its depth, where that goes by film time too (`surroundings`)."""
+
+    first: int = Field(description="PTS of the outermost frame before the segment whose own depth has a say")
+    last: int = Field(description="PTS of the outermost such frame behind it")
+    before: int = Field(description="frames before the segment that anything has to be known of")
+    after: int = Field(description="the same behind it")
+
+
 class Segment(Model):
     """A half-open range of presentation times; `end` None means to the end of the stream."""
 
@@ -203,6 +217,9 @@ class Segment(Model):
         default=None, description="half-open range of PTS in the film of the given depth, of as many frames"
     )
     duration: int = Field(description="ticks from `start` to the next segment's start, or to the end of the last frame")
+    around: Surroundings | None = Field(
+        default=None, description="counted from the film's frames; None where no engine asks, and in older plans"
+    )
 
 
 class ClockReset(Model):

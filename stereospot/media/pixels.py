@@ -1,4 +1,4 @@
-"""Pixel formats: any decoder's output to one of six planar YUV normal forms, turned upright, in given memory.
+"""Pixel formats: any decoder's output to one of six planar YUV normal forms, cropped and turned, in given memory.
 
 Formats that are a normal form in other clothes (full-range `yuvj`, alpha planes, grey, semi-planar nv12) are copied
 plane by plane, which is exact; the rest goes through swscale with its bit-exact flags and one thread, so that every
@@ -7,6 +7,7 @@ worker gets the same pixels. Runs in the jail.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -97,17 +98,34 @@ def is_full_range(source_format: str, colour_range: int) -> bool:
 
 
 class Normaliser:
-    """Writes decoded frames as planes of one normal form and size, mirrored and turned as told; one stream's."""
+    """Writes decoded frames as planes of one normal form and size, cropped, mirrored and turned as told; one stream's.
+
+    crop: pixels that are left out at the left, top, right and bottom of the decoded picture, the first two even.
+    """
 
     def __init__(
-        self, pixel_format: PixelFormat, width: int, height: int, *, rotation: int = 0, mirrored: bool = False
+        self,
+        pixel_format: PixelFormat,
+        width: int,
+        height: int,
+        *,
+        rotation: int = 0,
+        mirrored: bool = False,
+        crop: Sequence[int] = (0, 0, 0, 0),
     ) -> None:
         self.pixel_format: PixelFormat = pixel_format
         self.width, self.height = width, height
-        """The upright size, after the turn."""
+        """The upright size, after crop and turn."""
         self._turns = rotation // 90 % 4
         self._mirrored = mirrored
-        self._coded = (height, width) if self._turns % 2 else (width, height)
+        shown = (height, width) if self._turns % 2 else (width, height)
+        left, top, right, bottom = crop
+        self._coded = (shown[0] + left + right, shown[1] + top + bottom)
+        self._places = [(top, left)]
+        if pixel_format != "gray16le":
+            across, down = subsampling(pixel_format)
+            self._places += [(top >> down, left >> across)] * 2
+        self._cropped = plane_shapes(pixel_format, *shown)
         self._reformatter = VideoReformatter()
         self._dtype: Any = np.uint16 if bytes_per_sample(pixel_format) == 2 else np.uint8
         self._shapes = plane_shapes(pixel_format, *self._coded)
@@ -119,11 +137,13 @@ class Normaliser:
     def write(self, frame: VideoFrame, memory: memoryview) -> None:
         """Write `frame` into `frame_bytes` bytes: Y, U, V one after the other without padding."""
         target = 0
-        for source, shape in zip(
-            self._planes(frame), plane_shapes(self.pixel_format, self.width, self.height), strict=True
+        shapes = plane_shapes(self.pixel_format, self.width, self.height)
+        for plane, (top, left), inner, shape in zip(
+            self._planes(frame), self._places, self._cropped, shapes, strict=True
         ):
             count = shape[0] * shape[1]
             view = np.frombuffer(memory, self._dtype, count, target).reshape(shape)
+            source = plane[top : top + inner[0], left : left + inner[1]]
             if self._mirrored:
                 source = source[:, ::-1]
             if self._turns:

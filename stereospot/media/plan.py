@@ -1,31 +1,22 @@
-"""The plan: what is settled once for a generation, and where the film is cut. Pure, but for the scans it passes on.
+"""The plan: what is settled once for a generation. Pure, but for the scans it passes on.
 
-    SourceInfo + Options --head--> Plan;    FrameBatch… --Cutter--> Segment… and at the end PlanTotal
-
-Segments are half-open ranges of presentation times on the one stored source. A cut may be at any frame: ranges decode
-exactly (`decoding`); one near a keyframe only saves decoding what is thrown away.
+SourceInfo + Options --head--> Plan;    FrameBatch… --Cutter--> Segment… and at the end PlanTotal (`cutter`)
 """
 
 from __future__ import annotations
 
-import hashlib
-from array import array
-from collections import deque
-from dataclasses import dataclass, field
 from fractions import Fraction
 
 from stereospot.errors import error
 from stereospot.media import clocks, levels
+from stereospot.media.cutter import DEFAULT_SECONDS, FIRST_SECONDS, SLACK, Cutter, sample_segments
 from stereospot.media.model import (
     Bars,
-    ClockReset,
     Colour,
     DecodeSpec,
     EncodeSpec,
     PixelFormat,
     Plan,
-    PlanTotal,
-    Segment,
     SourceInfo,
     StereoSpec,
     VideoTrack,
@@ -34,6 +25,7 @@ from stereospot.media.scan import FrameBatch, Untrusted, decode_scan, frame_seco
 from stereospot.options import Codec, Options
 
 __all__ = [
+    "DEFAULT_SECONDS",
     "Cutter",
     "FrameBatch",
     "Untrusted",
@@ -44,16 +36,8 @@ __all__ = [
     "synthesised",
 ]
 
-DEFAULT_SECONDS = 5.0
-FIRST_SECONDS = (1.0, 1.0, 2.0)
-"""The first segments are short: what plays first is converted first."""
-SLACK = 0.2
-"""How much of its length a segment may be shorter or longer to end at a keyframe."""
 PTS_SYNTHESISED = "PTS_SYNTHESISED"
 PICTURE_REDUCED = "PICTURE_REDUCED"
-
-
-# ---- the head -----------------------------------------------------------------------------------------------------
 
 
 def head(
@@ -137,6 +121,7 @@ def decode_spec(info: SourceInfo, pixel_format: PixelFormat | None = None, *, th
         pixel_format=pixel_format or video.pixel_format,
         rotation=video.rotation,
         mirrored=video.mirrored,
+        crop=video.crop,
         interlaced="flagged",
     )
 
@@ -226,164 +211,3 @@ def _level(codec: Codec, width: int, height: int, rate: Fraction) -> str | None:
     if codec in (Codec.X265, Codec.NVENC_HEVC):
         return levels.hevc_level(width, height, rate)
     return None
-
-
-# ---- the cuts -----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Cutter:
-    """Cuts the frames of a scan into segments as they come; the result does not depend on how they were batched."""
-
-    info: SourceInfo
-    segment_seconds: float | None = None
-    _pts: array[int] = field(default_factory=lambda: array("q"), repr=False)
-    _keys: bytearray = field(default_factory=bytearray, repr=False)
-    _count: int = 0
-    _frames: int = 0
-    _first: int | None = None
-    _end: int | None = None
-    _final: bool = False
-    _warnings: tuple[str, ...] = ()
-    _resets: tuple[ClockReset, ...] = ()
-    _told: int = 0
-    _marks: deque[tuple[int, int]] = field(default_factory=deque[tuple[int, int]], repr=False)
-    _read: int | None = None
-
-    def __post_init__(self) -> None:
-        self._digest = hashlib.sha256()
-        self._time_base = self.info.video.time_base
-
-    def feed(self, batch: FrameBatch) -> list[Segment]:
-        """The segments that are complete with this batch."""
-        if batch.pts:
-            self._first = batch.pts[0] if self._first is None else self._first
-            self._pts.extend(batch.pts)
-            self._keys.extend(batch.keys)
-            self._frames += len(batch.pts)
-            self._digest.update(_int64(batch.pts))
-        self._warnings += batch.warnings
-        self._resets += batch.resets
-        self._marks.extend(batch.marks)
-        if batch.final:
-            self._end, self._final = batch.end_pts, True
-        return self._cut()
-
-    def finish(self) -> tuple[list[Segment], PlanTotal]:
-        """The last segments and the total; raises NO_FRAMES for a film without any."""
-        if self._first is None or self._end is None or not self._final:
-            raise error("NO_FRAMES")
-        rest = self._cut()
-        if self._pts:
-            rest.append(self._segment(len(self._pts), None))
-        total = PlanTotal(
-            segments=self._count,
-            frames=self._frames,
-            parts=(),
-            first_pts=self._first,
-            end_pts=self._end,
-            pts_sha256=self._digest.hexdigest(),
-            warnings=self._warnings,
-            resets=self._resets,
-        )
-        return rest, total
-
-    def clock(self, until: int | None) -> tuple[tuple[ClockReset, ...], int | None]:
-        """The resets before `until` that were not told yet, and how far the source was read by then; None is its end.
-
-        It does not depend on the batches either, but on what it was asked before.
-        """
-        found = tuple(item for item in self._resets[self._told :] if until is None or item.start < until)
-        self._told += len(found)
-        while self._marks and until is not None and self._marks[0][0] < until:
-            self._read = self._marks.popleft()[1]
-        return found, None if until is None else self._read
-
-    def _seconds(self) -> float:
-        target = self.segment_seconds or DEFAULT_SECONDS
-        return min(target, FIRST_SECONDS[self._count]) if self._count < len(FIRST_SECONDS) else target
-
-    def _cut(self) -> list[Segment]:
-        found: list[Segment] = []
-        while (count := self._next()) is not None:
-            found.append(self._segment(count, self._pts[count]))
-        return found
-
-    def _next(self) -> int | None:
-        """How many of the waiting frames make the next segment; None if that is not settled, or it is the last."""
-        if not self._pts:
-            return None
-        seconds = Fraction(self._seconds())
-        start = self._pts[0]
-        ideal = start + seconds / self._time_base
-        slack = Fraction(SLACK) * seconds / self._time_base
-        last = self._pts[-1]
-        if self._final:
-            assert self._end is not None
-            if self._end <= ideal + slack:
-                return None
-        elif last <= ideal + slack:
-            return None
-        best: int | None = None
-        anywhere: int | None = None
-        for index in range(1, len(self._pts)):
-            pts = self._pts[index]
-            if anywhere is None and pts >= ideal:
-                anywhere = index
-            if pts > ideal + slack:
-                break
-            usable = self._keys[index] and pts >= ideal - slack
-            if usable and (best is None or abs(pts - ideal) < abs(self._pts[best] - ideal)):
-                best = index
-        return best if best is not None else anywhere
-
-    def _segment(self, count: int, end: int | None) -> Segment:
-        start = self._pts[0]
-        last = self._pts[count - 1]
-        until = end if end is not None else self._end
-        assert until is not None
-        segment = Segment(
-            index=self._count, start=start, end=end, frames=count, last=last, duration=max(1, until - start)
-        )
-        self._count += 1
-        del self._pts[:count]
-        del self._keys[:count]
-        return segment
-
-
-def sample_segments(
-    info: SourceInfo, pts: list[int], starts: tuple[float, ...], *, seconds: float = 2.0
-) -> list[Segment]:
-    """One segment for each start time (in seconds of film): the frames of the following two seconds.
-
-    pts: all frames of the film. Starts past the end give the last frames; overlapping samples are merged by leaving out
-    what an earlier one has.
-    """
-    base = info.video.time_base
-    length = round(seconds / base)
-    found: list[Segment] = []
-    done = pts[0] - 1
-    for start in sorted(starts):
-        begin = min(pts[0] + round(start / base), max(pts[0], pts[-1] - length + 1))
-        chosen = [value for value in pts if begin <= value < begin + length and value > done]
-        if not chosen:
-            continue
-        done = chosen[-1]
-        following = next((value for value in pts if value > done), None)
-        until = following if following is not None else done + frame_ticks(info)
-        found.append(
-            Segment(
-                index=len(found),
-                start=chosen[0],
-                end=following,
-                frames=len(chosen),
-                last=done,
-                duration=until - chosen[0],
-            )
-        )
-    return found
-
-
-def _int64(values: list[int]) -> bytes:
-    """Little-endian 64-bit integers, on any machine."""
-    return b"".join(value.to_bytes(8, "little", signed=True) for value in values)

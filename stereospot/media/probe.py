@@ -47,10 +47,13 @@ def _checked(body: dict[str, Any] | None, size: int, limits: Limits) -> SourceIn
     if min(sides) < 1 or video.width * video.height > limits.max_pixels:
         raise error("DIMENSIONS_EXCEEDED", f"It is {video.width}x{video.height}.")
     turned = video.rotation in (90, 270)
-    upright = (video.coded_height, video.coded_width) if turned else (video.coded_width, video.coded_height)
+    left, top, right, bottom = video.crop
+    shown = video.coded_width - left - right, video.coded_height - top - bottom
     sensible = (
         video.rotation in (0, 90, 180, 270)
-        and upright == (video.width, video.height)
+        and (shown[::-1] if turned else shown) == (video.width, video.height)
+        and min(video.crop) >= 0
+        and left % 2 == top % 2 == 0
         and 0 < video.time_base <= 60
         and 0 < video.average_rate <= 10_000
         and Fraction(1, 100) <= video.sample_aspect <= 100

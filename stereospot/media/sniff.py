@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stereospot.errors import StereoSpotError, error
+from stereospot.media import ebml
 
 Read = Callable[[int, int], bytes]
 """`read(offset, length)`: fewer bytes only at the end."""
@@ -141,6 +142,9 @@ def mp4_is_encrypted(read: Read, size: int) -> bool:
 # ---- Matroska -----------------------------------------------------------------------------------------------------
 
 _SEGMENT, _TRACKS, _ENTRY, _CLUSTER = 0x18538067, 0x1654AE6B, 0xAE, 0x1F43B675
+_SEEK_HEAD, _SEEK, _SEEK_ID, _SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
+_SEEK_HEADS, _SEEK_BYTES = 4, 4096
+"""How many indexes of elements are read, and how much of each: they name about five elements in 100 bytes."""
 _ENCODINGS, _ENCODING, _ENCODING_TYPE = 0x6D80, 0x6240, 0x5033
 
 
@@ -171,15 +175,43 @@ def _elements(read: Read, start: int, end: int, limit: int = 2_000) -> Iterator[
 
 
 def _tracks(read: Read, size: int) -> tuple[int, int] | None:
-    """Where the first Tracks element lies, if it is whole."""
+    """Where the first Tracks element lies, if it is whole: before the pictures, or where the file's index says."""
     for kind, body, end in _elements(read, 0, size):
         if kind != _SEGMENT:
             continue
+        heads: list[tuple[int, int]] = []
         for inner, inner_body, inner_end in _elements(read, body, min(end, size)):
             if inner == _TRACKS:
                 return (inner_body, inner_end) if inner_end <= size else None
+            if inner == _SEEK_HEAD:
+                heads.append((inner_body, inner_end))
             if inner == _CLUSTER:
-                return None
+                return _sought(read, size, body, heads[:_SEEK_HEADS])
+    return None
+
+
+def _sought(read: Read, size: int, segment: int, heads: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """The same by the SeekHeads of a Segment whose content begins at `segment`; one may name another behind all else.
+
+    RFC 9559 5.1.1 and 6.3: positions count from `segment`, and Tracks may lie anywhere in it.
+    """
+    for body, end in heads:
+        data = read(body, min(end - body, _SEEK_BYTES))
+        for entry in ebml.walk(data):
+            held = {
+                item.kind: int.from_bytes(data[item.body : item.end], "big")
+                for item in ebml.walk(data, entry.body, entry.end)
+            }
+            wanted, place = held.get(_SEEK_ID), segment + held.get(_SEEK_POSITION, size)
+            if entry.kind != _SEEK or wanted not in (_TRACKS, _SEEK_HEAD) or place >= size:
+                continue
+            found = _element(read, place)
+            if found is None or found[0] != wanted:
+                continue
+            if wanted == _TRACKS:
+                return found[1:] if found[2] <= size else None
+            if len(heads) < _SEEK_HEADS and found[1:] not in heads:
+                heads.append(found[1:])  # is read in its turn
     return None
 
 

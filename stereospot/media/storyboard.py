@@ -96,6 +96,7 @@ def tiles(
         "height": height,
         "turns": spec.rotation // 90 % 4,
         "mirrored": spec.mirrored,
+        "crop": spec.crop,
     }
     found: dict[int, NDArray[np.uint8]] = {}
     bounds = limits.jail(wall_seconds=WALL_SECONDS)
@@ -181,8 +182,14 @@ def _shrunk(frame: VideoFrame, request: dict[str, Any]) -> bytes:
     width, height = request["width"], request["height"]
     if request["turns"] % 2:
         width, height = height, width
-    small = frame.reformat(width=width, height=height, format="rgb24", interpolation=Interpolation.AREA)
-    pixels: NDArray[Any] = small.to_ndarray()
+    # The whole picture is made so small that what is shown of it has a tile's size.
+    left, top, right, bottom = request["crop"]
+    across = width / max(1, frame.width - left - right)
+    down = height / max(1, frame.height - top - bottom)
+    whole = (max(width, round(frame.width * across)), max(height, round(frame.height * down)))
+    small = frame.reformat(*whole, format="rgb24", interpolation=Interpolation.AREA)
+    x, y = min(round(left * across), whole[0] - width), min(round(top * down), whole[1] - height)
+    pixels: NDArray[Any] = small.to_ndarray()[y : y + height, x : x + width]
     if request["mirrored"]:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(np.rot90(pixels, -request["turns"])).tobytes()

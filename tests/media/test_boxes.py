@@ -57,6 +57,25 @@ def test_fragments_of_libavformat_read_too() -> None:
     assert [sample.size for sample in boxes.read_fragment(media)] == wanted
 
 
+def test_a_fragment_of_several_runs_with_defaults() -> None:
+    """ISO/IEC 14496-12, 8.8.7, 8.8.8 and 8.8.12: what a sample does not say its track fragment does."""
+    header = boxes.full_box(b"tfhd", 0, 0x3B, struct.pack(">IQIIII", 1, 77, 1, 40, 9, boxes.NOT_SYNC))
+    traf = boxes.box(
+        b"traf",
+        header,
+        boxes.full_box(b"tfdt", 0, 0, struct.pack(">I", 1000)),
+        boxes.full_box(b"trun", 0, 0x5, struct.pack(">IiI", 2, 500, boxes.SYNC)),
+        boxes.box(b"none"),
+        boxes.full_box(b"trun", 1, 0xB00, struct.pack(">I", 2), struct.pack(">IIiIIi", 20, 5, -20, 30, 6, 10)),
+    )
+    assert boxes.read_fragment(boxes.box(b"free") + boxes.box(b"moof", traf)) == [
+        Sample(1000, 0, 40, 9, True, 508),
+        Sample(1040, 0, 40, 9, False, 517),
+        Sample(1080, -20, 20, 5, False, 8),
+        Sample(1100, 10, 30, 6, False, 13),
+    ]
+
+
 def test_a_patched_header_is_whole() -> None:
     init = films.job(sources.path_of("vfr_mkv"), layout=Layout.LEFT).init
     extra = signalling.stereo_boxes(Layout.FULL_TB) + signalling.hdr_boxes(Colour(content_light=(1000, 400)))

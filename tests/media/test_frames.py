@@ -253,6 +253,17 @@ def test_a_range_behind_the_last_frame_costs_the_films_end_and_not_the_film(suff
         decoder.close()
 
 
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_range_that_goes_on_has_all_of_a_wider_padding(sequential: bool) -> None:
+    """A decoder keeps few frames behind it as long as nobody asks for more."""
+    film = reading.planned("h264_mp4")
+    spec = film.spec.model_copy(update={"sequential": sequential})
+    with reading.source_of("h264_mp4") as source, Decoder(source, spec, film.info) as decoder:
+        reading.collect(decoder, film.pts[0], film.pts[40], before=3, after=2)
+        found = reading.collect(decoder, film.pts[40], film.pts[45], before=30, after=2)
+    assert [pts for pts, _, _ in found] == film.pts[10:47]
+
+
 def test_the_memory_of_a_ring_is_not_the_jails_limit() -> None:
     """The frames' own memory comes on top of what a decoder may use."""
     film = reading.planned("h264_mp4")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from stereospot.errors import StereoSpotError
 from stereospot.media import plan
-from stereospot.media.model import Colour, Plan, PlanTotal, Segment, SourceInfo
+from stereospot.media.model import Colour, Plan, PlanTotal, Segment, SourceInfo, Surroundings
+from stereospot.media.surroundings import Support
 from stereospot.options import Codec, Options
 from tests.media import reading
 
@@ -32,9 +33,14 @@ def info_of(**video: Any) -> SourceInfo:
 
 
 def cut(
-    pts: list[int], keys: list[bool], end: int, batch: int, seconds: float | None
+    pts: list[int],
+    keys: list[bool],
+    end: int,
+    batch: int,
+    seconds: float | None,
+    support: Support | None = None,
 ) -> tuple[list[Segment], PlanTotal]:
-    cutter = plan.Cutter(info_of(), seconds)
+    cutter = plan.Cutter(info_of(), seconds, support)
     found: list[Segment] = []
     for start in range(0, len(pts), batch):
         final = start + batch >= len(pts)
@@ -84,6 +90,42 @@ def test_segments_partition_the_film(
         assert (segment.start, segment.last) == (chosen[0], chosen[-1])
         assert segment.end == (pts[at] if at < len(pts) else None)
         assert segment.duration == following - chosen[0]
+
+
+@given(
+    gaps=st.lists(st.integers(1, 3000), min_size=0, max_size=120),
+    batch=st.integers(1, 50),
+    support=st.builds(Support, st.integers(1, 30), st.integers(1, 9000)),
+)
+@settings(max_examples=200, deadline=None)
+def test_segments_say_what_lies_around_them(gaps: list[int], batch: int, support: Support) -> None:
+    """As whoever knows all of the film counts it; and they are cut where they would be without."""
+    pts = [-700]
+    for gap in gaps:
+        pts.append(pts[-1] + gap)
+    keys, end = [index % 9 == 0 for index in range(len(pts))], pts[-1] + 40
+    segments, total = cut(pts, keys, end, batch, 1.5, support)
+    plain, plain_total = cut(pts, keys, end, batch, 1.5)
+    assert [segment.model_copy(update={"around": None}) for segment in segments] == plain
+    assert total == plain_total
+    at = 0
+    for segment in segments:
+        after = at + segment.frames
+        first, last = pts[max(0, at - support.frames)], pts[min(len(pts), after + support.frames) - 1]
+        before = sum(value >= first - support.ticks for value in pts[:at])
+        behind = sum(value < last + support.ticks for value in pts[after:])
+        assert segment.around == Surroundings(first=first, last=last, before=before, after=behind)
+        at = after
+
+
+def test_samples_say_what_lies_around_them() -> None:
+    pts = list(range(100, 20_100, 40))
+    found = plan.sample_segments(info_of(), pts, (0.0, 5.0, 100.0), support=Support(3, 400))
+    assert [segment.around for segment in found] == [
+        Surroundings(first=100, last=100 + 52 * 40, before=0, after=12),
+        Surroundings(first=5100 - 120, last=5100 + 52 * 40, before=13, after=12),
+        Surroundings(first=found[2].start - 120, last=pts[-1], before=13, after=0),
+    ]
 
 
 def test_the_first_segments_are_short_and_the_rest_near_the_target() -> None:

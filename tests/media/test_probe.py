@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import av
 import pytest
 
-from stereospot.media import boxes, pixels
+from stereospot.media import pixels
 from stereospot.media.inspect import interlacing
 from stereospot.media.model import SourceInfo
 from stereospot.media.probe import probe
@@ -100,54 +99,6 @@ def test_captions_inside_the_pictures_are_told_of(tmp_path: Path) -> None:
     assert [text for text in probed(path).warnings if "closed captions" in text]
     remuxed(path)
     assert probed(path).warnings == ()
-
-
-def test_pixels_that_a_matroska_asks_to_crop_are_told_of(tmp_path: Path) -> None:
-    path = tmp_path / "cropped.mkv"
-    sources.write(sources.Film(".mkv", frames=2), path)
-    assert probed(path).warnings == ()
-    data, unit = path.read_bytes(), bytes.fromhex("54b281")
-    assert data.count(unit) == 1
-    for field, size in (("54bb", 24), ("54cc", 8), ("54bb", 0)):
-        at = data.index(unit)
-        path.write_bytes(data[:at] + bytes.fromhex(field) + bytes([0x81, size]) + data[at + 4 :])
-        info = probed(path)
-        assert (info.video.width, info.video.height) == (320, 180)
-        assert [text for text in info.warnings if "crop" in text] == list(info.warnings)
-        assert bool(info.warnings) == (size > 0)
-
-
-@pytest.mark.parametrize(("size", "told"), [((320, 160), True), ((319, 180), True), ((320, 180), False)])
-def test_a_clean_aperture_is_told_of(size: tuple[int, int], told: bool, tmp_path: Path) -> None:
-    data = sources.path("h264_mp4").read_bytes()
-    clap = boxes.box(b"clap", struct.pack(">8I", size[0] * 2, 2, size[1], 1, 0, 1, 0, 1))
-    names = ["moov", "trak", "mdia", "minf", "stbl", "stsd", "avc1"]
-    places = [boxes.find(data, "/".join(names[: number + 1])) for number in range(len(names))]
-    for place in reversed(places):
-        assert place is not None
-        head = (place.end - place.start + len(clap)).to_bytes(4, "big") + data[place.start + 4 : place.body]
-        data = data[: place.start] + head + data[place.body :]
-    entry = places[-1]
-    assert entry is not None
-    path = tmp_path / "aperture.mp4"
-    path.write_bytes(data[: entry.end] + clap + data[entry.end :])
-    info = probed(path)
-    assert (info.video.width, info.video.height) == (320, 180)
-    assert any("crop" in text for text in info.warnings) == told
-
-
-def test_edges_of_a_track_of_another_size_are_not_told_of(tmp_path: Path) -> None:
-    path = tmp_path / "two.mp4"
-    clap = boxes.box(b"clap", struct.pack(">8I", 160, 1, 90, 1, 0, 1, 0, 1))
-    other = boxes.box(b"avc1", bytes(24) + struct.pack(">HH", 640, 360) + bytes(50) + clap)
-    cut = boxes.box(b"avc1", bytes(24) + struct.pack(">HH", 320, 180) + bytes(50) + clap[:-24])
-    for entry in (other, cut):
-        inner = boxes.box(b"stsd", bytes(8) + entry)
-        for kind in (b"stbl", b"minf", b"mdia", b"trak", b"moov"):
-            inner = boxes.box(kind, inner)
-        data = sources.path("h264_mp4").read_bytes() + inner
-        path.write_bytes(data)
-        assert probed(path).warnings == ()
 
 
 def remuxed(path: Path, *, fonts: int = 0, before: bytes = b"") -> None:

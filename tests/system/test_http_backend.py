@@ -301,9 +301,10 @@ def test_plain_endpoints_make_two_layouts_only(pictures: list[tuple[np.ndarray, 
 
 def test_the_padding_travels(pictures: list[tuple[np.ndarray, ...]]) -> None:
     plan = clips.plan(WIDTH, HEIGHT)
-    packed = handover.pack(clips.Clip(pictures), plan, clips.segment(0, 20, 25), padding=8)
+    packed = handover.pack(clips.Clip(pictures), plan, clips.segment(0, 20, 25), padding=(8, 8))
     assert (packed.handover.before, packed.handover.after) == (8, 8)
-    assert handover.padding(plan) == padding(plan) >= 8
+    assert handover.padding(plan, clips.segment(0, 20, 25)) == (padding(plan), padding(plan))
+    assert padding(plan) >= 8
     with av.open(io.BytesIO(packed.video), "r") as container:
         shown = [(frame.pts, frame.to_ndarray()) for frame in container.decode(video=0)]
     assert [pts for pts, _ in shown] == [i * clips.TICKS for i in range(12, 33)]

@@ -18,7 +18,7 @@ from inference import backends
 from inference.contract import Converted, Frames
 from inference.invocation import Films, Workshop
 from inference.server import Options, Server
-from stereospot import errors, log
+from stereospot import errors, log, stdio
 from stereospot.media.limits import Limits
 from stereospot.media.model import Plan, Segment
 from stereospot.settings import Settings, load
@@ -47,6 +47,7 @@ def build(settings: Settings, *, slots: int, roots: tuple[Path, ...] = ()) -> tu
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
+    stdio.open_closed()
     parser = argparse.ArgumentParser(prog="python -m inference.serve", description="Convert video for others, by HTTP.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from stereospot import errors, subjects
+from stereospot import errors, subjects, titles
 from stereospot import spans as packing
 from stereospot.media.model import SourceInfo
 from stereospot.options import Asked, Options
@@ -45,8 +45,8 @@ Spans = Annotated[str, AfterValidator(_packed)]
 Pool = Annotated[str, AfterValidator(_pool)]
 """The label of some converters, as it stands in the subjects of their work."""
 
-Title = Annotated[str, StringConstraints(strip_whitespace=True)]
-"""What a film is called, in its list and as its link: blanks alone would show neither."""
+Title = Annotated[str, BeforeValidator(titles.given)]
+"""What a film is called (`titles`)."""
 
 
 class Failure(Message):

@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stereospot import cores, errors
@@ -85,6 +85,11 @@ class Settings(BaseSettings):
         default=None, description="PEM file of a certificate and its chain: the gateway speaks https itself"
     )
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's key, without a password")
+    proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        default=(),
+        description="addresses or networks of proxies on other hosts, whose connections are neither counted nor timed; "
+        "in the environment a,b, or a JSON list",
+    )
     max_upload_bytes: int = 50 * 2**30
 
     # limits for the source
@@ -167,7 +172,7 @@ class Settings(BaseSettings):
     def _folders(cls, value: object) -> object:
         return _listed(value, os.pathsep)
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "proxies", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         return _listed(value, ",")

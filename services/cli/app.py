@@ -20,7 +20,7 @@ from typing import Annotated, Any, TextIO, cast
 from cyclopts import App, CycloptsError, Parameter
 
 import stereospot
-from stereospot import errors, log
+from stereospot import errors, log, stdio
 from stereospot.messages import Failure
 from stereospot.settings import Settings, load
 
@@ -128,7 +128,7 @@ class _Stdout:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
-    _open_closed()
+    stdio.open_closed()
     code = 0
     try:
         with contextlib.redirect_stdout(cast(TextIO, _Stdout(sys.stdout))):
@@ -140,24 +140,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reason = f"the result could not be written: {error.strerror}."
             _say(" ".join((f"stereospot: {reason}", *getattr(error, "__notes__", ()))))
             code = code or 1
-        _drop(1)
+        stdio.drop(1)
     try:
         print(end="", file=sys.stderr, flush=True)
     except OSError:
-        _drop(2)
+        stdio.drop(2)
     return code
-
-
-def _open_closed() -> None:
-    """Nowhere, in place of a stdout or stderr that was closed before the start (`2>&-`).
-
-    Else they are None, and the next file to be opened has their number.
-    """
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        if getattr(sys, name) is None:
-            _drop(descriptor)
-            os.set_inheritable(descriptor, True)  # also where it was the lowest number that was free
-            setattr(sys, name, open(descriptor, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _is_unread(descriptor: int) -> bool:
@@ -165,11 +153,6 @@ def _is_unread(descriptor: int) -> bool:
     looked = select.poll()
     looked.register(descriptor, 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in looked.poll(0))
-
-
-def _drop(descriptor: int) -> None:
-    """What still waits to be written there goes nowhere; else the interpreter ends with 120."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _run(words: list[str]) -> int:

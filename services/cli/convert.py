@@ -3,8 +3,7 @@
     FILE + options ─> folder convert/<key> (broker store, fragments) ─> job ─> film ─> OUT, and the folder goes
 
 The folder's name is made from the source's identity and the options, so the same command after a kill, a crash or a
-reboot finds its own half-done work and goes on. There is no second code path: planner, converter, collector and
-assembler are those of `stereospot up`.
+reboot finds its own half-done work and goes on. `conversion` does that work.
 """
 
 from __future__ import annotations
@@ -13,17 +12,18 @@ import asyncio
 import hashlib
 import json as jsonlib
 import shutil
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from services.cli import outputs
-from services.cli.app import DEFAULTS, QUIET, Common, Failed, Unwritten, at_home
+from services.cli.app import DEFAULTS, QUIET, Common, Unwritten, at_home
 from stereospot import errors
-from stereospot.messages import Failure
+from stereospot.messages import SourceRef
 from stereospot.options import Container, Options
+from stereospot.settings import Settings
 
 LayoutName = Literal[
     "half-sbs", "full-sbs", "half-tb", "full-tb", "cross-eyed", "anaglyph", "anaglyph-green-magenta",
@@ -32,12 +32,6 @@ LayoutName = Literal[
 CodecName = Literal["x264", "x265", "svtav1", "nvenc-h264", "nvenc-hevc"]
 
 SUFFIXES: dict[str, Container] = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "mkv"}
-SERVICES = frozenset({"planner", "analyse", "converter", "collector", "assembler", "janitor", "dead-letters"})
-"""The last two have work only where something got lost between two writes, or was given back too often for the broker:
-without them the command would wait for it for ever."""
-
-_TAKEN = "exists; --overwrite replaces it."
-_TAKEN_MEANWHILE = "has come to exist; the film is kept: give another place."
 
 
 async def convert(
@@ -126,50 +120,29 @@ async def convert(
     if workers is not None and workers < 1:
         raise errors.error("INVALID_OPTIONS", "--workers: 1 or more.")
     settings = common.settings(log_level=None if common.verbose else QUIET, slots=workers)
-    from services import submit
-    from stereospot.media import pictures
-
     file = at_home(file)
     depth = None if depth is None else at_home(depth)
-    target = at_home(output or _beside(file, options)).absolute()
-    exported = _exported(export_depth)
+    target, exported = at_home(output or _beside(file, options)).absolute(), _exported(export_depth)
     written = [path for path in (target, exported) if path is not None]
-    read = [path.absolute() for path in (file, depth) if path is not None]
-    await asyncio.to_thread(outputs.check, written, read)
-    source = await submit.local_source(file, None)
-    for path in written:
-        await asyncio.to_thread(outputs.try_folder, path)
+    folders = settings.data_dir / "convert"
+    source = await _source(file, depth, written)
     if not overwrite:
-        others = (settings.data_dir / "convert").glob(f"*/{outputs.KEPT}")
-        await asyncio.to_thread(outputs.refuse_taken, written, others, _TAKEN)
-    given = packed = None
-    if depth is not None:
-        packed = await asyncio.to_thread(pictures.film_of, depth, settings.data_dir / "convert")
-        given = await submit.local_source(packed, None)
-    identity = [source.path, source.size_bytes, source.digest, options.model_dump_json()]
-    if given is not None:
-        identity += [given.path, given.size_bytes, given.digest]
-    key = hashlib.sha256("|".join(map(str, identity)).encode()).hexdigest()[:20]
-    folder = settings.data_dir / "convert" / key
+        # Packing depth takes a while, and only then is it known which folder is ours: what any of them keeps may stay.
+        kept = folders.glob(f"*/{outputs.KEPT}")
+        await asyncio.to_thread(outputs.refuse_taken, written, kept, outputs.TAKEN)
+    given, packed = (None, None) if depth is None else await _depth(depth, folders)
+    folder = folders / _identity(source, given, options)
     if not overwrite:
-        await asyncio.to_thread(outputs.refuse_taken, written, folder.glob(outputs.KEPT), _TAKEN)
-    if packed is not None and packed.parent == folder.parent:
-        # The name that all runs know goes with the first of them that ends.
-        await asyncio.to_thread(folder.mkdir, exist_ok=True)
-        await asyncio.to_thread(outputs.deliver, packed, folder / packed.name)
-        given = await submit.local_source(folder / packed.name, None)
-    private = settings.model_copy(
-        update={
-            "data_dir": folder, "nats_url": None, "nats_port": -1, "storage": "local", "pool": _pool(options),
-            "metrics_port": None,  # a worker's of this host
-        }
-    )  # fmt: skip
-    result = await _run(
-        private, source, given, options, f"C{key}", target, exported, quiet=common.json, overwrite=overwrite
-    )
+        await asyncio.to_thread(outputs.refuse_taken, written, folder.glob(outputs.KEPT), outputs.TAKEN)
+    if packed is not None:
+        given = await _into(folder, packed)
+    from services.cli import conversion
+
+    order = conversion.Order(f"C{folder.name}", source, given, options, target, exported, overwrite)
+    result = await conversion.run(_private(settings, folder, options), order, quiet=common.json)
     # Only now, with the film in its place and synced, may what it was made from go.
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    if packed is not None and packed.parent == folder.parent:
+    if packed is not None:
         await asyncio.to_thread(packed.unlink, missing_ok=True)
     try:
         _tell(result, common.json)
@@ -179,96 +152,53 @@ async def convert(
     return 0
 
 
-async def _run(
-    settings: Any,
-    source: Any,
-    depth: Any,
-    options: Options,
-    job_id: str,
-    target: Path,
-    exported: Path | None,
-    *,
-    quiet: bool,
-    overwrite: bool,
-) -> dict[str, Any]:
-    """Start the services, run (or resume) the job, move the film.
+async def _source(file: Path, depth: Path | None, written: Sequence[Path]) -> SourceRef:
+    """The film, once it is sure that what is written can be, and replaces nothing that is read."""
+    from services import submit
 
-    After a failure the folder stays as long as a finished segment lies in it, whatever the reason: hours of work are
-    not for us to throw away, and the next run of the same command retries the job. An empty one goes.
-    """
-    from services import daemon, follow, operations, submit
-    from services.cli import sidecars
-    from services.cli.progress import Bar
-    from stereospot import keys, records
-    from stereospot.jobs import Phase
+    read = [path.absolute() for path in (file, depth) if path is not None]
+    await asyncio.to_thread(outputs.check, written, read)
+    source = await submit.local_source(file, None)
+    for path in written:
+        await asyncio.to_thread(outputs.try_folder, path)
+    return source
 
-    started = time.monotonic()
-    resumed: tuple[int, int] | None = None  # the generation, and how many of its frames this run found
-    try:
-        async with daemon.running(settings, SERVICES) as context:
-            found = await records.get_job(context.bus, job_id)
-            if found is not None and found[0].phase in (Phase.FAILED, Phase.CANCELLED):
-                await operations.retry(context.bus, job_id)
-            elif found is not None:
-                await operations.resume(context.bus, found[0])
-            else:
-                await submit.create(context, source, options, job_id=job_id, title=target.stem, depth=depth)
-            bar = Bar(target.name, quiet=quiet)
-            try:
-                async for snapshot in follow.follow(context, job_id):
-                    bar.show(snapshot)
-                    job = snapshot.job
-                    if resumed is None:
-                        resumed = (job.generation, snapshot.done)
-                    elif resumed[0] != job.generation:
-                        resumed = (job.generation, 0)  # begun in this run: all that it has is of this run
-                    if not job.is_active:
-                        break
-                else:
-                    raise errors.error("INTERNAL", "The job's record went away.")
-            finally:
-                bar.close()
-            if job.phase is not Phase.COMPLETED or job.film is None:
-                raise Failed(job.failure) if job.failure else errors.error("CANCELLED")
-            film = context.store.local_path(job.film.key)
-            kept = context.store.local_path(keys.depth(job_id, job.generation))
-            assert film is not None, "a private store is local"
-            assert kept is not None, "a private store is local"
-            for made, path in ((kept, exported), (film, target)):
-                if path is not None and not overwrite:
-                    await asyncio.to_thread(outputs.refuse_taken, [path], [made], _TAKEN_MEANWHILE)
-            try:
-                if exported is not None:
-                    await asyncio.to_thread(outputs.deliver, kept, exported)
-                subtitles, missing = await sidecars.write(context, job, target, overwrite=overwrite)
-                await asyncio.to_thread(outputs.deliver, film, target)
-            except OSError as error:
-                raise outputs.unwritable(target, error) from error
-    except (errors.Misconfigured, Failed) as error:
-        # Another run of the same command may be at work in the folder.
-        ours = isinstance(error, Failed) or error.code != "ALREADY_RUNNING"
-        if ours and not await asyncio.to_thread(_holds_segments, settings.storage_dir):
-            await asyncio.to_thread(shutil.rmtree, settings.data_dir, ignore_errors=True)
-        elif isinstance(error, Failed):
-            raise Failed(_kept(error.failure, settings.data_dir)) from error
-        raise
-    seconds = time.monotonic() - started
-    made = job.film.frames - (resumed[1] if resumed else 0)
-    return {
-        "output": str(target),
-        "frames": job.film.frames,
-        "frames_resumed": job.film.frames - made,
-        "seconds": round(seconds, 3),
-        "fps": round(made / seconds, 3),
-        "duration_seconds": job.film.duration_seconds,
-        "engine": str(job.engine.get("name", options.engine)),
-        "model_sha256": job.engine.get("model_sha256"),
-        "layout": str(options.layout),
-        "sha256": job.film.sha256,
-        "subtitles": [str(path) for path in subtitles],
-        "warnings": [{"code": item.code, "text": item.text} for item in job.warnings] + missing,
-        "report": job.report,
-    }
+
+async def _depth(depth: Path, folders: Path) -> tuple[SourceRef, Path | None]:
+    """Depth of the user's as a film; and that film's path if it was packed here, from pictures."""
+    from services import submit
+    from stereospot.media import pictures
+
+    film = await asyncio.to_thread(pictures.film_of, depth, folders)
+    return await submit.local_source(film, None), film if film.parent == folders else None
+
+
+def _identity(source: SourceRef, depth: SourceRef | None, options: Options) -> str:
+    """The name of the folder of everybody who converts this film with this depth and these options."""
+    identity = [source.path, source.size_bytes, source.digest, options.model_dump_json()]
+    if depth is not None:
+        identity += [depth.path, depth.size_bytes, depth.digest]
+    return hashlib.sha256("|".join(map(str, identity)).encode()).hexdigest()[:20]
+
+
+async def _into(folder: Path, packed: Path) -> SourceRef:
+    """The packed depth under a name in the conversion's own folder: the one that all runs know goes with the first of
+    them that ends."""
+    from services import submit
+
+    await asyncio.to_thread(folder.mkdir, exist_ok=True)
+    await asyncio.to_thread(outputs.deliver, packed, folder / packed.name)
+    return await submit.local_source(folder / packed.name, None)
+
+
+def _private(settings: Settings, folder: Path, options: Options) -> Settings:
+    """With a broker and a storage in `folder`, for this conversion alone."""
+    return settings.model_copy(
+        update={
+            "data_dir": folder, "nats_url": None, "nats_port": -1, "storage": "local", "pool": _pool(options),
+            "metrics_port": None,  # a worker's of this host
+        }
+    )  # fmt: skip
 
 
 def _tell(result: dict[str, Any], as_json: bool) -> None:
@@ -281,17 +211,6 @@ def _tell(result: dict[str, Any], as_json: bool) -> None:
     for warning in result["warnings"]:
         print(f"warning {warning['code']}: {warning['text']}")
     print(end="", flush=True)
-
-
-def _holds_segments(storage: Path) -> bool:
-    """Whether any segment was finished."""
-    return next(storage.glob("jobs/*/*/segments/*"), None) is not None
-
-
-def _kept(failure: Failure, folder: Path) -> Failure:
-    """The failure, with where its finished segments are, how to go on with them and how to be rid of them."""
-    kept = f"Finished segments are kept in {folder}: the same command tries again with them; delete it to give them up."
-    return failure.model_copy(update={"advice": f"{failure.advice} {kept}"})
 
 
 def _options(values: dict[str, Any]) -> Options:

@@ -22,6 +22,9 @@ from stereospot.storage import files
 KEPT = "storage/jobs/*/*/*.m*"
 """Films and depths below a conversion's folder; their fragments lie deeper."""
 
+TAKEN = "exists; --overwrite replaces it."
+TAKEN_MEANWHILE = "has come to exist; the film is kept: give another place."
+
 
 def check(written: Sequence[Path], read: Sequence[Path]) -> None:
     """Raise INVALID_OPTIONS where a film would replace its source, its depth or another output, or cannot be named."""

@@ -43,6 +43,7 @@ from services.gateway.feed import Feed
 from services.gateway.guard import Guard
 from services.gateway.index import Index
 from services.gateway.metrics import Metrics
+from services.gateway.peers import Peers
 from services.gateway.shortcut import Shortcut
 from services.gateway.snapshots import Snapshots
 from services.gateway.state import Gateway
@@ -174,9 +175,10 @@ async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket |
     """
     settings = context.settings
     app = create_app(context)
+    peers = Peers(settings.proxies)
     config = uvicorn.Config(
         app,
-        http=connections.Protocol,
+        http=type("Protocol", (connections.Protocol,), {"peers": peers}),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -189,7 +191,7 @@ async def serve(context: Context, stop: asyncio.Event, *, bound: socket.socket |
         ssl_keyfile=settings.tls_key,
     )
     server = _Server(config)
-    sock = connections.Bounded(bound or listen(settings.host, settings.port), connections.most())
+    sock = connections.Bounded(bound or listen(settings.host, settings.port), connections.most(), peers)
     gateway: Gateway = app.state.gateway
 
     async def end() -> None:

@@ -5,7 +5,8 @@ own name was pointed at 127.0.0.1 does not), and one that changes something must
 `Sec-Fetch-Site` say where it comes from; programs send neither. Reading across sites is refused by the browser, since
 no answer here carries CORS headers; cross-site embedding is refused by us.
 
-The layer also names each request, counts it, sets the security headers, and serves HEAD by GET without the body.
+The layer also names each request, counts it, sets the security headers, and serves HEAD by GET without the body; so
+it is also what names HEAD beside GET in `Allow`.
 """
 
 from __future__ import annotations
@@ -178,6 +179,8 @@ class Guard:
                 present = {name.lower() for name, _ in message["headers"]}
                 added = [pair for pair in own if pair[0] not in present]
                 message["headers"] = [*message["headers"], *added, (b"x-request-id", request_id.encode())]
+                if b"allow" in present:
+                    message["headers"] = [_with_head(*pair) for pair in message["headers"]]
             elif head and message["type"] == "http.response.body":
                 message["body"] = b""
             await send(message)
@@ -212,6 +215,13 @@ class Guard:
         await send({"type": "http.response.start", "status": 303, "headers": found})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return False
+
+
+def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """A header, with HEAD where it is `Allow` and names GET."""
+    named = set(value.split(b", "))
+    is_served = name.lower() == b"allow" and b"GET" in named
+    return name, b", ".join(sorted(named | {b"HEAD"})) if is_served else value
 
 
 def _asked(scope: HTTPScope) -> list[tuple[str, str]] | None:

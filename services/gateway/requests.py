@@ -7,14 +7,14 @@ from pathlib import PurePath
 from typing import Annotated, Any
 
 from litestar.params import QueryParameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from services import submit
 from services.gateway.state import Gateway
 from services.intake import Arrived
-from stereospot import errors, keys, records, subjects
+from stereospot import errors, keys, records, subjects, titles
 from stereospot.jobs import Job, Phase
-from stereospot.messages import SourceRef, SubmitWork, Title
+from stereospot.messages import SourceRef, SubmitWork
 from stereospot.options import Asked, Layout, Options, known
 from stereospot.settings import Settings
 
@@ -24,6 +24,10 @@ MODES = {"sbs": Layout.FULL_SBS, "anaglyph": Layout.ANAGLYPH}
 
 Limit = Annotated[int, QueryParameter(ge=1, le=200)]
 """How many a page of a list holds at most."""
+
+Title = Annotated[str, Field(max_length=500), BeforeValidator(titles.given)]
+FileName = Annotated[str, Field(max_length=200), BeforeValidator(titles.given)]
+"""What an uploaded file is called, for display."""
 
 
 class _Request(BaseModel):
@@ -43,8 +47,8 @@ class NewJob(_Request):
     sha256: str | None = Field(
         default=None, pattern="^[0-9a-fA-F]{64}$", description="of the upload, compared with what is stored"
     )
-    title: Title = Field(default="", max_length=500)
-    filename: Title = Field(default="", max_length=200, description="what an uploaded file is called, for display")
+    title: Title = ""
+    filename: FileName = Field(default="", description="what an uploaded file is called, for display")
     options: Asked = Options()
     priority: int = Field(default=4, ge=0, le=9, description="9 first")
     pool: str | None = Field(
@@ -56,7 +60,7 @@ class NewJob(_Request):
 class JobChanges(_Request):
     """What may change without a new conversion."""
 
-    title: Annotated[Title, Field(min_length=1, max_length=500)] | None = None
+    title: Annotated[str, Field(min_length=1, max_length=500), BeforeValidator(titles.given)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
     source_file_size_bytes: int | None = Field(default=None, description="accepted from older clients, ignored")
 
@@ -106,7 +110,7 @@ async def source_of(gateway: Gateway, wanted: NewJob) -> tuple[SourceRef, str]:
             priority=wanted.priority,
         )  # fmt: skip
         source = await submit.source_of(gateway.context, work)
-    title = PurePath(source.name).stem.strip() if arrived is not None else ""
+    title = titles.shown(PurePath(source.name).stem) if arrived is not None else ""
     if wanted.filename and source.key is not None:
         source = source.model_copy(update={"name": wanted.filename})
     return source, title
@@ -165,7 +169,7 @@ async def create_from_upload(
         stored.source(),
         options,
         job_id=stored.upload_id,
-        title=title.strip() or PurePath(stored.name).stem.strip(),
+        title=titles.shown(title) or titles.shown(PurePath(stored.name).stem),
         priority=priority,
     )
 

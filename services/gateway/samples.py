@@ -24,7 +24,7 @@ from stereospot import errors, keys, records
 from stereospot.bus import Bus
 from stereospot.jobs import Job, Phase
 from stereospot.media import boxes
-from stereospot.messages import SourceRef, Title
+from stereospot.messages import SourceRef
 from stereospot.options import Asked, Layout, Options
 from stereospot.settings import Settings
 
@@ -46,8 +46,8 @@ class NewSamples(BaseModel):
 
     job_id: str | None = Field(default=None, max_length=64)
     upload: str | None = Field(default=None, max_length=512)
-    title: Title = Field(default="", max_length=500)
-    filename: Title = Field(default="", max_length=200)
+    title: requests.Title = ""
+    filename: requests.FileName = ""
     options: Asked | None = Field(default=None, description="default: those of the job")
     kind: Literal["stereo", "depth"] = "stereo"
     duration_seconds: Annotated[float, Field(gt=0)] | None = Field(
@@ -61,7 +61,7 @@ class WholeFilm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     options: Asked | None = None
-    title: Title = Field(default="", max_length=500)
+    title: requests.Title = ""
 
 
 def starts(duration_seconds: float | None) -> tuple[float, ...]:

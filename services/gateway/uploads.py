@@ -23,7 +23,7 @@ from services import contents, submit
 from services.gateway.idempotency import used_otherwise
 from services.gateway.state import Gateway
 from services.intake import Arrived, Turn
-from stereospot import errors, keys
+from stereospot import errors, keys, titles
 from stereospot.messages import SourceRef
 from stereospot.storage.base import ObjectStore
 
@@ -258,6 +258,10 @@ async def _skip(events: AsyncIterator[MultipartSegment | bytes | None]) -> None:
 
 
 def display_name(text: str) -> str:
-    """What a browser says the file is called, as display text: no folders, no control characters, at most 200."""
+    """What a browser says the file is called, as display text: no folders, no control characters, at most 200.
+
+    What joins two characters to one stays, and what marks a flag: they are of no use to anybody who means harm.
+    """
     name = text.replace("\\", "/").rpartition("/")[2]
-    return "".join(letter for letter in name if letter.isprintable())[:200].strip() or "film"
+    kept = "".join(letter for letter in name if letter.isprintable() or titles.joins(letter))
+    return titles.shown(kept[:200]) or "film"

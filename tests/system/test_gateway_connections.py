@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from services.gateway import connections
+from services.gateway.peers import Peers
 from services.listener import listen
 from tests.support import Nats, eventually
 from tests.system import certificates
@@ -50,10 +51,12 @@ class Answering:
 
 
 @asynccontextmanager
-async def running(app: Any, *, most: int = 100) -> AsyncGenerator[int]:
+async def running(
+    app: Any, *, most: int = 100, http: type[connections.Protocol] = Hasty, keep_alive: int = 60
+) -> AsyncGenerator[int]:
     """Its port."""
-    sock = connections.Bounded(listen("127.0.0.1", 0), most)
-    config = uvicorn.Config(app, http=Hasty, log_config=None, lifespan="off", ws="none", timeout_keep_alive=60)
+    sock = connections.Bounded(listen("127.0.0.1", 0), most, Peers())
+    config = uvicorn.Config(app, http=http, log_config=None, lifespan="off", ws="none", timeout_keep_alive=keep_alive)
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
     serving = asyncio.create_task(server.serve(sockets=[sock]))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
-from stereospot import keys, records, subjects
+from stereospot import keys, records, subjects, titles
 from stereospot.jobs import Phase
 from stereospot.messages import Failure, Film, Worker
 from tests.support import Nats, eventually
@@ -247,3 +248,33 @@ async def test_a_title_of_blanks_is_none(gateway: Served) -> None:
     assert (await gateway.client.get(f"/api/v1/jobs/{sent.json()['job_id']}")).json()["title"] == "Skiing"
     nameless = (await upload(gateway, name="   .mp4"))["job_id"]
     assert (await gateway.client.get(f"/api/v1/jobs/{nameless}")).json()["title"].strip()
+
+
+@pytest.mark.parametrize("title", ["\u200b", "\ufeff \u2060", "\u202e\u00ad", "\u3164\ufe0f"])
+async def test_a_title_that_nobody_sees_is_none(gateway: Served, title: str) -> None:
+    stored = (await gateway.client.put("/api/v1/uploads?name=Holiday.mp4", content=CLIP)).json()
+    made = await gateway.client.post(
+        "/api/v1/jobs", json={"upload": stored["upload"], "title": title, "filename": title}
+    )
+    assert (made.status_code, made.json()["title"], made.json()["filename"]) == (201, "Holiday", "Holiday.mp4")
+    path = f"/api/v1/jobs/{made.json()['job_id']}"
+    for where in (path, path.removeprefix("/api/v1")):
+        refused = await gateway.client.patch(where, json={"title": title})
+        assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_REQUEST")
+    assert (await gateway.client.get(path)).json()["title"] == "Holiday"
+    form = {"title": (None, title), "file": ("Skiing.mp4", CLIP, "video/mp4")}
+    sent = await gateway.client.post("/upload", files=form)
+    assert (await gateway.client.get(f"/api/v1/jobs/{sent.json()['job_id']}")).json()["title"] == "Skiing"
+    nameless = (await upload(gateway, name=f"{title}.mp4"))["job_id"]
+    assert titles.shown((await gateway.client.get(f"/api/v1/jobs/{nameless}")).json()["title"])
+
+
+@pytest.mark.parametrize(
+    "title", ["👨\u200d👩\u200d👧", "❤\ufe0f", "🏴\U000e0067\U000e0062\U000e007f", "می\u200cخواهم"]
+)
+async def test_signs_that_are_joined_stay_whole(gateway: Served, title: str) -> None:
+    made = (await upload(gateway, name=f"{title}.mp4"))["job_id"]
+    path = f"/api/v1/jobs/{made}"
+    assert (await gateway.client.get(path)).json()["title"] == title
+    changed = await gateway.client.patch(path, json={"title": f" {title} "})
+    assert (changed.status_code, changed.json()["title"]) == (200, title)

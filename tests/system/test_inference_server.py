@@ -206,6 +206,28 @@ def test_the_server_as_a_process(pictures: list[tuple[np.ndarray, ...]], tmp_pat
         process.wait(10)
 
 
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-"])
+def test_the_process_needs_neither_stdout_nor_stderr(closed: str, tmp_path: Path) -> None:
+    """As a service manager or `nohup` may start it; what is wrong is told by the exit status alone then."""
+    environment = {**os.environ, "STEREOSPOT_DATA_DIR": str(tmp_path), "STEREOSPOT_SANDBOX": "off"}
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "inference.serve"]
+    strangers = subprocess.run([*command, "--host", "0.0.0.0"], env=environment, timeout=60, check=False)
+    assert strangers.returncode == errors.EXIT_MISCONFIGURED
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen([*command, "--port", str(port)], env=environment)
+    try:
+        wait_until(
+            lambda: process.poll() is not None or _answers(f"http://127.0.0.1:{port}"), seconds=60, what="the server"
+        )
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(20) in (0, -15)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
 def _answers(url: str) -> bool:
     try:
         return httpx.get(url + "/ping", timeout=1).text == "OK"

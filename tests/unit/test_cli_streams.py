@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli import main, tables
+from services.cli import conversion, main, tables
 from services.cli.progress import Bar
 from services.follow import Snapshot
 from tests.system.rig import a_job
@@ -75,14 +75,14 @@ def test_a_result_that_cannot_be_written_is_told(rows: str, unbuffered: str, mon
 def test_a_converted_film_is_named_where_the_result_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def run(*words: object, **_: object) -> dict[str, object]:
-        return {"output": str(words[5])}
+    async def run(_: object, order: conversion.Order, **__: object) -> dict[str, object]:
+        return {"output": str(order.target)}
 
     (tmp_path / "film.mp4").write_bytes(b"x")
-    monkeypatch.setattr("services.cli.convert._run", run)
+    monkeypatch.setattr("services.cli.conversion.run", run)
     with monkeypatch.context() as full, FULL.open("w") as stdout:
         full.setattr("sys.stdout", stdout)
-        full.setattr("services.cli.app._drop", lambda *_: None)  # pyright: ignore[reportUnknownLambdaType]
+        full.setattr("stereospot.stdio.drop", lambda *_: None)  # pyright: ignore[reportUnknownLambdaType]
         words = ["convert", str(tmp_path / "film.mp4"), "-o", str(tmp_path / "q.mp4"), "--json"]
         assert main([*words, "--data", str(tmp_path / "data")]) == 1
         with contextlib.suppress(OSError):

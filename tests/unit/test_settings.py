@@ -44,7 +44,9 @@ def test_folders_and_names_are_written_as_people_write_them(monkeypatch: pytest.
     monkeypatch.setenv("STEREOSPOT_ROOTS", f"/films{os.pathsep} ~/more")
     monkeypatch.setenv("STEREOSPOT_ALLOWED_HOSTS", "films.example, [::1],")
     monkeypatch.setenv("STEREOSPOT_DATA_DIR", "~/stereospot")
+    monkeypatch.setenv("STEREOSPOT_PROXIES", "10.0.0.5, fd00::/8")
     settings = load()
+    assert list(map(str, settings.proxies)) == ["10.0.0.5/32", "fd00::/8"]
     assert settings.roots == (Path("/films"), Path.home() / "more")
     assert settings.allowed_hosts == ("films.example", "[::1]")
     assert settings.data_dir == Path.home() / "stereospot"
@@ -61,6 +63,7 @@ MISTAKES = [
     ("STEREOSPOT_CONFIG", "wrong.toml", "wrong.toml: port: "),
     ("STEREOSPOT_CONFIG", "~no-such-user/settings.toml", "home of nobody"),
     ("STEREOSPOT_ROOTS", "/films:~no-such-user/films", "STEREOSPOT_ROOTS"),
+    ("STEREOSPOT_PROXIES", "10.0.0.5,caddy", "STEREOSPOT_PROXIES: value is not a valid IPv4 or IPv6 network"),
     ("STEREOSPOT_TLS_KEY", "~no-such-user/key.pem", "STEREOSPOT_TLS_KEY"),
 ]
 

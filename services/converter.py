@@ -164,56 +164,83 @@ class Converter:
         suspect = delivery.attempt > 1  # alone here: what would be taken beside it could only be given back
         with self.ahead.turn() as turn:
             async with self._computing:
-                if time.monotonic() > asked_at + LOOK_AGAIN_SECONDS:
-                    # Long enough for a cancel, maybe.
-                    found = await records.get_job(self._bus, task.job_id)
-                    if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
-                        return Ack("stale")
-                    # A process that slept meanwhile may have lost the segment to another one.
-                    if await self._results.look_again(task):
-                        return Ack(STORED)
-                # The segment before this one may have shown what this process cannot do any more.
-                if self.setbacks.lost is not None:
-                    return Return(SUSPECT_SECONDS, reason="this worker is about to end")
-                if (refused := self.setbacks.refused(task)) is not None:
-                    return refused
-                started = time.monotonic()
+                if (settled := await self._meanwhile(task, asked_at)) is not None:
+                    return settled
                 crash.point("converter.begun")
-                rate = self._rates.get((task.job_id, task.generation))
                 if not suspect:
-                    turn.begins(segment.frames / rate if rate else None)
-                self.busy.add(name)
-                try:
-                    converted, _ = await asyncio.gather(
-                        self._compute(task, job, head, segment), self._event(task, "running", attempt=delivery.attempt)
-                    )
-                finally:
-                    self.busy.discard(name)
-                if _is_awaited(delivery, task):
-                    # Beside another segment it would take twice as long.
-                    await encoding.run(self._threads, converted.finish)
-                seconds = round(time.monotonic() - started, 3)
-                fps = segment.frames / max(seconds, 1e-3)
-                self._foresee(task, fps)  # before the slot is free: the next segment begins by it
+                    turn.begins(self._expected_seconds(task, segment))
+                converted, seconds = await self._in_slot(delivery, task, name, job, head, segment)
             if not suspect:
                 turn.ends()
             # What the encoder still holds, beside the next segment's start.
             await encoding.run(self._threads, converted.finish)
             crash.point("converter.converted")
-            done = await self._check(task, head, segment, converted, seconds)
-            held = functools.partial(self.setbacks.held, task, name)
-            async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
-                await obeying(stop, self._results.keep(task, converted, done, setbacks.CUT_OFF_SECONDS, held))
-            await self._results.publish(task, done)
+            await self._keep(task, name, head, segment, converted, seconds)
+        await self._tell(delivery, task, head, segment, converted, seconds)
+        return Ack()
+
+    async def _meanwhile(self, task: SegmentTask, asked_at: float) -> Outcome | None:
+        """What has become of a segment while it waited for its slot; None: it is to be converted."""
+        if time.monotonic() > asked_at + LOOK_AGAIN_SECONDS:
+            # Long enough for a cancel, maybe.
+            found = await records.get_job(self._bus, task.job_id)
+            if not is_wanted(found and found[0], task.generation, PHASES, task.attempt):
+                return Ack("stale")
+            # A process that slept meanwhile may have lost the segment to another one.
+            if await self._results.look_again(task):
+                return Ack(STORED)
+        # The segment before this one may have shown what this process cannot do any more.
+        if self.setbacks.lost is not None:
+            return Return(SUSPECT_SECONDS, reason="this worker is about to end")
+        return self.setbacks.refused(task)
+
+    async def _in_slot(
+        self, delivery: Delivery, task: SegmentTask, name: str, job: Job, head: Plan, segment: Segment
+    ) -> tuple[Converted, float]:
+        """What a slot is for: the converted segment, of which the encoder may still hold some, and the seconds."""
+        started = time.monotonic()
+        self.busy.add(name)
+        try:
+            converted, _ = await asyncio.gather(
+                self._compute(task, job, head, segment), self._event(task, "running", attempt=delivery.attempt)
+            )
+        finally:
+            self.busy.discard(name)
+        if _is_awaited(delivery, task):
+            # Beside another segment it would take twice as long.
+            await encoding.run(self._threads, converted.finish)
+        seconds = round(time.monotonic() - started, 3)
+        self._foresee(task, _fps(segment, seconds))  # before the slot is free: the next segment begins by it
+        return converted, seconds
+
+    async def _keep(
+        self, task: SegmentTask, name: str, head: Plan, segment: Segment, converted: Converted, seconds: float
+    ) -> None:
+        """Store a result that fits the rest, then report it; it may wait for its storage meanwhile."""
+        done = await self._check(task, head, segment, converted, seconds)
+        held = functools.partial(self.setbacks.held, task, name)
+        async with watching(self._bus, task.job_id, task.generation, FINISHING) as stop:
+            await obeying(stop, self._results.keep(task, converted, done, setbacks.CUT_OFF_SECONDS, held))
+        await self._results.publish(task, done)
+
+    async def _tell(
+        self, delivery: Delivery, task: SegmentTask, head: Plan, segment: Segment, converted: Converted, seconds: float
+    ) -> None:
+        """Count a segment that is done, and say so to those who watch."""
         report, frames = converted.report, converted.fragment.frames
         metrics.WORKER.segment(
             engine=head.stereo.engine, device=report.device, frames=frames, seconds=seconds,
             stages=report.stages, memory_bytes=report.device_memory_bytes, batch=report.batch,
             windows_taken=report.windows_taken,
         )  # fmt: skip
+        fps = _fps(segment, seconds)
         self.fps = _mean(self.fps, fps)
         await self._event(task, "done", attempt=delivery.attempt, seconds=seconds, fps=round(fps, 2))
-        return Ack()
+
+    def _expected_seconds(self, task: SegmentTask, segment: Segment) -> float | None:
+        """How long a segment computes, by those of its film before it; None where none was."""
+        rate = self._rates.get((task.job_id, task.generation))
+        return segment.frames / rate if rate else None
 
     def _foresee(self, task: SegmentTask, fps: float) -> None:
         """Remember a film's speed; another film's, of another size or engine, says nothing about it."""
@@ -281,6 +308,11 @@ class Converter:
 def _is_awaited(delivery: Delivery, task: SegmentTask) -> bool:
     """Whether somebody is likely to sit before a player that waits for this segment: the first of a film, or a seek."""
     return task.index == 0 or subjects.is_urgent(delivery.subject)
+
+
+def _fps(segment: Segment, seconds: float) -> float:
+    """Frames a second; a clock that stood still counts as a millisecond."""
+    return segment.frames / max(seconds, 1e-3)
 
 
 def _mean(before: float | None, value: float) -> float:

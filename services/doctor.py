@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from services import engines, ghosts, rebuild
+from services import engines, ghosts, rebuild, unheard
 from services.context import Context
 from stereospot import broker, errors, subjects
 from stereospot.options import Codec
@@ -237,6 +237,7 @@ async def queues(context: Context, *, repair: bool) -> list[Finding]:
         advice = "`stereospot doctor --repair` offers it once more where that may matter, and removes it."
         done = await ghosts.lay(context.bus, ghost) if repair else ""
         found.append(Finding("queues", Level.ERROR, text, advice, done))
+    found += [Finding("queues", Level.WARNING, item.text, item.advice) for item in await unheard.find(context.bus)]
     return found or [Finding("queues", Level.FINE, "every message of a queue is somebody's")]
 
 

@@ -61,8 +61,7 @@ async def _look(bus: Bus) -> list[Ghost]:
 
 
 async def _of(bus: Bus, stream: str) -> list[Ghost]:
-    listed = await bus.api(f"CONSUMER.LIST.{stream}")
-    floors = [(_filters(item), _settled(item)) for item in listed.get("consumers") or ()]
+    floors = [(subjects.filters_of(item["config"]), _settled(item)) for item in await bus.consumers(stream)]
     highest = max((floor for _, floor in floors), default=0)
     found: list[Ghost] = []
     sequence = int((await bus.stream_info(stream))["state"]["first_seq"])
@@ -71,7 +70,8 @@ async def _of(bus: Bus, stream: str) -> list[Ghost]:
         if item is None or item.sequence > highest:
             break
         sequence = item.sequence + 1
-        floor = next((floor for filters, floor in floors if _matches(item.subject, filters)), 0)
+        taken = (floor for filters, floor in floors if any(subjects.matches(item.subject, one) for one in filters))
+        floor = next(taken, 0)
         # Floors were asked for first: what is settled after that is not taken for one.
         if item.sequence <= floor:
             found.append(Ghost(stream, item.sequence, item.subject, item.data))
@@ -102,21 +102,3 @@ def _settled(consumer: Mapping[str, Any]) -> int:
     """The sequence up to which a consumer gives nothing out any more."""
     where = "ack_floor" if consumer["num_ack_pending"] else "delivered"
     return int(consumer[where]["stream_seq"])
-
-
-def _filters(consumer: Mapping[str, Any]) -> list[str]:
-    config = consumer["config"]
-    return list(config.get("filter_subjects") or [config.get("filter_subject") or ">"])
-
-
-def _matches(subject: str, filters: list[str]) -> bool:
-    return any(_match(subject.split("."), item.split(".")) for item in filters)
-
-
-def _match(tokens: list[str], pattern: list[str]) -> bool:
-    for place, wanted in enumerate(pattern):
-        if wanted == ">":
-            return len(tokens) > place
-        if place >= len(tokens) or wanted not in ("*", tokens[place]):
-            return False
-    return len(tokens) == len(pattern)

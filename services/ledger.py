@@ -207,8 +207,7 @@ async def queued(bus: Bus) -> Queued:
 async def subjects_in(bus: Bus, stream: str, pattern: str) -> dict[str, int]:
     """The subjects of a stream that match a pattern, with the number of their messages. Anyone may publish, so a
     subject may have any shape that the stream takes."""
-    info = await bus.stream_info(stream, subjects_filter=pattern)
-    return info["state"].get("subjects") or {}
+    return await bus.subjects(stream, pattern)
 
 
 async def sent(bus: Bus, pattern: str) -> dict[tuple[str, int], int]:

@@ -30,7 +30,7 @@ POOLS = ("cpu", "gpu", "remote", "stub")
 
 WAIT_SECONDS = 24 * 3600.0
 """How long work waits for a full disk or a storage that is away before that counts as a failed attempt: from its first
-failure in one process on, in its slot or at rest."""
+failure on, in its slot or at rest. What has rested goes on with that in another process."""
 
 REST_SECONDS = 30.0
 """How long a message rests first whose storage has been away for a minute, or whose one object cannot be read; twice as

@@ -84,21 +84,10 @@ class Setbacks:
             raise error
         if error.code == "CANCELLED":
             return Ack("cancelled")
-        if error.code == "SEGMENT_MISMATCH":
-            if await self._results.look_again(task):
-                return Ack(STORED)
-            reason = f"Segment {task.index}: {error.detail}"
-            if await operations.replan(self._bus, task.job_id, task.generation, reason):
-                return Ack("replanned")
+        if error.code == "SEGMENT_MISMATCH" and (outcome := await self._miscounted(task, error)) is not None:
+            return outcome
         if error.code == "ENCODER_MISMATCH":
-            if not self._context.alone:
-                return await self._lacks(task, Failure.of(errors.error(error.code)), UNFIT_SECONDS)
-            # Whoever wrote that header will not come back: this host has been upgraded, say.
-            if await operations.reencode(self._bus, task.job_id, task.generation):
-                return Ack("begun anew")
-            if await self._results.look_again(task):
-                return Ack(STORED)
-            return Reject(Failure.of(error, segment_index=task.index, attempts=delivery.attempt))
+            return await self._of_another_encoder(delivery, task, error)
         if error.details.get("device_lost") or error.code == "ENCODER_STALLED":
             self.lost = error
             self.on_lost()
@@ -109,6 +98,34 @@ class Setbacks:
         final = errors.Permanent if not self._context.alone else (errors.Permanent, errors.Misconfigured)
         if isinstance(error, final) and not again:
             return Ack(STORED) if await self._results.look_again(task) else Reject(failure)
+        return await self._tried(delivery, task, error, failure)
+
+    async def _miscounted(self, task: SegmentTask, error: errors.StereoSpotError) -> Outcome | None:
+        """The plan says another number of frames: it is made anew, once; None where it was before."""
+        if await self._results.look_again(task):
+            return Ack(STORED)
+        reason = f"Segment {task.index}: {error.detail}"
+        if await operations.replan(self._bus, task.job_id, task.generation, reason):
+            return Ack("replanned")
+        return None
+
+    async def _of_another_encoder(
+        self, delivery: Delivery, task: SegmentTask, error: errors.StereoSpotError
+    ) -> Outcome:
+        """The film has begun with another header: for a worker that writes that one, if there can be such."""
+        if not self._context.alone:
+            return await self._lacks(task, Failure.of(errors.error(error.code)), UNFIT_SECONDS)
+        # Whoever wrote that header will not come back: this host has been upgraded, say.
+        if await operations.reencode(self._bus, task.job_id, task.generation):
+            return Ack("begun anew")
+        if await self._results.look_again(task):
+            return Ack(STORED)
+        return Reject(Failure.of(error, segment_index=task.index, attempts=delivery.attempt))
+
+    async def _tried(
+        self, delivery: Delivery, task: SegmentTask, error: errors.StereoSpotError, failure: Failure
+    ) -> Outcome:
+        """A try that another one may make good, here or by a worker that has what this one lacks."""
         # What this worker cannot do is noted before anything is awaited: its slot has the next segment already.
         outcome: Outcome = Retry(reason=str(error), failure=failure)
         if isinstance(error, errors.Misconfigured):

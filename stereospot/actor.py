@@ -249,7 +249,7 @@ class Actor:
         if self._max_attempts is not None and delivery.attempt > self._max_attempts:
             lost = errors.error("WORKER_LOST", "No worker that took it came back.")
             return Retry(failure=Failure.of(lost))  # `_judge` makes it the end
-        wait = self._resting.take(delivery)
+        wait = self._resting.take(delivery, time.monotonic())
         tries, told = 0, False
         while True:
             started = time.monotonic()
@@ -272,7 +272,7 @@ class Actor:
             told = told or (is_long and await self._tell(delivery, cause))
             if is_long and told and cause.code == "STORAGE_UNAVAILABLE" and self._rest_after is not None:
                 self._resting.add(delivery, wait, now)
-                return Return(wait.rest(self._rest_after), reason=str(cause), failure=Failure.of(cause))
+                return Return(wait.rest(self._rest_after, now), reason=str(cause), failure=Failure.of(cause))
             await asyncio.sleep(delay)
 
     async def _buried(self, delivery: Delivery) -> Reject | None:
@@ -332,7 +332,7 @@ class Actor:
         waits = 0
         while True:
             try:
-                return await self._tries.excuse(delivery)
+                return await self._tries.excuse(delivery, waited_seconds=self._resting.waited_seconds(delivery))
             except errors.Transient as problem:
                 if self.bus.is_closed or time.monotonic() > deadline:
                     raise

@@ -1,8 +1,9 @@
-"""How long a message has waited for what is away, in one process: when that is said, when others get its slot, its end.
+"""How long a message has waited for what is away: when that is said, when others get its slot, its end.
 
     fails ─ waits in its slot ─ a minute ─> said, rests 30 s ─> fails again: 60 s … 300 s ─ a day ─> counts as a try
 
-Kept from one delivery to the next while the message rests. Times are those of a monotonic clock, in seconds.
+Kept from one delivery to the next while the message rests. Another process, or this one started anew, goes on from
+what the broker keeps of it (`tries`). Times are those of a monotonic clock, in seconds.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ RESTS = 10
 
 @dataclass(slots=True)
 class Wait:
-    """Of one message: its first failure, the first in a row, what the last one said, and its rests in that row."""
+    """Of one message: its first failure, the first in a row, what the last one said ("" where another process heard
+    it), its rests in that row, and the end of the last."""
 
     began: float
     since: float
     reason: str
     rests: int = 0
+    until: float = 0.0
 
     def fails(self, reason: str, *, ran_seconds: float, now: float, long_seconds: float) -> None:
         """It failed again. What got far meanwhile, and fails of something else, begins to wait anew."""
-        if ran_seconds > long_seconds and reason != self.reason:
+        if ran_seconds > long_seconds and self.reason not in ("", reason):
             self.since, self.rests = now, 0
         self.reason = reason
 
@@ -34,10 +37,12 @@ class Wait:
         """Whether it has waited for long, or rested already."""
         return self.rests > 0 or now >= self.since + long_seconds
 
-    def rest(self, first_seconds: float) -> float:
+    def rest(self, first_seconds: float, now: float) -> float:
         """How long it rests now."""
         self.rests += 1
-        return first_seconds * min(2 ** min(self.rests - 1, 10), RESTS)
+        seconds = first_seconds * min(2 ** min(self.rests - 1, 10), RESTS)
+        self.until = now + seconds
+        return seconds
 
 
 class Resting:
@@ -46,7 +51,7 @@ class Resting:
 
     def __init__(self, patience_seconds: float) -> None:
         self._patience = patience_seconds
-        self._waits: dict[tuple[str, int], Wait] = {}
+        self._waits: dict[tuple[str, int, int], Wait] = {}
 
     def __contains__(self, delivery: Delivery) -> bool:
         return _place(delivery) in self._waits
@@ -57,10 +62,19 @@ class Resting:
                 del self._waits[place]
         self._waits[_place(delivery)] = wait
 
-    def take(self, delivery: Delivery) -> Wait | None:
-        """How it has waited so far; it rests no more."""
-        return self._waits.pop(_place(delivery), None)
+    def take(self, delivery: Delivery, now: float) -> Wait | None:
+        """How it has waited so far; it rests no more. What rested in another process has been told of there."""
+        wait = self._waits.pop(_place(delivery), None)
+        if wait is None and delivery.waited_seconds > 0:
+            return Wait(now - delivery.waited_seconds, now, "", rests=1)
+        return wait
+
+    def waited_seconds(self, delivery: Delivery) -> float:
+        """How long it will have waited at the end of its rest; 0 for what does not rest."""
+        wait = self._waits.get(_place(delivery))
+        return 0.0 if wait is None else wait.until - wait.began
 
 
-def _place(delivery: Delivery) -> tuple[str, int]:
-    return delivery.stream, delivery.stream_sequence
+def _place(delivery: Delivery) -> tuple[str, int, int]:
+    """An attempt that has waited for too long counts, and the next one has as long again."""
+    return delivery.stream, delivery.stream_sequence, delivery.attempt

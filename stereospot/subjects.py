@@ -8,8 +8,9 @@ parsers return None for what is not theirs and never raise.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 PREFIX = "stereospot"
 
@@ -50,6 +51,22 @@ def _token(text: str) -> str:
 
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
+
+
+def matches(subject: str, pattern: str) -> bool:
+    """Whether a filter takes a subject, or all of a stream's pattern: `*` is one token, `>` all that follow."""
+    tokens, wanted = subject.split("."), pattern.split(".")
+    for place, token in enumerate(wanted):
+        if token == ">":
+            return len(tokens) > place
+        if place >= len(tokens) or tokens[place] == ">" or token not in ("*", tokens[place]):
+            return False
+    return len(tokens) == len(wanted)
+
+
+def filters_of(consumer: Mapping[str, Any]) -> list[str]:
+    """The filters in a consumer's configuration; without one it takes everything."""
+    return list(consumer.get("filter_subjects") or [consumer.get("filter_subject") or ">"])
 
 
 # ---- work ------------------------------------------------------------------------------------------------

@@ -26,6 +26,29 @@ class Administration:
             f"STREAM.INFO.{stream}", {"subjects_filter": subjects_filter} if subjects_filter else None
         )
 
+    async def subjects(self, stream: str, pattern: str = ">") -> dict[str, int]:
+        """The subjects of a stream that match, with the number of their messages: 100,000 a request. Names that come
+        or go between two requests may be missed."""
+        found: dict[str, int] = {}
+        offset = 0
+        while True:
+            info = await self.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern, "offset": offset})
+            page: dict[str, int] = info["state"].get("subjects") or {}
+            found |= page
+            offset += len(page)
+            if not page or offset >= int(info.get("total", 0)):
+                return found
+
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """What `consumer_info` says, of all consumers of a stream: 256 a request."""
+        found: list[dict[str, Any]] = []
+        while True:
+            answer = await self.api(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+            page: list[dict[str, Any]] = answer.get("consumers") or []
+            found += page
+            if not page or len(found) >= int(answer.get("total", 0)):
+                return found
+
     async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any]:
         """`config`, `num_pending`, `num_ack_pending`, `num_redelivered`, `num_waiting`, `paused`."""
         return await self.api(f"CONSUMER.INFO.{stream}.{consumer}")

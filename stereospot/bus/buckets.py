@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stereospot import crash, subjects
@@ -24,12 +24,14 @@ crash.declare("bucket.before_write", "bucket.after_write", "bus.in_commit")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key's present value; `revision` is what an update must name, and the ETag of the resource."""
+    """A key's present value; `revision` is what an update must name, and the ETag of the resource. A revision has its
+    headers, and, read where they may be stale, a few of the server's."""
 
     key: str
     value: bytes
     revision: int
     created: float
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +69,38 @@ class Bucket:
         found = await self._last(key, stale=stale)
         return None if found is None or found.is_marker else self._entry(found)
 
-    async def create(self, key: str, value: Message | bytes, *, ttl_seconds: int | None = None) -> int:
+    async def create(
+        self,
+        key: str,
+        value: Message | bytes,
+        *,
+        ttl_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
         """Write a key that must be absent; returns its revision, raises Conflict when it is there."""
         try:
-            return await self.update(key, value, 0, ttl_seconds=ttl_seconds)
+            return await self.update(key, value, 0, ttl_seconds=ttl_seconds, headers=headers)
         except Conflict:
             found = await self._last(key)
             if found is None or not found.is_marker:
                 raise
-        return await self.update(key, value, found.sequence, ttl_seconds=ttl_seconds)
+        return await self.update(key, value, found.sequence, ttl_seconds=ttl_seconds, headers=headers)
 
-    async def update(self, key: str, value: Message | bytes, revision: int, *, ttl_seconds: int | None = None) -> int:
+    async def update(
+        self,
+        key: str,
+        value: Message | bytes,
+        revision: int,
+        *,
+        ttl_seconds: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
         """Write if the key's revision is `revision`; returns the new one, raises Conflict when it is another.
 
-        BROKER_UNAVAILABLE leaves open whether it was written: read again.
+        BROKER_UNAVAILABLE leaves open whether it was written: read again. `headers` are read back with the entry; a
+        later write without them drops them.
         """
-        return await self._write(key, value, expectation(revision), ttl_seconds)
+        return await self._write(key, value, {**(headers or {}), **expectation(revision)}, ttl_seconds)
 
     async def put(self, key: str, value: Message | bytes, *, ttl_seconds: int | None = None) -> int:
         """Write whatever is there; `ttl_seconds` (whole, at least 1) needs a bucket with `allow_msg_ttl`."""
@@ -112,7 +130,7 @@ class Bucket:
         return subject.removeprefix(subjects.kv_subject(self.name, ""))
 
     def _entry(self, found: Stored) -> Entry:
-        return Entry(self.key_of(found.subject), found.data, found.sequence, found.timestamp)
+        return Entry(self.key_of(found.subject), found.data, found.sequence, found.timestamp, found.headers)
 
     async def _last(self, key: str, *, stale: bool = False) -> Stored | None:
         subject = subjects.kv_subject(self.name, key)

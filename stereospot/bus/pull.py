@@ -45,8 +45,9 @@ class PullError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message as a handler sees it. `attempt` counts tries from 1, `excused` the deliveries that were none (see
-    `tries`); the heartbeat is the actor's business."""
+    """A message as a handler sees it. `attempt` counts tries from 1, `excused` the deliveries that were none, and
+    `waited_seconds` is how long this attempt waited before, in whatever process (see `tries`); the heartbeat is the
+    actor's business."""
 
     subject: str
     data: bytes
@@ -58,6 +59,7 @@ class Delivery:
     timestamp: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     excused: int = 0
+    waited_seconds: float = 0.0
 
     @property
     def is_first(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ async def test_where_a_rest_would_count_as_a_try_work_waits_in_its_slot(
     monkeypatch.setattr("stereospot.actor.TELL_SECONDS", 0.0)
     seen: list[int] = []
 
-    async def forbidden(*_: Any) -> bool:
+    async def forbidden(*_: Any, **__: Any) -> bool:
         return False
 
     async def handle(delivery: Delivery) -> Outcome:
@@ -139,3 +140,43 @@ async def test_a_storage_that_stays_away_for_longer_than_the_patience_counts_as_
     assert max(excused for _, excused in seen) >= 2
     (letter,) = await letters(bus)
     assert letter.failure.details["cause"]["code"] == "STORAGE_UNAVAILABLE"
+
+
+async def test_a_restart_does_not_begin_the_wait_anew(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every worker gives the message back once and ends; together they wait no longer than one would."""
+    monkeypatch.setattr("stereospot.actor.TELL_SECONDS", 0.0)
+    seen: list[float] = []
+
+    async def handle(delivery: Delivery) -> Outcome:
+        assert delivery.attempt == 1
+        seen.append(delivery.waited_seconds)
+        raise errors.error("STORAGE_UNAVAILABLE", "Input/output error.")
+
+    async def is_over() -> bool:
+        return bool(await letters(bus))
+
+    await submit(bus, "a")
+    for number in range(1, 12):
+        worker = plan_actor(bus, handle, slots=1, max_attempts=1, patience_seconds=0.7, rest_seconds=0.1)
+        async with running(worker):
+            await eventually(lambda number=number: len(seen) >= number, what="its turn")
+        if await is_over():
+            break
+    assert await is_over(), f"waited for {seen[-1]} s"
+    assert len(seen) > 2, "it rested, and was tried again"
+    assert seen == sorted(seen)
+    (letter,) = await letters(bus)
+    assert letter.failure.details["cause"]["code"] == "STORAGE_UNAVAILABLE"
+
+
+async def test_a_wait_is_that_of_one_attempt_and_outlives_a_stop(bus: Bus) -> None:
+    tries = Tries(bus)
+    given = Delivery("s", b"", stream="WORK", stream_sequence=1)
+    await tries.excuse(given, waited_seconds=61.5)
+    await tries.excuse(replace(given, attempt=2))  # a worker that stops has not looked at it
+    again = await tries.counted(replace(given, attempt=3))
+    assert (again.attempt, again.excused, again.waited_seconds) == (1, 2, 61.5)
+    second = await tries.counted(replace(given, attempt=4))
+    assert (second.attempt, second.waited_seconds) == (2, 0.0)
+    await tries.excuse(again, waited_seconds=0.0)
+    assert (await tries.counted(replace(given, attempt=4))).waited_seconds == 0.0, "given back for something else"

@@ -13,6 +13,8 @@ import functools
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
@@ -60,6 +62,22 @@ def kernels() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="stereospot-kernels-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+_WARM = """
+from inference import backends
+from inference.depth import motion  # what learned engines use besides
+from services import engines
+from stereospot.settings import Settings
+backends.Backends(Settings(), backend="local").warm(engines.default(Settings()))
+"""
+
+
+@functools.cache
+def compiled() -> None:
+    """Compile them now: else the first recovery of an engine is its compiler's, a minute on a busy machine."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(kernels())}
+    subprocess.run([sys.executable, "-c", _WARM], env=environment, check=True)
 
 
 @dataclass(slots=True)

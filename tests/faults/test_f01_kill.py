@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from stereospot.messages import SegmentTask
 from stereospot.options import Options
 from stereospot.schedule import PLAYHEAD_RUN
 from tests.faults import points
-from tests.faults.fleet import PIPELINE, POOL, Fleet, Service, fleet, stretched
+from tests.faults.fleet import PIPELINE, POOL, Fleet, Service, compiled, fleet, stretched
 from tests.faults.promises import Verdict
 from tests.faults.table import Tell
 from tests.media import sources as films
@@ -77,6 +78,7 @@ async def test_a_job_with_a_curve_survives_a_kill_of(tmp_path: Path, tell: Tell,
     """Near and far of the whole film are found ahead of the segments, window by window."""
     engine = ("converter", "analyse")
     rest = PIPELINE - {"converter", "audio", service}
+    await asyncio.to_thread(compiled)
     async with fleet(tmp_path, start=rest) as made:
 
         async def start(*names: str, point: str | None = None) -> Service:

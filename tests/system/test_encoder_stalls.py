@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -30,14 +31,11 @@ def test_a_conversion_whose_encoder_stalls_ends_with_the_reason_and_resumes(tmp_
     command = [sys.executable, "-m", "tests.system.stalling", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         seen: set[int] = set()
-        said = ""
-        while process.poll() is None:
+        said: str | None = None
+        while said is None:
             seen |= family(process.pid)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 said, _ = process.communicate(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                continue
-            break
         assert process.returncode == 1
     error = json.loads(said)["error"]
     assert (error["code"], out.exists()) == ("ENCODER_STALLED", False)

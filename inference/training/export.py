@@ -42,13 +42,11 @@ from inference.training.textures import make_atlas
 SURE, UNSURE = 0.30, 0.60
 """Expected error (Laplace scale, in units of the range) up to which relief is kept whole, and from
 which nothing of it is kept."""
-CARD_FROM, CARD_SURE = 0.5, 2.5
+CARD_FROM, CARD_SURE = 1.0, 3.0
 """Logit of a picture being a card from which its relief starts to fade, and at which it is gone."""
 CALIBRATION_SEED = 77
 PERCENTILE = 99.99
 """Of an activation's values on the calibration pictures; all of them (no percentile) is a fifth less exact."""
-FIRST = "network.stem.bytes.weight"
-"""7 bits are enough: CPUs without VNNI add two products in 16 bits, and a white picture's bytes would overflow them."""
 
 
 class Shipped(nn.Module):
@@ -116,7 +114,7 @@ class _Pictures(CalibrationDataReader):
 
 
 def _kept_float(model: onnx.ModelProto) -> list[str]:
-    """Nodes that stay in floating point: attention's core, norms, and trust."""
+    """Nodes that stay in floating point: attention's core, norms, the judgement of cards, and trust."""
     producer = {output: node for node in model.graph.node for output in node.output}
     constants = {i.name for i in model.graph.initializer}
     keep, stack = set(), [producer[o.name] for o in model.graph.output]
@@ -127,7 +125,7 @@ def _kept_float(model: onnx.ModelProto) -> list[str]:
         keep.add(node.name)
         stack += [producer[i] for i in node.input if i in producer]
     for node in model.graph.node:
-        if node.op_type in ("Softmax", "LayerNormalization", "Transpose", "Reshape", "Cast", "Mul", "Div"):
+        if node.op_type in ("Softmax", "LayerNormalization", "Transpose", "Reshape", "Cast", "Mul", "Div", "Gemm"):
             keep.add(node.name)
         if node.op_type == "MatMul" and not any(i in constants for i in node.input):
             keep.add(node.name)
@@ -137,6 +135,25 @@ def _kept_float(model: onnx.ModelProto) -> list[str]:
 def calibration_pictures(count: int) -> NDArray[np.uint8]:
     atlas, rng = make_atlas(CALIBRATION_SEED, 96), np.random.default_rng(CALIBRATION_SEED)
     return np.stack([still(rng, atlas).rgb for _ in range(count)])
+
+
+def _sums_that_fit(model: onnx.ModelProto) -> dict[str, list[dict[str, object]]]:
+    """Range of each output channel of a convolution's weights, such that no two neighbours add up to more than 7 bits.
+
+    CPUs without VNNI add a byte times a weight and the next byte times the next weight in 16 bits, and stay at their
+    limit where that is too much (255 * 128 = 32640 is not). So all CPUs compute the same. Halving all weights would do
+    it, too, and cost twice as many steps. Neighbours are channels; a depthwise convolution has none.
+    """
+    constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    found: dict[str, list[dict[str, object]]] = {}
+    for node in model.graph.node:
+        if node.op_type != "Conv" or constants[node.input[1]].shape[1] == 1:
+            continue
+        values = constants[node.input[1]]
+        sums = values[:, 0::2] + values[:, 1::2]
+        most = np.maximum(np.abs(values).max((1, 2, 3)), np.abs(sums).max((1, 2, 3)))
+        found[node.input[1]] = [{"axis": 0, "rmin": -m, "rmax": m} for m in most.astype(np.float32)]
+    return found
 
 
 def write_int8(source: Path, path: Path, pictures: NDArray[np.uint8]) -> None:
@@ -160,7 +177,7 @@ def write_int8(source: Path, path: Path, pictures: NDArray[np.uint8]) -> None:
                 "CalibPercentile": PERCENTILE,
                 "CalibTensorRangeSymmetric": False,
                 "TensorQuantOverrides": {
-                    entry: whole, leaving: unit, FIRST: [{"axis": 0, "reduce_range": True}],
+                    entry: whole, leaving: unit, **_sums_that_fit(model),
                 },
             },
         )  # fmt: skip

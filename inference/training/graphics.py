@@ -55,3 +55,17 @@ def graphic_card(w: World) -> None:
     """The same with a logo at most: a slide's ground, a pause picture. Some of it nobody could tell from a wall."""
     _shapes(w)
     w.overlay = str(w.rng.choice(["logo", ""]))
+
+
+@kind(0.8)
+def slide_card(w: World) -> None:
+    """A slide of a talk: headings, lines, plots, diagrams, logos."""
+    _shapes(w)
+    w.overlay = "slide"
+
+
+@kind(0.6)
+def screen_card(w: World) -> None:
+    """What a computer shows: windows, lists, dialogs, code."""
+    _shapes(w)
+    w.overlay = "screen"

@@ -11,18 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from inference.training import slides
+from inference.training.words import words
+
 Floats = NDArray[np.float32]
-_LETTERS = "ABCDEFGHIKLMNOPRSTUVWY"
-_OTHERS = "abcdefghiklmnoprstuvwyz"
-
-
-def _words(rng: np.random.Generator, count: int) -> str:
-    words = []
-    for _ in range(count):
-        letters = "".join(_OTHERS[rng.integers(0, len(_OTHERS))] for _ in range(int(rng.integers(1, 9))))
-        words.append(_LETTERS[rng.integers(0, len(_LETTERS))] + letters if rng.random() < 0.4 else letters)
-    line = " ".join(words)
-    return line.upper() if rng.random() < 0.25 else line
 
 
 def _text(draw: ImageDraw.ImageDraw, centre: tuple[float, float], size: int, line: str, stroke: int) -> None:
@@ -50,8 +42,10 @@ def _gradient(rng: np.random.Generator, rgb: Floats) -> Floats:
 def draw(rng: np.random.Generator, kind: str, rgb: Floats, inverse: Floats, *, flat: bool) -> tuple[Floats, Floats]:
     """Picture [h, w, 3] in 0..1 and inverse depth [h, w] with graphics of this kind on top.
 
-    Kinds: subtitle, title, logo, badge (a small see-through mark), card (lines anywhere).
+    Kinds: subtitle, title, logo, badge (a small see-through mark), card (lines anywhere), slide and screen (`slides`).
     """
+    if kind in slides.KINDS:
+        return slides.draw(rng, kind, rgb), inverse
     height, width = inverse.shape
     mask = Image.new("L", (width, height), 0)
     pen = ImageDraw.Draw(mask)
@@ -60,22 +54,22 @@ def draw(rng: np.random.Generator, kind: str, rgb: Floats, inverse: Floats, *, f
     if kind == "subtitle":
         size, y = int(rng.integers(6, 12)), height * rng.uniform(0.8, 0.93)
         for line in range(int(rng.integers(1, 3))):
-            _text(pen, (width / 2, y - line * size * 1.2), size, _words(rng, int(rng.integers(2, 8))), 0)
+            _text(pen, (width / 2, y - line * size * 1.2), size, words(rng, int(rng.integers(2, 8))), 0)
         if rng.random() < 0.3:
             ImageDraw.Draw(box).rectangle((width * 0.1, y - size * 1.8, width * 0.9, y + size * 0.7), fill=255)
     elif kind == "title":
         size = int(rng.integers(12, 34))
         centre = (width * rng.uniform(0.35, 0.65), height * rng.uniform(0.2, 0.8))
-        _text(pen, centre, size, _words(rng, int(rng.integers(1, 4))), int(rng.integers(0, 2)))
+        _text(pen, centre, size, words(rng, int(rng.integers(1, 4))), int(rng.integers(0, 2)))
         if rng.random() < 0.4:
-            _text(pen, (centre[0], centre[1] + size), size // 2, _words(rng, int(rng.integers(1, 5))), 0)
+            _text(pen, (centre[0], centre[1] + size), size // 2, words(rng, int(rng.integers(1, 5))), 0)
     elif kind in ("logo", "badge"):
         x, y = width * rng.choice([0.1, 0.88, 0.5]), height * rng.choice([0.12, 0.88])
         r = rng.uniform(4, 12)
         if rng.random() < 0.5:
             pen.ellipse((x - r, y - r * 0.8, x + r, y + r * 0.8), fill=255)
         else:
-            _text(pen, (x, y), int(r * 1.3), _words(rng, 1)[:5], 0)
+            _text(pen, (x, y), int(r * 1.3), words(rng, 1)[:5], 0)
         opacity = rng.uniform(0.3, 0.8) if kind == "badge" else 1.0
     else:
         size = int(rng.integers(6, 26))
@@ -83,7 +77,7 @@ def draw(rng: np.random.Generator, kind: str, rgb: Floats, inverse: Floats, *, f
             x, y = width * rng.uniform(0.3, 0.7), height * rng.uniform(0.1, 0.9)
             if size < 12:
                 x, y = width / 2, height * 0.12 + line * size * 1.25
-            _text(pen, (x, y), size, _words(rng, int(rng.integers(1, 6))), 0)
+            _text(pen, (x, y), size, words(rng, int(rng.integers(1, 6))), 0)
     if rng.random() < 0.15:  # a glitch: slices of the writing are shifted
         pixels = np.asarray(mask).copy()
         for _ in range(6):

@@ -1,4 +1,4 @@
-"""Scene kinds of people: portraits, faces, guests round a table, speakers, teams.
+"""Scene kinds of people: portraits, faces, guests round a table, speakers, teams, who shows something.
 
 Place in the flow: declared here, drawn by `scenes.py`. What most films show most of the time: someone, from near,
 before a wall, a room, a street or leaves.
@@ -14,7 +14,7 @@ from inference.training import places, props
 from inference.training.kernel import CENTRE, QUAD
 from inference.training.people import arm, crowd, person
 from inference.training.scenes import kind
-from inference.training.world import World, turn_y
+from inference.training.world import World, turn_x, turn_y, turn_z
 
 
 @kind(2.2)
@@ -155,8 +155,12 @@ def studio(w: World) -> None:
             else:
                 props.clutter(w, at, size * rng.uniform(0.2, 0.7))
         return
-    rows = int(rng.choice([1, 1, 1, 2, 3]))
-    apart = rng.uniform(0.3, 0.9)
+    _rows(w, depth, int(rng.choice([1, 1, 1, 2, 3])), rng.uniform(0.3, 0.9))
+
+
+def _rows(w: World, depth: float, rows: int, apart: float) -> None:
+    """People side by side, each row a little higher behind the one before it."""
+    rng = w.rng
     for row in range(rows):
         z = depth + 0.55 * row
         across = max(1, int(rng.integers(1, 2 + int(1.6 * w.half_width * z / apart))))
@@ -171,6 +175,35 @@ def studio(w: World) -> None:
                 simple=z > 3 and across > 4,
                 gesture=rng.random() < 0.15,
             )
+
+
+@kind(0.5)
+def team(w: World) -> None:
+    """A team, a class, a choir in rows, outdoors or before a wall."""
+    rng = w.rng
+    depth = rng.uniform(2.5, 6.0)
+    w.eye[1], w.pitch, w.outdoors = rng.uniform(1.1, 2.0), rng.normal(-0.05, 0.04), rng.random() < 0.6
+    rows = int(rng.integers(2, 5))
+    _rows(w, depth, rows, rng.uniform(0.35, 0.6))
+    _backdrop(w, depth + 0.6 * rows)
+
+
+@kind(1.0)
+def showing(w: World) -> None:
+    """Someone who holds a board or a sheet before the camera, or stands at a screen."""
+    rng = w.rng
+    depth = rng.uniform(0.7, 2.2)
+    w.eye[1], w.pitch, w.outdoors = rng.uniform(1.1, 1.7), rng.normal(-0.03, 0.08), rng.random() < 0.2
+    person(w, (w.across(depth, 0.7), rng.normal(0, 0.06), depth), 1.0, rng.normal(0, 0.5), gesture=rng.random() < 0.5)
+    held = rng.random() < 0.65
+    z = depth - rng.uniform(0.25, 0.45) if held else depth + rng.uniform(0.2, 1.5)
+    width = z * w.half_width * rng.uniform(0.2, 0.95 if held else 1.2)
+    turned = turn_y(rng.normal(0, 0.3)) @ turn_x(rng.normal(0, 0.25)) @ turn_z(rng.normal(0, 0.3))
+    if not held:
+        turned = turn_y(rng.normal(0, 0.12))
+    at = (w.across(z, 0.6), w.eye[1] + z * rng.uniform(-0.5, 0.5) * w.half_height, z)
+    props.board(w, at, (width, width * rng.uniform(0.5, 1.1)), turned)
+    _backdrop(w, max(depth, z) + 0.4)
 
 
 @kind(1.0)

@@ -329,13 +329,20 @@ def picture(w: World, centre: Vector, half: tuple[float, float], rotation: Matri
         surface = w.plain_material(np.full(3, rng.uniform(0.01, 0.12)), specular=rng.choice([0.0, 0.5]))
     elif kind < 0.45:
         surface = w.material(
-            group="any", share=1.0, contrast=1.0, scale=0.5 / max(half), emission=rng.uniform(0.5, 1.3)
+            group="board", share=1.0, contrast=1.0, scale=0.5 / max(half), emission=rng.uniform(0.5, 1.3)
         )
     elif kind < 0.6:
         surface = w.plain_material(w.colour(0.3, 1), emission=rng.choice([0.0, 1.0]))
     else:
         surface = w.material(group="any", share=1.0, contrast=1.0, scale=0.5 / max(half))
     w.add(QUAD, centre, (*half, 1), rotation, surface, casts=False)
+
+
+def board(w: World, centre: Vector, half: tuple[float, float], rotation: Matrix) -> None:
+    """A board, a sheet, a book's page or a lit screen with something on it that is flat, at any angle."""
+    glow = w.rng.choice([0.0, 0.0, 0.8])
+    face = w.material(group="board", share=1.0, contrast=1.0, scale=0.5 / max(half), emission=glow)
+    w.add(QUAD, centre, (*half, 1), rotation, face)
 
 
 def anything(w: World, at: Vector, size: float = 1.0, yaw: float = 0.0, *, outdoors: bool = True) -> None:

@@ -140,18 +140,27 @@ def _scaled(*frames: Frame) -> list[Frame]:
     return out
 
 
-def _scene(rng: np.random.Generator, atlas: Atlas, kind: str | None, held_out: bool) -> tuple[str, World, Light, _Seen]:
+def _scene(
+    rng: np.random.Generator, atlas: Atlas, kind: str | None, held_out: bool, covered: float = 0.07
+) -> tuple[str, World, Light, _Seen]:
     while True:
-        name, world = scenes.build(rng, atlas, kind, held_out=held_out)
+        name, world = scenes.build(rng, atlas, kind, held_out=held_out, covered=covered)
         light = world.light()
         seen = _see(world, world.object_rows(), world.material_rows(), atlas, world.view(), light)
         if _worth_seeing(world, seen.inverse, rng):
             return name, world, light, seen
 
 
-def still(rng: np.random.Generator, atlas: Atlas, kind: str | None = None, *, held_out: bool = False) -> Frame:
-    """One frame of a scene kind (None: drawn by weight)."""
-    name, world, _, seen = _scene(rng, atlas, kind, held_out)
+def still(
+    rng: np.random.Generator,
+    atlas: Atlas,
+    kind: str | None = None,
+    *,
+    held_out: bool = False,
+    covered: float = 0.07,
+) -> Frame:
+    """One frame of a scene kind (None: drawn by weight); `covered`: the share of scenes with graphics over them."""
+    name, world, _, seen = _scene(rng, atlas, kind, held_out, covered)
     film = Film(rng, flat=world.flat_truth, close_up=world.close_up, dark=world.dark > 0)
     return _scaled(_frame(name, world, film, int(rng.integers(1 << 30)), rng, seen))[0]
 

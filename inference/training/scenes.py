@@ -58,9 +58,9 @@ def _load() -> None:
 
 
 def build(
-    rng: np.random.Generator, atlas: Atlas, name: str | None = None, *, held_out: bool = False
+    rng: np.random.Generator, atlas: Atlas, name: str | None = None, *, held_out: bool = False, covered: float = 0.07
 ) -> tuple[str, World]:
-    """A scene of the named kind, or of a kind drawn by weight."""
+    """A scene of the named kind, or of a kind drawn by weight; `covered`: how many have writing or a logo on them."""
     _load()
     if name is None:
         pool = [k for k in KINDS.values() if k.held_out == held_out]
@@ -70,6 +70,6 @@ def build(
     KINDS[name].build(world)
     if not world.flat_truth:
         world.cartoon = world.cartoon or world.chance(0.1)
-        if not world.overlay and world.chance(0.07):
+        if not world.overlay and world.chance(covered):
             world.overlay = str(rng.choice(["subtitle", "logo", "title", "badge"]))
     return name, world

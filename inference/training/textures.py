@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from inference.training import slides
+
 SIZE = 128
 LEVELS = 6
 
@@ -213,11 +215,19 @@ def dots(rng: np.random.Generator, colours: Floats) -> Floats:
     return np.where((u * u + v * v < rng.uniform(0.02, 0.15))[..., None], colours[0], colours[1])
 
 
+def slide(rng: np.random.Generator, colours: Floats) -> Floats:
+    """A page, a slide, a screen: what somebody holds, or what hangs in a room."""
+    ground = np.broadcast_to(colours[0], (SIZE, SIZE, 3))
+    return slides.draw(rng, str(rng.choice(list(slides.KINDS))), ground)
+
+
 # Painter and how often the mixed group draws it.
 PAINTERS: dict[Painter, int] = {
     cloudy: 3, camouflage: 1, cells: 1, stripes: 1, checks: 1, masonry: 2, lettering: 1,
-    windows: 1, grass: 1, wood: 1, leaves: 3, collage: 1, dots: 1,
+    windows: 1, grass: 1, wood: 1, leaves: 3, collage: 1, dots: 1, slide: 1,
 }  # fmt: skip
+BOARDS: tuple[Painter, ...] = (checks, checks, dots, lettering, collage, slide, slide, slide)
+"""What boards, sheets and screens show, which could be taken for a card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +259,7 @@ def make_atlas(seed: int, count: int = 320) -> Atlas:
         "foliage": (0, count // 4),
         "noise": (count // 8, count // 4),
         "any": (0, count),
+        "board": (count - count // 8, count),
     }
     painters = list(PAINTERS)
     chance = np.array(list(PAINTERS.values()), float)
@@ -258,6 +269,8 @@ def make_atlas(seed: int, count: int = 320) -> Atlas:
         painter = painters[int(rng.choice(len(painters), p=chance))]
         if index < count // 4:
             painter = grass if index < count // 16 else leaves if index < count // 8 else cloudy
+        if index >= groups["board"][0]:
+            painter = BOARDS[index % len(BOARDS)]
         image = painter(rng, palette(rng, 8))
         if rng.random() < 0.5:
             image = image * (1 + rng.uniform(0.02, 0.25) * noise(rng, rng.uniform(0.8, 1.8)))

@@ -126,7 +126,7 @@ def load_onnx(network: ReliefNet, path: Path) -> set[str]:
         if _copy(named.get(name), value):
             filled.add(name)
     for prefix, _, norm in _folds(network):
-        if f"{prefix}.0.weight" not in named:
+        if f"{prefix}.0.weight" not in filled:
             continue
         norm.weight.data.fill_(1)
         norm.running_mean.zero_()

@@ -201,3 +201,15 @@ def test_the_ground_stays_when_something_enters(engine: depth.DepthEngine) -> No
     beside = np.ones((HEIGHT, WIDTH), bool)
     beside[40:100, 74:122] = False
     assert np.abs(with_box - empty)[beside].mean() < 0.1
+
+
+def test_no_cpu_comes_to_the_limit_of_16_bits() -> None:
+    """A byte times a weight and the next one's product, which CPUs without VNNI add in 16 bits."""
+    onnx = pytest.importorskip("onnx", reason="the file is read with onnx")
+
+    model = onnx.load_from_string(resources.files("inference.depth").joinpath("relief.onnx").read_bytes())
+    found = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    dense = [v.astype(int) for v in found.values() if v.dtype == np.int8 and v.ndim == 4 and v.shape[1] > 1]
+    assert len(dense) > 30
+    for values in dense:
+        assert 255 * np.abs(values[:, 0::2] + values[:, 1::2]).max() <= 2**15

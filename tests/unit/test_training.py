@@ -57,6 +57,10 @@ def test_held_out_kinds_are_not_trained_on(atlas: Atlas) -> None:
         "caption_card",
         "title_card",
         "graphic_card",
+        "slide_card",
+        "screen_card",
+        "showing",
+        "team",
         "street",
     ],
 )

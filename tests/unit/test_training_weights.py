@@ -119,14 +119,14 @@ def test_a_blend_lies_between_its_ends_and_leaves_alone_what_the_start_lacks() -
 
     network, start = stirred(3), stirred(4)
     pictures = torch.rand(8, 3, render.HEIGHT, render.WIDTH)
-    names = {name for name in network.state_dict() if not name.startswith(("letters", "written"))}
+    names = {name for name in network.state_dict() if not name.startswith(("letters", "card"))}
     before = {name: value.clone() for name, value in network.state_dict().items()}
     none, whole = (weights.blend(network, start, share, pictures, names) for share in (0.0, 1.0))
     with torch.inference_mode():
         assert torch.allclose(none(pictures)[0], network(pictures)[0], atol=1e-3)
         assert torch.allclose(whole(pictures)[0], start(pictures)[0], atol=1e-3)
         assert not torch.allclose(network(pictures)[0], start(pictures)[0], atol=0.05)
-    assert torch.equal(whole.written.weight, network.written.weight)
+    assert torch.equal(whole.card[0].weight, network.card[0].weight)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -147,3 +147,22 @@ def test_attention_with_one_answer_is_cooled() -> None:
     assert hot[0] > 2 * weights.SHARPEST
     assert weights.score_ranges(network, pictures)[0] == pytest.approx(weights.SHARPEST, rel=0.01)
     assert torch.equal(network.tokens[1].query_key_value.weight, gentle)
+
+
+def test_what_tells_cards_is_trained_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch, which the application does not")
+    pytest.importorskip("onnx", reason="weights are read with onnx")
+    from inference.training import cards
+    from inference.training.network import ReliefNet
+
+    torch.manual_seed(7)
+    before, run = ReliefNet().state_dict(), tmp_path / "on"
+    torch.save({"average": before}, tmp_path / "start.pt")
+    monkeypatch.setattr(cards, "BATCH", 4)
+    assert (
+        cards.main(["--init", str(tmp_path / "start.pt"), "--minutes", "0.05", "--out", str(run), "--renderers", "1"])
+        == 0
+    )
+    after = torch.load(run / "checkpoint.pt", weights_only=True)["average"]
+    changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {"letters", "card"}

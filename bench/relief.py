@@ -238,11 +238,18 @@ def steadiness(
     return result
 
 
+CARDS = {
+    "cards": ("caption_card", "title_card"),
+    "slides and screens": ("slide_card", "screen_card"),
+    "patterns": ("graphic_card",),
+}
+
+
 def cards(found: dict[str, Method], atlas: Atlas, count: int = 30) -> dict[str, object]:
-    """Range of relief (2..98 %) on title cards and captions, where none is right; and on patterns with a logo at most,
-    some of which nobody could tell from a wall."""
+    """Range of relief (2..98 %) on title cards and captions, slides and screens, where none is right; and on patterns
+    with a logo at most, some of which nobody could tell from a wall."""
     result: dict[str, object] = {}
-    for title, kinds in (("cards", ("caption_card", "title_card")), ("patterns", ("graphic_card",))):
+    for title, kinds in CARDS.items():
         rng = np.random.default_rng(SEED + 1)
         frames = np.stack([still(rng, atlas, kind).rgb for kind in kinds * count])
         print(f"\n{title}, {len(frames)}: range of relief, mean / worst, within 0.10")

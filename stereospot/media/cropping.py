@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -38,10 +39,17 @@ def apply(video: dict[str, Any], read: Read, size: int, kind: sniff.Family) -> b
     edges = asked(read, size, kind, picture)
     if edges is None:
         return False
-    across, down = edges[0] + edges[2], edges[1] + edges[3]
-    if video["rotation"] in (90, 270):
-        across, down = down, across
-    video.update(crop=list(edges), width=video["width"] - across, height=video["height"] - down)
+    turned = video["rotation"] in (90, 270)
+    left, top, right, bottom = edges
+    if video["rotation"] or video["mirrored"]:
+        # Any side may become the left or the top one, where chroma begins.
+        right = max(0, right - (picture[0] - right) % 2)
+        bottom = max(0, bottom - (picture[1] - bottom) % 2)
+    across, down = (top + bottom, left + right) if turned else (left + right, top + bottom)
+    video.update(crop=[left, top, right, bottom], width=video["width"] - across, height=video["height"] - down)
+    aspect = Fraction(video["sample_aspect"])
+    if kind == "mov" and _is_of_the_aperture(read, size, picture, 1 / aspect if turned else aspect):
+        video["sample_aspect"] = "1"
     return True
 
 
@@ -69,16 +77,43 @@ def _beyond(width: int, height: int, picture: tuple[int, int]) -> tuple[int, int
     return more if 0 <= more[0] < _BLOCK and 0 <= more[1] < _BLOCK else None
 
 
-def _mp4(read: Read, size: int, picture: tuple[int, int]) -> Edges | None:
+def _entries(
+    read: Read, size: int, picture: tuple[int, int]
+) -> Iterator[tuple[tuple[int, int], tuple[int, int], dict[bytes, sniff.Box]]]:
+    """The sample entries of such pictures: the size they tell, what of it is not decoded, and the boxes inside."""
     for entry in sniff.sample_entries(read, size):
         shape = read(entry.body + _SIZE_AT, 4)
         stored: tuple[int, int] = struct.unpack(">HH", shape) if len(shape) == 4 else (0, 0)
         if (more := _beyond(*stored, picture)) is None:
             continue
-        for box in sniff.boxes(read, entry.body + boxes.VISUAL_HEADER, min(entry.end, size), limit=100):
-            if box.kind == b"clap" and box.body + _CLAP_BYTES <= min(box.end, entry.end):
-                return _aperture(read(box.body, _CLAP_BYTES), stored, more)
+        inner = sniff.boxes(read, entry.body + boxes.VISUAL_HEADER, min(entry.end, size), limit=100)
+        yield stored, more, {box.kind: box for box in inner if box.end <= entry.end}
+
+
+def _mp4(read: Read, size: int, picture: tuple[int, int]) -> Edges | None:
+    for stored, more, inner in _entries(read, size, picture):
+        box = inner.get(b"clap")
+        if box is not None and box.end - box.body >= _CLAP_BYTES:
+            return _aperture(read(box.body, _CLAP_BYTES), stored, more)
     return NONE
+
+
+def _is_of_the_aperture(read: Read, size: int, picture: tuple[int, int], aspect: Fraction) -> bool:
+    """Whether a sample's shape is nothing but the size of the clean aperture, taken for that of all that is stored.
+
+    Where no `pasp` tells it, libavformat (mov.c) has it of a track's header. Writers put the aperture's size there.
+    """
+    for stored, _, inner in _entries(read, size, picture):
+        clap = read(inner[b"clap"].body, 16) if b"clap" in inner and b"pasp" not in inner else b""
+        if len(clap) < 16:
+            continue
+        across, parts_across, down, parts_down = struct.unpack(">4I", clap)
+        if not (across and parts_across and down and parts_down):
+            return False
+        shown = round(Fraction(across, parts_across)), round(Fraction(down, parts_down))
+        guessed = stored[1] * shown[0] == aspect * stored[0] * shown[1]
+        return guessed and shown in sniff.track_sizes(read, size)
+    return False
 
 
 def _aperture(clap: bytes, stored: tuple[int, int], more: tuple[int, int]) -> Edges | None:

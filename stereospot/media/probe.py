@@ -44,8 +44,8 @@ def _checked(body: dict[str, Any] | None, size: int, limits: Limits) -> SourceIn
         raise error("CORRUPT_INPUT", "The probe's answer makes no sense.", answer=str(failure)[:500]) from failure
     video = info.video
     sides = (video.width, video.height, video.coded_width, video.coded_height)
-    if min(sides) < 1 or video.width * video.height > limits.max_pixels:
-        raise error("DIMENSIONS_EXCEEDED", f"It is {video.width}x{video.height}.")
+    if min(sides) < 1 or video.coded_width * video.coded_height > limits.max_pixels:
+        raise error("DIMENSIONS_EXCEEDED", f"It is {video.coded_width}x{video.coded_height}.")
     turned = video.rotation in (90, 270)
     left, top, right, bottom = video.crop
     shown = video.coded_width - left - right, video.coded_height - top - bottom

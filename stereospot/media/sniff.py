@@ -118,20 +118,37 @@ def payload_is_cut(read: Read, size: int) -> bool:
 
 
 _INSIDE = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+_TKHD_BYTES = 84
+"""Of version 0, the shorter one."""
 _PROTECTED = frozenset((b"encv", b"enca", b"drmi", b"drms"))
 
 
 def sample_entries(read: Read, size: int) -> Iterator[Box]:
     """The sample descriptions of all tracks."""
+    for box in _inside(read, 0, size, (*_INSIDE, b"stsd")):
+        yield from boxes(read, box.body + 8, min(box.end, size), limit=100)
 
-    def entries(start: int, end: int, path: tuple[bytes, ...]) -> Iterator[Box]:
-        for box in boxes(read, start, end, limit=10_000):
-            if path and box.kind == path[0]:
-                yield from entries(box.body, min(box.end, end), path[1:])
-            elif not path and box.kind == b"stsd":
-                yield from boxes(read, box.body + 8, min(box.end, end), limit=100)
 
-    return entries(0, size, _INSIDE)
+def track_sizes(read: Read, size: int) -> Iterator[tuple[int, int]]:
+    """(width, height) that the tracks' headers tell, whole pixels of each: how large a picture is shown.
+
+    ISO/IEC 14496-12 8.3.2: the last eight bytes, as 16.16 numbers.
+    """
+    for box in _inside(read, 0, size, (b"moov", b"trak", b"tkhd")):
+        told = read(box.end - 8, 8) if box.end - box.body >= _TKHD_BYTES and box.end <= size else b""
+        if len(told) == 8:
+            width, height = struct.unpack(">II", told)
+            yield width >> 16, height >> 16
+
+
+def _inside(read: Read, start: int, end: int, path: tuple[bytes, ...]) -> Iterator[Box]:
+    """Every box that is reached by these kinds, from the outermost in."""
+    for box in boxes(read, start, end, limit=10_000):
+        if box.kind == path[0]:
+            if path[1:]:
+                yield from _inside(read, box.body, min(box.end, end), path[1:])
+            else:
+                yield Box(box.kind, box.start, box.body, min(box.end, end))
 
 
 def mp4_is_encrypted(read: Read, size: int) -> bool:
@@ -143,8 +160,9 @@ def mp4_is_encrypted(read: Read, size: int) -> bool:
 
 _SEGMENT, _TRACKS, _ENTRY, _CLUSTER = 0x18538067, 0x1654AE6B, 0xAE, 0x1F43B675
 _SEEK_HEAD, _SEEK, _SEEK_ID, _SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
-_SEEK_HEADS, _SEEK_BYTES = 4, 4096
-"""How many indexes of elements are read, and how much of each: they name about five elements in 100 bytes."""
+_SEEK_HEADS, _SEEK_BYTES, _SEEK_PLACES = 4, 4096, 8
+"""How many indexes of elements are read, how much of each (they name about five elements in 100 bytes), and at how many
+of the places that they name is looked: a block of a distant source is read for each."""
 _ENCODINGS, _ENCODING, _ENCODING_TYPE = 0x6D80, 0x6240, 0x5033
 
 
@@ -195,6 +213,7 @@ def _sought(read: Read, size: int, segment: int, heads: list[tuple[int, int]]) -
 
     RFC 9559 5.1.1 and 6.3: positions count from `segment`, and Tracks may lie anywhere in it.
     """
+    looked = 0
     for body, end in heads:
         data = read(body, min(end - body, _SEEK_BYTES))
         for entry in ebml.walk(data):
@@ -205,6 +224,9 @@ def _sought(read: Read, size: int, segment: int, heads: list[tuple[int, int]]) -
             wanted, place = held.get(_SEEK_ID), segment + held.get(_SEEK_POSITION, size)
             if entry.kind != _SEEK or wanted not in (_TRACKS, _SEEK_HEAD) or place >= size:
                 continue
+            if looked == _SEEK_PLACES:
+                return None
+            looked += 1
             found = _element(read, place)
             if found is None or found[0] != wanted:
                 continue

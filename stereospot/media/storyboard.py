@@ -40,6 +40,8 @@ FEWEST_SECONDS = 2.0
 
 WALL_SECONDS = 120.0
 
+_SMOOTH = Interpolation.AREA
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -97,6 +99,7 @@ def tiles(
         "turns": spec.rotation // 90 % 4,
         "mirrored": spec.mirrored,
         "crop": spec.crop,
+        "coded": (info.video.coded_width, info.video.coded_height),
     }
     found: dict[int, NDArray[np.uint8]] = {}
     bounds = limits.jail(wall_seconds=WALL_SECONDS)
@@ -182,14 +185,15 @@ def _shrunk(frame: VideoFrame, request: dict[str, Any]) -> bytes:
     width, height = request["width"], request["height"]
     if request["turns"] % 2:
         width, height = height, width
-    # The whole picture is made so small that what is shown of it has a tile's size.
     left, top, right, bottom = request["crop"]
-    across = width / max(1, frame.width - left - right)
-    down = height / max(1, frame.height - top - bottom)
-    whole = (max(width, round(frame.width * across)), max(height, round(frame.height * down)))
-    small = frame.reformat(*whole, format="rgb24", interpolation=Interpolation.AREA)
-    x, y = min(round(left * across), whole[0] - width), min(round(top * down), whole[1] - height)
-    pixels: NDArray[Any] = small.to_ndarray()[y : y + height, x : x + width]
+    if left or top or right or bottom:
+        # Of the size that the edges count in, and cut before it is scaled: of a large picture little may be left.
+        across, down = request["coded"]
+        whole: NDArray[Any] = frame.reformat(across, down, format="rgb24", interpolation=_SMOOTH).to_ndarray()
+        shown: NDArray[Any] = np.ascontiguousarray(whole[top : down - bottom, left : across - right])
+        frame = VideoFrame.from_ndarray(shown, format="rgb24")
+    small = frame.reformat(width=width, height=height, format="rgb24", interpolation=_SMOOTH)
+    pixels: NDArray[Any] = small.to_ndarray()
     if request["mirrored"]:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(np.rot90(pixels, -request["turns"])).tobytes()

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stereospot.media import boxes, ebml, plan, sniff, storyboard
-from stereospot.media.cropping import asked
+from stereospot.media.cropping import apply, asked
 from stereospot.media.frames import Decoder
 from stereospot.media.limits import Limits
 from stereospot.media.model import SourceInfo
@@ -180,6 +180,24 @@ def test_a_seek_head_that_errs_finds_nothing(tmp_path: Path) -> None:
         assert not sniff.matroska_has_tracks(lambda at, length, data=data: data[at : at + length], len(data))
 
 
+def test_a_seek_head_of_many_places_is_not_followed_to_all_of_them() -> None:
+    """Each is a block of a source that may lie far away."""
+    entry = ebml.element(0x53AB, ebml.TRACKS.to_bytes(4, "big"))
+    seeks = b"".join(
+        ebml.element(0x4DBB, entry + ebml.element(0x53AC, place.to_bytes(8, "big"))) for place in range(5000, 9000, 40)
+    )
+    content = ebml.element(0x114D9B74, seeks) + ebml.element(ebml.CLUSTER, bytes(9000))
+    data = ebml.element(ebml.SEGMENT, content)
+    reads: list[int] = []
+
+    def at(offset: int, length: int) -> bytes:
+        reads.append(offset)
+        return data[offset : offset + length]
+
+    assert not sniff.matroska_has_tracks(at, len(data))
+    assert len(reads) < 20
+
+
 def test_seek_heads_that_name_each_other_end(tmp_path: Path) -> None:
     data = matroska(tmp_path / "film.mkv", late=True, heads=2)
     place = data.index(ebml.element(0x53AB, ebml.TRACKS.to_bytes(4, "big")))
@@ -263,6 +281,62 @@ def test_the_decoded_picture_is_cropped_before_it_is_turned(tmp_path: Path) -> N
             source.close()
         tiles.append(made[0].pixels)
     np.testing.assert_array_equal(tiles[0], tiles[1][120:])
+
+
+@pytest.mark.parametrize("name", ["h264_mp4", "rotated_mov"])
+@pytest.mark.parametrize(("shown", "box", "wanted"), [
+    ((300, 160), b"", Fraction(1)),  # the aperture's own size, from which libavformat has 135:128
+    ((400, 160), b"", Fraction(45, 32)),
+    ((300, 160), boxes.box(b"pasp", struct.pack(">II", 135, 128)), Fraction(135, 128)),
+])  # fmt: skip
+def test_the_shape_of_a_sample(name: str, shown: tuple[int, int], box: bytes, wanted: Fraction, tmp_path: Path) -> None:
+    """Of a track's header, where no `pasp` tells it; writers put the size there that players show."""
+    path = tmp_path / "film.mp4"
+    with_aperture(name, aperture(300, 1, 160, 1, 0, 1, 0, 1) + box, path)
+    data = path.read_bytes()
+    header = boxes.find(data, "moov/trak/tkhd")
+    assert header is not None
+    path.write_bytes(data[: header.end - 8] + struct.pack(">II", *(side << 16 for side in shown)) + data[header.end :])
+    video = seen(path)[0].video
+    assert video.crop == (10, 10, 10, 10)
+    assert video.sample_aspect == (1 / wanted if video.rotation in (90, 270) else wanted)
+
+
+@pytest.mark.parametrize(("rotation", "mirrored", "wanted"), [
+    (0, False, (4, 2, 3, 5)), (0, True, (4, 2, 2, 4)), (90, False, (4, 2, 2, 4)), (180, False, (4, 2, 2, 4)),
+])  # fmt: skip
+def test_colours_stay_where_they_are_when_the_picture_is_turned(
+    rotation: int, mirrored: bool, wanted: tuple[int, int, int, int], tmp_path: Path
+) -> None:
+    """The right side of a picture may become its left one, where chroma begins."""
+    path = tmp_path / "film.mkv"
+    data = matroska(path, {LEFT: 5, TOP: 2, RIGHT: 3, BOTTOM: 5})
+    shape = (180, 320) if rotation == 90 else SIZE
+    video: dict[str, Any] = {
+        "coded_width": 320, "coded_height": 180, "width": shape[0], "height": shape[1], "rotation": rotation,
+        "mirrored": mirrored, "sample_aspect": "1",
+    }  # fmt: skip
+    assert apply(video, lambda at, length: data[at : at + length], len(data), "matroska")
+    assert tuple(video["crop"]) == wanted
+    left, top, right, bottom = wanted
+    sides = 320 - left - right, 180 - top - bottom
+    assert (video["width"], video["height"]) == (sides[::-1] if rotation == 90 else sides)
+
+
+def test_a_tile_of_the_little_that_is_left_of_a_picture(tmp_path: Path) -> None:
+    """It is made of those pixels alone: the whole picture, as much larger, would fit into no memory."""
+    path = tmp_path / "film.mp4"
+    with_aperture("h264_mp4", aperture(16, 1, 16, 1, -152, 1, -82, 1), path)
+    source = FileSource(path)
+    try:
+        info = probe(source)
+        tiles = storyboard.tiles(
+            source, info, plan.decode_spec(info), first_pts=info.video.first_pts, duration_seconds=1.0,
+            limits=Limits(memory_bytes=1 << 30), wanted=[0.0], longer_side=8192,
+        )  # fmt: skip
+    finally:
+        source.close()
+    assert tiles[0].pixels.shape == (8192, 8192, 3)
 
 
 def test_edges_of_a_track_of_another_size_do_not_count(tmp_path: Path) -> None:

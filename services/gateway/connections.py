@@ -16,7 +16,7 @@ import sys
 import time
 import weakref
 from collections import Counter
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -35,6 +35,9 @@ REFUSED_SECONDS = 300.0
 STALLED_SECONDS = 300.0
 """How long a client may take nothing of an answer. A player that is paused for longer asks for the rest when it needs
 it, by `Range`; one that takes a little now and then is slow, and may be."""
+
+FLUSHED_SECONDS = 0.01, 1.0
+"""The first and the longest pause between two looks at whether a client of TLS has all of its last answer."""
 
 LOOKS = 5
 """How often it is looked at in that time."""
@@ -85,6 +88,38 @@ class Taken(NamedTuple):
         return cls(unsent, acknowledged, unsent > 0 or any(info[24:28]) or any(info[144:148]))
 
 
+class Unhurried:
+    """A transport over TLS that closes when its client has everything: asyncio gives what is left half a minute.
+
+    Whoever takes nothing is the protocol's business, as without TLS.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._closes = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._closes or self._transport.is_closing()
+
+    def close(self) -> None:
+        if not self.is_closing():
+            self._closes = True
+            self._transport.pause_reading()
+            self._flush(FLUSHED_SECONDS[0])
+
+    def _flush(self, seconds: float) -> None:
+        if self._transport.is_closing():  # it was lost, or aborted
+            return
+        if Taken.of(self._transport).waits:
+            self._loop.call_later(seconds, self._flush, min(2 * seconds, FLUSHED_SECONDS[1]))
+        else:
+            self._transport.close()
+
+
 class Protocol(H11Protocol):
     """uvicorn's, which ends a connection where no request is answered and the head of one takes too long, or where
     nothing of an answer is taken.
@@ -104,6 +139,8 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.scheme == "https":
+            self.transport = cast(asyncio.Transport, Unhurried(transport, self.loop))
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from stereospot import errors
 from stereospot.bus import api
 from stereospot.bus.api import Refused
 
@@ -40,10 +41,15 @@ class Administration:
                 return found
 
     async def consumers(self, stream: str) -> list[dict[str, Any]]:
-        """What `consumer_info` says, of all consumers of a stream: 256 a request."""
+        """What `consumer_info` says, of all consumers of a stream: 256 a request.
+
+        Raises BROKER_UNAVAILABLE where a cluster names some whose leader does not answer: none is left out.
+        """
         found: list[dict[str, Any]] = []
         while True:
             answer = await self.api(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+            if silent := [*(answer.get("missing") or ()), *(answer.get("offline") or ())]:
+                raise errors.error("BROKER_UNAVAILABLE", f"Of {stream}, {', '.join(sorted(silent))} did not answer.")
             page: list[dict[str, Any]] = answer.get("consumers") or []
             found += page
             if not page or len(found) >= int(answer.get("total", 0)):

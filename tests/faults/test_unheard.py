@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from services import doctor, ledger, unheard
 from services.context import Context
 from services.doctor import Level
 from services.unheard import Unheard
-from stereospot import subjects
+from stereospot import errors, subjects
 from streams_config import provision as provisioner
 from tests.system.rig import rig
 
@@ -88,6 +89,27 @@ async def test_a_queue_of_which_one_consumer_takes_all_is_not_listed(
         assert await unheard.find(context.bus) == []
     assert sorted(listed) == [subjects.CONVERT, subjects.LIVE, subjects.WORK]
     assert not [path for path in asked if "MSG.GET" in path]
+
+
+async def test_a_consumer_that_does_not_answer_is_not_taken_for_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster leaves consumers without a leader out of its list: their messages are not to be purged."""
+    async with rig(tmp_path) as context:
+        await publish(context, "work.plan.J1")
+        api = context.bus.api
+
+        async def partial(path: str, *args: Any, **values: Any) -> dict[str, Any]:
+            answer = await api(path, *args, **values)
+            if path == f"CONSUMER.LIST.{subjects.WORK}":
+                answer["consumers"] = [item for item in answer["consumers"] if item["name"] != "work-plan"]
+                answer["missing"] = ["work-plan"]
+            return answer
+
+        monkeypatch.setattr(context.bus, "api", partial)
+        with pytest.raises(errors.StereoSpotError, match="work-plan") as caught:
+            await unheard.find(context.bus)
+        assert caught.value.code == "BROKER_UNAVAILABLE"
 
 
 @pytest.mark.slow

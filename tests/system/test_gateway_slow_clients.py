@@ -124,6 +124,56 @@ async def test_the_end_of_an_answer_waits_for_a_slow_client() -> None:
         assert len(await ended(streams)) > film.length
 
 
+class Unread(asyncio.Transport):
+    """A TLS transport of which so many bytes are still to be taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unread_bytes = 1
+        self.done: list[str] = []
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread_bytes
+
+    def is_closing(self) -> bool:
+        return "close" in self.done or "abort" in self.done
+
+    def pause_reading(self) -> None:
+        self.done.append("pause")
+
+    def close(self) -> None:
+        self.done.append("close")
+
+    def abort(self) -> None:
+        self.done.append("abort")
+
+
+async def test_tls_is_not_ended_before_all_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio, asked to close it, would cut off what is left after half a minute."""
+    looks = 0
+    of = connections.Taken.of
+
+    def counted(transport: asyncio.Transport) -> connections.Taken:
+        nonlocal looks
+        looks += 1
+        return of(transport)
+
+    monkeypatch.setattr(connections.Taken, "of", counted)
+    monkeypatch.setattr(connections, "FLUSHED_SECONDS", (0.001, 0.002))
+    loop = asyncio.get_running_loop()
+    slow, lost = Unread(), Unread()
+    for transport in (slow, lost):
+        unhurried = connections.Unhurried(transport, loop)
+        unhurried.close()
+        unhurried.close()
+        assert unhurried.is_closing()
+    lost.abort()
+    await eventually(lambda: looks > 10, what="some looks")
+    assert (slow.done, lost.done) == (["pause"], ["pause", "abort"])
+    slow.unread_bytes = 0
+    await eventually(lambda: slow.done == ["pause", "close"], what="its end")
+
+
 @pytest.mark.usefixtures("strangers")
 @pytest.mark.parametrize("is_local", [True, False])
 async def test_a_proxy_reads_when_its_client_does(is_local: bool, monkeypatch: pytest.MonkeyPatch) -> None:

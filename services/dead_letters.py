@@ -26,9 +26,6 @@ _log = log.get("dead-letters")
 
 crash.declare("dead_letters.buried", "dead_letters.failed", "dead_letters.removed")
 
-_QUEUES = frozenset({subjects.WORK, subjects.CONVERT, subjects.DONE, subjects.LIVE})
-"""Streams in which a message that nobody may have any more stays until it is removed."""
-
 
 JOBLESS = frozenset({"work-submit", "work-delete"})
 """Work that needs no job that is there: it makes one, or clears one away."""
@@ -65,7 +62,7 @@ async def handle(context: Context, delivery: Delivery) -> Outcome:
     crash.point("dead_letters.buried")
     await _fail_job(bus, letter)
     crash.point("dead_letters.failed")
-    if stream in _QUEUES:
+    if stream in subjects.QUEUES:
         await bus.remove(stream, sequence)
     crash.point("dead_letters.removed")
     _log.error("buried", action="reject", subject=found.subject, deliveries=deliveries)
@@ -78,7 +75,7 @@ async def _offer_again(context: Context, found: Stored, stream: str, deliveries:
     excused = await Tries(bus).excused(stream, found.sequence)
     if not excused or deliveries - excused > context.settings.max_attempts:
         return False
-    if stream in _QUEUES:
+    if stream in subjects.QUEUES:
         await bus.publish(found.subject, found.data, msg_id=f"offered.{stream}.{found.sequence}")
         await bus.remove(stream, found.sequence)
     elif stream == subjects.kv_stream(subjects.STATE):

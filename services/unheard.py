@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from stereospot import subjects
 from stereospot.bus import Bus, Refused
-from streams_config.provision import load
 
 SHOWN = 8
 """Sums of one queue that are told one by one, the largest first; the others are told as one."""
@@ -55,9 +54,7 @@ class Unheard:
 async def find(bus: Bus) -> list[Unheard]:
     """What every queue holds for nobody, the most of each first."""
     found: list[Unheard] = []
-    for stream, config in load().streams.items():
-        if config["retention"] != "workqueue":
-            continue  # others are read without consumers, or not at all
+    for stream in subjects.QUEUES:
         try:
             found += await _of(bus, stream)
         except Refused:

@@ -22,6 +22,9 @@ EVENT = "EVENT"
 DEAD = "DEAD"
 ADVISORY = "ADVISORY"
 
+QUEUES = (WORK, CONVERT, DONE, LIVE)
+"""Streams in which a message stays until somebody acknowledges or removes it."""
+
 JOBS = "jobs"
 STATE = "state"
 WORKERS = "workers"

@@ -12,7 +12,6 @@ import argparse
 import copy
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import sys
@@ -30,6 +29,7 @@ from inference.training import augment, scenes, weights
 from inference.training.network import HEIGHT, WIDTH, ReliefNet
 from inference.training.render import BACK, still
 from inference.training.textures import Atlas, make_atlas
+from inference.training.trainer import Plan, keep_average, rate
 
 CHUNK, BATCH, POOL = 32, 64, 24_000
 COVERED = 0.35
@@ -50,16 +50,11 @@ def _chunk(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         _atlas.clear()
         _atlas[family] = make_atlas(family, 160)
     cards = [kind for kind in scenes.names() if kind.endswith("_card")]
-    chance = np.array([scenes.KINDS[kind].weight for kind in cards])
+    others = [kind for kind in scenes.names() if kind not in cards]
     pictures = []
     for place in range(CHUNK):
-        frame = None
-        while frame is None or (place % 2 and frame.kind in cards):
-            kind = str(rng.choice(cards, p=chance / chance.sum())) if place % 2 == 0 else None
-            if place % 4 == 1:
-                kind = str(rng.choice(ALIKE))
-            frame = still(rng, _atlas[family], kind, covered=COVERED)
-        pictures.append(frame.rgb)
+        kind = str(rng.choice(ALIKE)) if place % 4 == 1 else scenes.drawn(rng, others if place % 2 else cards)
+        pictures.append(still(rng, _atlas[family], kind, covered=COVERED).rgb)
     return np.stack(pictures), np.arange(CHUNK) % 2 == 0
 
 
@@ -95,33 +90,29 @@ def _learns(network: ReliefNet) -> list[nn.Module]:
     return [network.letters, network.card]
 
 
-def train(network: ReliefNet, pool: _Pool, minutes: float, seed: int, rate: float) -> tuple[ReliefNet, int]:
+def train(network: ReliefNet, pool: _Pool, plan: Plan) -> tuple[ReliefNet, int]:
     """Fits the two parts in place; returns the network with their averages, and the steps."""
-    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    generator, rng = torch.Generator().manual_seed(plan.seed), np.random.default_rng(plan.seed)
     network.requires_grad_(False).eval()
     for part in _learns(network):
         part.requires_grad_(True).train()
     learned = [value for part in _learns(network) for value in part.parameters()]
-    optimiser = torch.optim.AdamW(learned, rate, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(learned, weight_decay=plan.weight_decay)
     average, step, reported, losses = copy.deepcopy(network).eval(), 0, 0.0, list[float]()
     pool.draw(rng)  # which waits until there is something
     began = time.monotonic()
-    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1:
+    while (progress := (time.monotonic() - began) / (60 * plan.minutes)) < 1:
         rgb, card = pool.draw(rng)
         pictures = _augmented(rgb, generator).contiguous(memory_format=torch.channels_last)
         *_, logit = network.down(network.first(pictures))
         loss = F.binary_cross_entropy_with_logits(logit, card.float())
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * progress)) + 1e-6
+            group["lr"] = rate(plan, step, progress)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         step += 1
-        keep = min(KEPT, step / (10 + step))
-        with torch.no_grad():
-            for mine, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-                if mine.dtype.is_floating_point:
-                    mine.lerp_(new, 1 - keep)
+        keep_average(average, network, min(KEPT, step / (10 + step)))
         losses.append(float(loss.detach()))
         if time.monotonic() - reported > 60:
             reported = time.monotonic()
@@ -141,6 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--renderers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
+    chosen = ("minutes", "seed", "learning_rate", "renderers", "threads")
+    plan = Plan(**{name: getattr(given, name) for name in chosen}, warm_up_steps=100, weight_decay=0.05)
     torch.manual_seed(given.seed)
     torch.set_num_threads(given.threads)
     network = ReliefNet().to(memory_format=torch.channels_last)
@@ -153,10 +146,10 @@ def main(arguments: list[str] | None = None) -> int:
     with multiprocessing.get_context("spawn").Pool(given.renderers) as renderers:
         seeds = iter(range(1_000_000 * given.seed, 1_000_000 * (given.seed + 1)))
         pool = _Pool(_ahead(renderers, seeds, 2 * given.renderers))
-        average, steps = train(network, pool, given.minutes, given.seed, given.learning_rate)
-    plan = {name: getattr(given, name) for name in ("minutes", "seed", "learning_rate", "renderers", "threads")}
-    plan |= {"parts": ["letters", "card"], "init": hashlib.sha256(given.init.read_bytes()).hexdigest()}
-    torch.save({"average": average.state_dict(), "step": steps, "progress": 1.0, "plan": plan},
+        average, steps = train(network, pool, plan)
+    told = {name: getattr(plan, name) for name in (*chosen, "warm_up_steps", "weight_decay")}
+    told |= {"parts": ["letters", "card"], "init": hashlib.sha256(given.init.read_bytes()).hexdigest()}
+    torch.save({"average": average.state_dict(), "step": steps, "progress": 1.0, "plan": told},
                given.out / "checkpoint.pt")  # fmt: skip
     return 0
 

@@ -136,7 +136,7 @@ class Tokens(nn.Sequential):
 
 
 class ReliefNet(nn.Module):
-    """0.91 M parameters, 0.45 GFLOP a frame.
+    """0.88 M parameters, 0.45 GFLOP a frame.
 
     `letters` looks for writing, lines and boxes beside the trunk, for the card's sake alone: what tells a title on a
     pattern from a patterned wall is lost in the trunk by its second stage. `cards.py` trains both by themselves.

@@ -141,7 +141,7 @@ def _scaled(*frames: Frame) -> list[Frame]:
 
 
 def _scene(
-    rng: np.random.Generator, atlas: Atlas, kind: str | None, held_out: bool, covered: float = 0.07
+    rng: np.random.Generator, atlas: Atlas, kind: str | None, held_out: bool, covered: float = scenes.COVERED
 ) -> tuple[str, World, Light, _Seen]:
     while True:
         name, world = scenes.build(rng, atlas, kind, held_out=held_out, covered=covered)
@@ -157,7 +157,7 @@ def still(
     kind: str | None = None,
     *,
     held_out: bool = False,
-    covered: float = 0.07,
+    covered: float = scenes.COVERED,
 ) -> Frame:
     """One frame of a scene kind (None: drawn by weight); `covered`: the share of scenes with graphics over them."""
     name, world, _, seen = _scene(rng, atlas, kind, held_out, covered)

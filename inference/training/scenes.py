@@ -9,7 +9,7 @@ only evaluated. To teach the network something new, write one more kind in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,9 @@ class SceneKind:
 
 KINDS: dict[str, SceneKind] = {}
 
+COVERED = 0.07
+"""Share of scenes with writing or a logo on them."""
+
 
 def kind(weight: float, *, held_out: bool = False) -> Callable[[Builder], Builder]:
     """Declare a scene kind; its name is the function's."""
@@ -46,6 +49,13 @@ def names(*, held_out: bool = False) -> list[str]:
     return [k.name for k in KINDS.values() if k.held_out == held_out]
 
 
+def drawn(rng: np.random.Generator, among: Sequence[str]) -> str:
+    """One of these kinds, by its weight."""
+    _load()
+    weights = np.array([KINDS[name].weight for name in among])
+    return among[int(rng.choice(len(among), p=weights / weights.sum()))]
+
+
 def _load() -> None:
     from inference.training import (  # noqa: F401  (they declare kinds)
         cartoons,
@@ -58,14 +68,11 @@ def _load() -> None:
 
 
 def build(
-    rng: np.random.Generator, atlas: Atlas, name: str | None = None, *, held_out: bool = False, covered: float = 0.07
+    rng: np.random.Generator, atlas: Atlas, name: str | None = None, *, held_out: bool = False, covered: float = COVERED
 ) -> tuple[str, World]:
     """A scene of the named kind, or of a kind drawn by weight; `covered`: how many have writing or a logo on them."""
+    name = name or drawn(rng, names(held_out=held_out))
     _load()
-    if name is None:
-        pool = [k for k in KINDS.values() if k.held_out == held_out]
-        weights = np.array([k.weight for k in pool])
-        name = pool[int(rng.choice(len(pool), p=weights / weights.sum()))].name
     world = World(rng, atlas)
     KINDS[name].build(world)
     if not world.flat_truth:

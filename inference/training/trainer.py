@@ -85,6 +85,16 @@ def half_precision(device: torch.device) -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
 
 
+@torch.no_grad()
+def keep_average(average: torch.nn.Module, network: torch.nn.Module, keep: float) -> None:
+    """Move the average of all weights and statistics a step towards the network's; counts are taken over."""
+    for mine, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mine.dtype.is_floating_point:
+            mine.lerp_(new, 1 - keep)
+        else:
+            mine.copy_(new)
+
+
 class Trainer:
     """One run: the network, its average, the optimisers, the clock. Its process is in a group, be it of one."""
 
@@ -189,7 +199,7 @@ class Trainer:
             optimiser.step()
         self.step += 1
         self.since_start += 1
-        self._average(min(KEPT, (1 + self.step) / (10 + self.step)))
+        keep_average(self.average, self.network, min(KEPT, (1 + self.step) / (10 + self.step)))
         return parts
 
     @torch.no_grad()
@@ -227,14 +237,6 @@ class Trainer:
         everyone: list[list[int]] = [pids] * self.plan.processes
         distributed.all_gather_object(everyone, pids)
         return [pid for one in everyone for pid in one]
-
-    @torch.no_grad()
-    def _average(self, keep: float) -> None:
-        for mine, new in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if mine.dtype.is_floating_point:
-                mine.lerp_(new, 1 - keep)
-            else:
-                mine.copy_(new)
 
     @torch.inference_mode()
     def scores(self, sets: dict[str, list[Frame]]) -> dict[str, list[float]]:

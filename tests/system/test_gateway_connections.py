@@ -87,6 +87,17 @@ async def answer(streams: Streams) -> bytes:
         return await streams[0].readexactly(1)
 
 
+async def a_place(port: int) -> None:
+    """Wait until one more connection is served; it is closed then."""
+
+    async def served_again() -> bool:
+        fresh = await asyncio.open_connection("127.0.0.1", port)
+        fresh[1].write(HEAD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        return (await ended(fresh)).startswith(b"HTTP/1.1 200")
+
+    await eventually(served_again, what="a place")
+
+
 async def test_a_connection_without_a_whole_head_is_closed() -> None:
     async with running(Answering()) as port:
         silent = await asyncio.open_connection("127.0.0.1", port)
@@ -176,12 +187,7 @@ async def test_one_too_many_is_closed_and_its_place_is_free_again() -> None:
             assert await answer(streams) == b"0"
         held[0][1].close()
 
-        async def served_again() -> bool:
-            fresh = await asyncio.open_connection("127.0.0.1", port)
-            fresh[1].write(HEAD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-            return (await ended(fresh)).startswith(b"HTTP/1.1 200")
-
-        await eventually(served_again, what="a place")
+        await a_place(port)
         held[1][1].close()
 
 

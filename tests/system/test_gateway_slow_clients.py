@@ -14,7 +14,7 @@ from services.gateway.peers import Peers
 from tests.support import Nats, eventually
 from tests.system import certificates
 from tests.system.gateway import served
-from tests.system.test_gateway_connections import HEAD, Answering, Hasty, Streams, answer, ended, running
+from tests.system.test_gateway_connections import HEAD, Answering, Hasty, Streams, a_place, answer, ended, running
 
 BLOCK = b"x" * (1 << 14)
 FILM_BYTES = 32 << 20
@@ -205,12 +205,7 @@ async def test_one_address_has_a_part_of_the_places_only() -> None:
         assert [await answer(streams) for streams in held] == [b"0", b"0"]
         held[0][1].close()
 
-        async def served_again() -> bool:
-            fresh = await asyncio.open_connection("127.0.0.1", port)
-            fresh[1].write(HEAD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-            return (await ended(fresh)).startswith(b"HTTP/1.1 200")
-
-        await eventually(served_again, what="a place")
+        await a_place(port)
         for streams in (held[1], other):
             streams[1].close()
 

@@ -172,13 +172,14 @@ def moving_masks(frames: Pictures) -> Iterator[NDArray[np.bool_]]:
         yield _grow(_shrink(mask, 3), 3)
 
 
+def _judged(mask: NDArray[np.bool_]) -> bool:
+    return 0.02 < mask.mean() < 0.35
+
+
 def margin(relief: Reliefs, mask: NDArray[np.bool_]) -> float | None:
     """Mean relief inside the mask less that of a ring around it, in units of the frame's 2..98 % range."""
-    share = mask.mean()
-    if not 0.02 < share < 0.35:
-        return None
     ring = _grow(mask, 8) & ~_grow(mask, 2)
-    if ring.sum() < 40:
+    if not _judged(mask) or ring.sum() < 40:
         return None
     low, high = np.percentile(relief, (2, 98))
     return float((relief[mask].mean() - relief[ring].mean()) / max(high - low, 1e-3))
@@ -190,15 +191,34 @@ def moving_objects(reliefs: dict[str, Reliefs], masks: list[NDArray[np.bool_]], 
     print(f"\nmoving object, {title}:    nearer   margin   10 % of margins    frames")
     for name, relief in reliefs.items():
         values = [m for r, mask in zip(relief, masks, strict=True) if (m := margin(r, mask)) is not None]
-        if not values:
-            continue
-        right, mean, low = (
-            float(np.mean(np.array(values) > 0)),
-            float(np.mean(values)),
-            float(np.percentile(values, 10)),
-        )
-        result[f"{title}/{name}"] = {"nearer": right, "margin": mean, "p10": low, "frames": len(values)}
-        print(f"  {name:28s} {right:8.3f} {mean:8.3f} {low:8.3f} {len(values):8d}")
+        _tell(result, f"{title}/{name}", values)
+    return result
+
+
+def _tell(result: dict[str, object], key: str, margins: list[float]) -> None:
+    if not margins:
+        return
+    right, mean = float(np.mean(np.array(margins) > 0)), float(np.mean(margins))
+    low = float(np.percentile(margins, 10))
+    result[key] = {"nearer": right, "margin": mean, "p10": low, "frames": len(margins)}
+    print(f"  {key.rpartition('/')[2]:28s} {right:8.3f} {mean:8.3f} {low:8.3f} {len(margins):8d}")
+
+
+def over_the_ground(reliefs: dict[str, Reliefs], masks: list[NDArray[np.bool_]], title: str) -> dict[str, object]:
+    """The same against what the mover covers, as it is in the frames in which nothing moves: a ring lies lower in the
+    picture than a car that leaves at its top, where the road is nearer."""
+    result: dict[str, object] = {}
+    empty = np.array([mask.mean() <= 0.01 for mask in masks])
+    if not empty.any():
+        return result
+    print(f"\nmoving object before what it covers, {title}:    nearer   margin   10 % of margins    frames")
+    for name, relief in reliefs.items():
+        ground, values = relief[empty].mean(0), list[float]()
+        for picture, mask in zip(relief, masks, strict=True):
+            if _judged(mask):
+                low, high = np.percentile(picture, (2, 98))
+                values.append(float((picture - ground)[mask].mean() / max(high - low, 1e-3)))
+        _tell(result, f"{title}, over the ground/{name}", values)
     return result
 
 
@@ -354,6 +374,7 @@ def main(arguments: list[str] | None = None) -> int:
         masks = list(moving_masks(frames))
         reliefs = {name: run(frames) for name, run in found.items()}
         figures.update(moving_objects(reliefs, masks, path.stem))
+        figures.update(over_the_ground(reliefs, masks, path.stem))
         figures.update(steadiness(reliefs, frames, masks, path.stem, clip_rate(path)))
     figures.update(cards(found, atlas))
     figures.update(stereo())

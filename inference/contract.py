@@ -78,3 +78,22 @@ def check_count(segment: Segment, found: int) -> None:
             expected=segment.frames,
             found=found,
         )
+
+
+def check_padding(segment: Segment, wanted: tuple[int, int], found: tuple[int, int]) -> None:
+    """Raise SEGMENT_MISMATCH where fewer frames came before or behind a segment than the plan knows of and were wanted.
+
+    With fewer of them, depth would be another without a word.
+    """
+    if segment.around is None:
+        return
+    for side, most, told, here in zip(
+        ("before", "behind"), wanted, (segment.around.before, segment.around.after), found, strict=True
+    ):
+        if here < (expected := min(most, told)):
+            raise errors.error(
+                "SEGMENT_MISMATCH",
+                f"The plan has {expected} frames {side} the segment, {here} were decoded.",
+                expected=expected,
+                found=here,
+            )

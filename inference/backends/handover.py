@@ -29,7 +29,7 @@ from pydantic import Field
 
 from inference import curves, geometry, report, shots
 from inference.backends import likeness
-from inference.contract import Converted, Flush, Frames, check_count
+from inference.contract import Converted, Flush, Frames, check_count, check_padding
 from stereospot import errors
 from stereospot.media import frames, probe
 from stereospot.media.cmaf import FragmentEncoder
@@ -104,7 +104,8 @@ def pack(
     """Decode a segment with its padding and encode it without loss; blocking.
 
     padding: frames before and behind it. free: the endpoint is not told the parallax and chooses it itself.
-    Raises what the decoder raises, SEGMENT_MISMATCH when the frames are not the plan's, CANCELLED.
+    Raises what the decoder raises, SEGMENT_MISMATCH when the frames, those of the padding too, are not the plan's,
+    CANCELLED.
     """
     video = plan.source.video
     spec = EncodeSpec(
@@ -140,6 +141,7 @@ def pack(
         finally:
             frame.release()
     check_count(segment, len(pts))
+    check_padding(segment, padding, (counts[-1], counts[1]))
     length = max(1, round(1 / (video.average_rate * video.time_base)))
     fragment = encoder.finish(last + length)
     handover = Handover(plan=plan, segment=segment, before=counts[-1], after=counts[1])

@@ -38,6 +38,10 @@ from stereospot.media.times import Times
 BACK_SECONDS = (0, 1, 3, 9, 27, 81)
 KEPT_BEFORE = 16
 """Frames before the position that stay at hand for a continued range's padding."""
+HELD_BYTES = 3 * 2**29
+"""What decoded frames that are kept for padding may take of the child's memory (`Limits.memory_bytes`, 4 GiB)."""
+ROOM_BYTES = 2**24
+"""With less than this and two pictures left, a decoder's failure is taken for one of memory."""
 
 SKIPPED_ERRORS = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.BugError)
 """What a decoder says of one bad packet; the next one is tried, as every player does."""
@@ -86,8 +90,20 @@ def raw_frames(
 
 
 def decode(packet: Any) -> list[VideoFrame]:
-    """The frames of one packet, or of the flush."""
-    return packet.decode()
+    """The frames of one packet, or of the flush. MemoryError where the decoder's failure may be one of memory."""
+    try:
+        return packet.decode()
+    except SKIPPED_ERRORS:
+        _has_room(packet.stream.codec_context)
+        raise
+
+
+def _has_room(context: Any) -> None:
+    """Raise MemoryError unless two more pictures fit: of an allocation that failed some decoders say "invalid data".
+
+    Such a frame must not be skipped like a damaged one: the next worker, with more memory, has it.
+    """
+    bytearray(ROOM_BYTES + 2 * 3 * 2 * context.width * context.height)
 
 
 def times(request: dict[str, Any], stream: VideoStream) -> Times:
@@ -112,10 +128,11 @@ class RangeDecoder:
         self._stream: VideoStream
         self._flow: Iterator[Decoded] = iter(())
         self._pending: deque[Decoded] = deque()
-        self._history: deque[Decoded] = deque(maxlen=KEPT_BEFORE)
+        self._history: deque[Decoded] = deque(maxlen=0)
         self._from_beginning = False  # whether `_history` reaches back to the film's first frame
         self._next_start: int | None = None
         self._time_base = Fraction(1)
+        self._frame_bytes = 1
         self._interlaced: str = request["interlaced"]
         self._synthesised: bool = request["synthesised"]
         self._sequential: bool = self._synthesised or request["sequential"]
@@ -132,8 +149,14 @@ class RangeDecoder:
 
         `start` None is the first frame of the stream, `end` None its end.
         """
-        if before > (self._history.maxlen or 0):
-            self._history = deque(self._history, before)
+        self._open()
+        most = max(2, HELD_BYTES // self._frame_bytes)
+        if before + after >= most:
+            yield from self._unheld(start, end, before, after)
+            return
+        kept = max(before, min(KEPT_BEFORE, most - 1))
+        if kept > (self._history.maxlen or 0):
+            self._history = deque(self._history, kept)
         if not self._continues(start, before):
             self._locate(start, before)
         elif start is not None:
@@ -159,6 +182,31 @@ class RangeDecoder:
                 self._pending.append(item)
             ahead = self._pending[number]
             yield Ranged(ahead.pts, ahead.frame, 1)
+
+    def _unheld(self, start: int | None, end: int | None, before: int, after: int) -> Iterator[Ranged]:
+        """A range whose padding is too large to be kept: its place is found by times alone, and decoded once more."""
+        first = start if start is None else self._back(start, before)
+        for item in self.range(first, end, 0, 0):
+            yield item._replace(pad=-1) if start is not None and item.pts < start else item
+        self._next_start = None  # what comes now is not kept either
+        for _ in range(after if end is not None else 0):
+            if (ahead := self._next()) is None:
+                return
+            yield Ranged(ahead.pts, ahead.frame, 1)
+
+    def _back(self, start: int, before: int) -> int:
+        """PTS of the frame `before` frames ahead of `start`, or of the first one there is."""
+        if not before:
+            return start
+        step = 1 / (Fraction(self._stream.average_rate or 25) * self._time_base)
+        span = round(before * step) + 1
+        while True:
+            begin = start - span
+            whole = self._sequential or begin <= (self._stream.start_time or 0)
+            times = deque((item.pts for item in self.range(None if whole else begin, start, 0, 0)), before)
+            if whole or len(times) == before:
+                return times[0] if times else start
+            span *= 2
 
     # ---- finding the place -----------------------------------------------------------------------------
 
@@ -227,6 +275,7 @@ class RangeDecoder:
         self._stream = opener.video_stream(container, self._request["stream_index"])
         opener.prepare(self._stream, self._request, self._request["thread_type"], self._request["thread_count"])
         self._time_base = Fraction(self._stream.time_base or Fraction(1, 90_000))
+        self._frame_bytes = _frame_bytes(self._stream.codec_context)
         self._opened = True
         self._from_beginning = True
 
@@ -347,6 +396,12 @@ class RangeDecoder:
             yield out
 
 
+def _frame_bytes(context: Any) -> int:
+    """What a decoded picture takes; of a format that is not known yet, what 4:4:4 of 16 bits does."""
+    bits = context.format.padded_bits_per_pixel if context.format else 48
+    return max(1, context.width * context.height * bits // 8)
+
+
 def flushed(context: Any) -> Iterator[VideoFrame]:
     """What the decoder still holds."""
     while True:
@@ -354,6 +409,6 @@ def flushed(context: Any) -> Iterator[VideoFrame]:
             yield from context.decode(None)
             return
         except SKIPPED_ERRORS:
-            continue
+            _has_room(context)
         except av.error.EOFError:
             return

@@ -26,6 +26,7 @@ from inference.gpu import backend
 from inference.gpu.batching import Shared
 from inference.gpu.samples import Known, Lookup, Sampler
 from inference.invocation import Workshop
+from stereospot.errors import StereoSpotError
 from stereospot.media import frames, probe
 from stereospot.media import plan as planning
 from stereospot.media.cutter import Cutter
@@ -208,3 +209,29 @@ def test_a_remote_gets_all_that_a_segment_depends_on(film: Planned, tmp_path: Pa
             )
             first = film.pts.index(segment.start)
             assert equal(decoded(found.fragment), serial[first : first + segment.frames]), segment.index
+
+
+@pytest.mark.parametrize("pad", [-1, 1])
+def test_padding_that_is_lost_is_not_sent(film: Planned, pad: int) -> None:
+    """A remote would make other depth of it."""
+    engine = "depth-anything"
+    plan, segment = film.plan(engine), film.segments(engine)[3]
+    wanted = handover.padding(plan, segment)
+
+    class Losing(frames.Decoder):
+        """Without those frames of one side that the plan names, but for the nearest ones."""
+
+        def frames(self, *args: Any, **options: Any) -> Iterator[frames.Frame]:
+            left = 3
+            for frame in super().frames(*args, **options):
+                if frame.pad == pad and (left := left - 1) < 0:
+                    frame.release()
+                else:
+                    yield frame
+
+    with (
+        Losing(film.source, plan.decode, film.info, limits=LIMITS) as decoder,
+        pytest.raises(StereoSpotError) as raised,
+    ):
+        handover.pack(decoder, plan, segment, padding=wanted)
+    assert raised.value.code == "SEGMENT_MISMATCH"

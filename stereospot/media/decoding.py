@@ -18,7 +18,7 @@ The rules, each of which some kind of file needs:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from stereospot.jail import SourceFile
 from stereospot.jail.cell import SourceUnavailable
 from stereospot.media import opener
 from stereospot.media.deinterlacing import Deinterlacer
+from stereospot.media.packets import BROKEN_END, SKIPPED_ERRORS, decode, flushed, picture_bytes, raw_frames
 from stereospot.media.times import Times
 
 BACK_SECONDS = (0, 1, 3, 9, 27, 81)
@@ -40,15 +41,6 @@ KEPT_BEFORE = 16
 """Frames before the position that stay at hand for a continued range's padding."""
 HELD_BYTES = 3 * 2**29
 """What decoded frames that are kept for padding may take of the child's memory (`Limits.memory_bytes`, 4 GiB)."""
-ROOM_BYTES = 2**24
-"""With less than this and two pictures left, a decoder's failure is taken for one of memory."""
-
-SKIPPED_ERRORS = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.BugError)
-"""What a decoder says of one bad packet; the next one is tried, as every player does."""
-
-
-BROKEN_END = (av.error.FFmpegError, IndexError)
-"""What ends a demux early: FFmpeg gives up, or (IndexError) PyAV flushes a stream that only appeared on the way."""
 
 
 class Decoded(NamedTuple):
@@ -64,46 +56,6 @@ class Ranged(NamedTuple):
     pts: int
     frame: VideoFrame
     pad: int
-
-
-def raw_frames(
-    container: InputContainer, stream: VideoStream, seen: Callable[[Any], None] = lambda _: None
-) -> Generator[VideoFrame]:
-    """Frames in output order from where the container stands; bad packets are skipped, a broken end is the end.
-
-    seen: called for every packet before it is decoded.
-    """
-    try:
-        for packet in container.demux(stream):
-            seen(packet)
-            try:
-                yield from decode(packet)
-            except av.error.EOFError:
-                return
-            except SKIPPED_ERRORS:
-                continue
-        return
-    except BROKEN_END as failure:
-        if isinstance(failure, (SourceUnavailable, MemoryError)):
-            raise
-    yield from flushed(stream.codec_context)
-
-
-def decode(packet: Any) -> list[VideoFrame]:
-    """The frames of one packet, or of the flush. MemoryError where the decoder's failure may be one of memory."""
-    try:
-        return packet.decode()
-    except SKIPPED_ERRORS:
-        _has_room(packet.stream.codec_context)
-        raise
-
-
-def _has_room(context: Any) -> None:
-    """Raise MemoryError unless two more pictures fit: of an allocation that failed some decoders say "invalid data".
-
-    Such a frame must not be skipped like a damaged one: the next worker, with more memory, has it.
-    """
-    bytearray(ROOM_BYTES + 2 * 3 * 2 * context.width * context.height)
 
 
 def times(request: dict[str, Any], stream: VideoStream) -> Times:
@@ -275,7 +227,7 @@ class RangeDecoder:
         self._stream = opener.video_stream(container, self._request["stream_index"])
         opener.prepare(self._stream, self._request, self._request["thread_type"], self._request["thread_count"])
         self._time_base = Fraction(self._stream.time_base or Fraction(1, 90_000))
-        self._frame_bytes = _frame_bytes(self._stream.codec_context)
+        self._frame_bytes = picture_bytes(self._stream.codec_context)
         self._opened = True
         self._from_beginning = True
 
@@ -394,21 +346,3 @@ class RangeDecoder:
             before = frame
         if waiting and graph is not None and not drop_first and (out := graph.push(None)) is not None:
             yield out
-
-
-def _frame_bytes(context: Any) -> int:
-    """What a decoded picture takes; of a format that is not known yet, what 4:4:4 of 16 bits does."""
-    bits = context.format.padded_bits_per_pixel if context.format else 48
-    return max(1, context.width * context.height * bits // 8)
-
-
-def flushed(context: Any) -> Iterator[VideoFrame]:
-    """What the decoder still holds."""
-    while True:
-        try:
-            yield from context.decode(None)
-            return
-        except SKIPPED_ERRORS:
-            _has_room(context)
-        except av.error.EOFError:
-            return

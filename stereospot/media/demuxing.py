@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stereospot.jail.cell import SourceUnavailable
-from stereospot.media.decoding import BROKEN_END
+from stereospot.media.packets import BROKEN_END
 
 _KINDS = {"video": "pictures", "audio": "sound", "subtitle": "subtitles"}
 

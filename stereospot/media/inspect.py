@@ -21,7 +21,7 @@ from stereospot.jail import Cell
 from stereospot.jail.cell import SourceUnavailable
 from stereospot.media import cropping, dolby, opener, pace, pixels, skeleton, sniff
 from stereospot.media.clocks import RUNNING_CLOCKS
-from stereospot.media.decoding import BROKEN_END
+from stereospot.media.packets import BROKEN_END
 
 FIRST_FRAMES = 8
 """How many decoded frames vote on interlacing."""

@@ -21,9 +21,9 @@ from stereospot.errors import error
 from stereospot.jail import Cell, Jail
 from stereospot.jail.cell import SourceUnavailable
 from stereospot.media import opener, pixels
-from stereospot.media.decoding import BROKEN_END, SKIPPED_ERRORS, decode, flushed
 from stereospot.media.limits import Limits
 from stereospot.media.model import DecodeSpec, SourceInfo
+from stereospot.media.packets import BROKEN_END, SKIPPED_ERRORS, decode, flushed
 from stereospot.media.source import Source
 
 WALL_SECONDS = 60.0

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from stereospot.jail import Cell
-from stereospot.media import decoding, opener, scanning
+from stereospot.media import opener, packets, scanning
 from stereospot.media.times import LONGEST_WAIT, Order, follows, longest_pause
 
 
@@ -25,7 +25,7 @@ def child(cell: Cell, request: dict[str, Any]) -> None:
         own: list[int] = []
         ordered: list[int | None] = []
         until: int | None = None
-        for frame in decoding.raw_frames(container, stream, order.packet):
+        for frame in packets.raw_frames(container, stream, order.packet):
             if frame.pts is None:
                 return
             if until is None and not follows(frame.pts, own[-1] if own else None, pause):

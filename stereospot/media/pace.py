@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from stereospot.jail.cell import SourceUnavailable
-from stereospot.media.decoding import BROKEN_END
+from stereospot.media.packets import BROKEN_END
 
 PLACES = 16
 """Where the pace is measured, from the beginning on at equal distances: its rate of bytes varies."""

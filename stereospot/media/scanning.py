@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 
 from stereospot.jail import Cell
 from stereospot.jail.cell import SourceUnavailable
-from stereospot.media import decoding, opener, resets, sniff
+from stereospot.media import decoding, opener, packets, resets, sniff
 from stereospot.media.hidden import is_hidden
 from stereospot.media.inspect import no_frames
 from stereospot.media.times import follows, longest_pause
@@ -201,7 +201,7 @@ class _Packets:
                     raise Distrusted("a packet has no presentation time")
                 key = self._key(packet.dts) if self._indexed else bool(packet.is_keyframe)
                 yield packet.pts, key, packet.duration or 0, packet
-        except decoding.BROKEN_END as failure:  # a broken end is the end, as for the decoder
+        except packets.BROKEN_END as failure:  # a broken end is the end, as for the decoder
             if isinstance(failure, (SourceUnavailable, MemoryError)):
                 raise
 
@@ -291,13 +291,13 @@ class _Head:
 
     def feed(self, packet: Any) -> None:
         self._packets += 1
-        with contextlib.suppress(*decoding.SKIPPED_ERRORS):
-            self.frames += [frame.pts for frame in decoding.decode(packet)]
+        with contextlib.suppress(*packets.SKIPPED_ERRORS):
+            self.frames += [frame.pts for frame in packets.decode(packet)]
         self.done = len(self.frames) >= HEAD_FRAMES or self._packets >= HEAD_PACKETS
 
     def finish(self) -> None:
         """The stream is over: take what the decoder still holds."""
-        self.frames += [frame.pts for frame in decoding.flushed(self._context)]
+        self.frames += [frame.pts for frame in packets.flushed(self._context)]
 
 
 def cut_off(cell: Cell, request: dict[str, Any], container: InputContainer, frames: int) -> str | None:
@@ -328,7 +328,7 @@ def early_end(frames: int, declared: int | None, about: str = "") -> str:
 def _timed(cell: Cell, request: dict[str, Any], container: InputContainer, stream: VideoStream) -> None:
     """The list from a decode pass, by the frames' own times."""
     batches = _Batches(cell, stream)
-    frames = decoding.raw_frames(container, stream)
+    frames = packets.raw_frames(container, stream)
     pause = longest_pause(stream.time_base)
     count = 0
     last: int | None = None
@@ -374,7 +374,7 @@ def _told(cell: Cell, request: dict[str, Any], container: InputContainer, stream
     is_followed = request["repaired"] and not request["indexed"]
     count = 0
     duration = 0
-    for frame in decoding.raw_frames(container, stream, seen):
+    for frame in packets.raw_frames(container, stream, seen):
         own = request["repaired"] and frame.pts is not None
         place = times.next(frame.pts)
         if is_followed:

@@ -52,7 +52,7 @@ def test_a_failure_without_room_is_one_of_memory() -> None:
     code = """
 import resource, av.error
 from types import SimpleNamespace
-from stereospot.media import decoding
+from stereospot.media import packets
 
 class Packet:
     stream = SimpleNamespace(codec_context=SimpleNamespace(width=3840, height=2160))
@@ -62,7 +62,7 @@ class Packet:
 
 def said():
     try:
-        decoding.decode(Packet())
+        packets.decode(Packet())
     except (MemoryError, av.error.InvalidDataError) as failure:
         return type(failure).__name__
 

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stereospot import errors
-from stereospot.media import boxes, encoders, signalling
+from stereospot.media import boxes, encoders, signalling, threads
 from stereospot.media.model import EncodeSpec
 from stereospot.options import Codec
 
@@ -169,7 +169,8 @@ def _open(spec: EncodeSpec) -> tuple[av.VideoCodecContext, bytes]:
             context = stream.codec_context
             encoders.configure(context, spec, chosen)
             stream.time_base = spec.time_base
-            container.start_encoding()
+            with threads.ordinary():
+                container.start_encoding()
     except (av.error.FFmpegError, ValueError) as error:
         if spec.codec in encoders.HARDWARE and not encoders.usable(spec.codec):
             raise encoders.unavailable(spec.codec) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -324,3 +325,14 @@ def test_the_same_segment_twice_is_the_same_bytes(codec: Codec) -> None:
     pts = [3753 * index for index in range(30)]
     first = encode(of, pts, 30 * 3753)
     assert encode(of, pts, 30 * 3753).media == first.media
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling policies here")
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_encoder_makes_no_real_time_threads(codec: Codec) -> None:
+    """SVT-AV1 does where root runs it: nothing else gets a core then, and what the thread starts is one, too."""
+    encoder = cmaf.FragmentEncoder(spec(codec))
+    encoder.write(picture(encoder.spec, 0), 0)
+    policies = {os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task")}
+    encoder.finish(3750)
+    assert policies == {os.SCHED_OTHER}

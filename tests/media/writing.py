@@ -20,6 +20,8 @@ import av.stream
 import numpy as np
 from numpy.typing import NDArray
 
+from stereospot.media import threads
+
 os.environ.setdefault("SVT_LOG", "1")  # errors only
 
 WIDTH, HEIGHT, RATE, FRAMES = 320, 180, 24, 96
@@ -169,7 +171,8 @@ def write(film: Film, path: Path) -> None:
                     for number, (name, start, end) in enumerate(spans, 1)
                 ]
             )
-        output.start_encoding()
+        with threads.ordinary():
+            output.start_encoding()
         if cover is not None:
             for packet in cover.encode(frame(0, 64, 64, "yuvj420p")):  # type: ignore[union-attr]
                 packets.append(packet)
